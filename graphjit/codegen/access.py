@@ -1,0 +1,87 @@
+"""How a loop nest reads and writes buffers: strides along the loops, and their order and collapse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphjit.codegen.axes import NONE, IndexMap
+from graphjit.ir import Node
+from graphjit.passes.layout import base_layout
+from graphjit.types import contiguous_strides, extent_product
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Elements of a buffer at ``offset + sum(strides[axis] * i[axis])``."""
+
+    buffer: Node
+    offset: int
+    strides: tuple[int, ...]  # one per loop axis of the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a result goes when not into a buffer of its own: state, or a region of an assembled result."""
+
+    buffer: Node
+    offset: int
+    strides: tuple[int, ...]  # one per axis of the node
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One or more adjacent axes run as one loop."""
+
+    axes: tuple[int, ...]
+    extent: int
+
+
+def access(node: Node, imap: IndexMap, n_axes: int) -> Access:
+    """How ``node`` is read at an index map, through any views of a buffer."""
+    buffer, layout = base_layout(node)
+    strides = [0] * n_axes
+    for axis, stride in zip(imap, layout.strides, strict=True):
+        if axis != NONE:
+            strides[axis] += stride
+    return Access(buffer, layout.offset, tuple(strides))
+
+
+def place(node: Node, where: Place | None, imap: IndexMap, n_axes: int) -> Access:
+    """How ``node`` is stored: row-major in its own buffer, or at its place."""
+    if where is None:
+        where = Place(node, 0, contiguous_strides(node.type.shape))
+    strides = [0] * n_axes
+    for axis, stride in zip(imap, where.strides, strict=True):
+        if axis != NONE:
+            strides[axis] += stride
+    return Access(where.buffer, where.offset, tuple(strides))
+
+
+def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], order: Sequence[int]) -> int:
+    """The axis along which most accesses step by one; stores weigh double, ties go to the last of ``order``."""
+    score = [0] * n_axes
+    for weight, group in ((2, stores), (1, loads)):
+        for a in group:
+            for axis in range(n_axes):
+                if a.strides[axis] == 1:
+                    score[axis] += weight
+    return max(order, key=lambda axis: (score[axis], order.index(axis)))
+
+
+def collapse(order: Sequence[int], extents: Sequence[int], same_class: Sequence[object],
+             accesses: Sequence[Access]) -> list[Loop]:
+    """Loops over the axes in this order, adjacent ones joined wherever every access steps evenly across both."""
+    loops: list[list[int]] = []
+    for axis in order:
+        if loops and same_class[loops[-1][-1]] == same_class[axis] and all(
+                a.strides[loops[-1][-1]] == a.strides[axis] * extents[axis] for a in accesses):
+            loops[-1].append(axis)
+        else:
+            loops.append([axis])
+    return [Loop(tuple(axes), extent_product([extents[a] for a in axes])) for axes in loops]
+
+
+def elements(loops: Iterable[Loop]) -> int:
+    return math.prod(int(loop.extent) for loop in loops)

@@ -1,0 +1,78 @@
+"""What a kernel call is: the kernel, its arguments, what it reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graphjit.errors import Where
+from graphjit.ir import Node
+
+if TYPE_CHECKING:
+    from graphjit.runtime.compiler import Kernel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scratch:
+    """Memory a kernel needs while it runs; its contents mean nothing before and after."""
+
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address of a buffer, plus an offset in bytes."""
+
+    buffer: Node | Scratch
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The address of the program's status word: a kernel that finds bad data writes a number there."""
+
+
+Slot = int | float | Address | Status
+
+
+@dataclass(slots=True, eq=False)
+class KernelCall:
+    """One row of a program.
+
+    Attributes:
+        kernel: what runs.
+        codes: type code of each argument ("*float32", "int64", ...).
+        slots: value of each argument.
+        extent: the kernel runs [0, extent) of its outermost loop, or any part of it.
+        reads, writes: nodes whose buffers it reads and writes.
+        title, where: for reports.
+        flops, nbytes: estimates of its work and of the memory it must touch.
+        source: the Python text with the user's lines; empty for library kernels.
+    """
+
+    kernel: Kernel
+    codes: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    extent: int
+    reads: tuple[Node, ...]
+    writes: tuple[Node, ...]
+    title: str
+    where: tuple[Where, ...] = ()
+    flops: int = 0
+    nbytes: int = 0
+    source: str = ""
+    checks: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class HostCall:
+    """A node computed by its eager rule between kernels."""
+
+    node: Any
+    reads: tuple[Node, ...]
+    writes: tuple[Node, ...]
+    title: str
+    where: tuple[Where, ...] = field(default=())
+
+
+Step = KernelCall | HostCall

@@ -1,0 +1,253 @@
+"""Fusion: which nodes one loop nest computes.
+
+A cluster has loop axes; some of them, R, are reduced. Every member runs either over all axes or,
+where something is reduced, over the outer axes O = all - R only: then the nest is a *row kernel*, all that is
+local to one point of O. Clusters grow by merging along the edges of the graph, as long as this stays true and no
+path leaves a cluster and comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.codegen.axes import (
+    NONE,
+    IndexMap,
+    fusable,
+    is_reduction,
+    look_through,
+    operand_map,
+    result_map,
+)
+from graphjit.ir import Apply, Graph, Node
+from graphjit.op import View
+from graphjit.types import Extent, is_one
+
+LARGEST = 96  # members of a cluster; beyond that LLVM runs out of registers and of patience
+
+
+@dataclass(slots=True, eq=False)
+class Cluster:
+    """Nodes computed by one loop nest.
+
+    Attributes:
+        extents: length of each loop axis.
+        reduced: the axes R.
+        members: index map of each node (of its operand, for a reduction), in topological order.
+    """
+
+    extents: list[int]
+    reduced: frozenset[int]
+    members: dict[Apply, IndexMap]
+
+    @property
+    def all_axes(self) -> frozenset[int]:
+        return frozenset(range(len(self.extents)))
+
+    @property
+    def outer(self) -> frozenset[int]:
+        return self.all_axes - self.reduced
+
+    def folds(self, node: Node) -> bool:
+        """Whether a member is a reduction over something (and not over axes of length one only)."""
+        return bool(self.reduced) and is_reduction(node)
+
+    def is_full(self, node: Apply) -> bool:
+        """Whether a member's result runs over all axes (and not over the outer ones only)."""
+        return not self.folds(node) and used(self.members[node]) == self.all_axes
+
+
+def used(imap: IndexMap) -> frozenset[int]:
+    return frozenset(a for a in imap if a != NONE)
+
+
+def singleton(node: Apply) -> Cluster:
+    shape = node.args[0].type.shape if is_reduction(node) else node.type.shape
+    extents: list[int] = []
+    imap: list[int] = []
+    for n in shape:
+        imap.append(NONE if is_one(n) else len(extents))
+        if not is_one(n):
+            extents.append(n)
+    reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE} if is_reduction(node) else frozenset()
+    return Cluster(extents, reduced, {node: tuple(imap)})
+
+
+def base(node: Node) -> Node:
+    """The node below any views."""
+    while isinstance(node, Apply) and isinstance(node.op.lower, View):
+        node = node.args[0]
+    return node
+
+
+def operand_below(node: Apply, k: int, imap: IndexMap) -> tuple[Node, IndexMap] | None:
+    """What operand ``k`` of a member reads below renaming views, and at which loop axes."""
+    implied = operand_map(node, k, imap)
+    return None if implied is None else look_through(node.args[k], implied)
+
+
+class Order:
+    """Which units (clusters and single nodes) come before which, kept up to date as clusters merge.
+
+    Ancestors are bit sets, so that a question costs a few operations however deep the graph is.
+    """
+
+    def __init__(self, graph: Graph, of: dict[Node, Cluster]) -> None:
+        self.bit: dict[object, int] = {}
+        self.ancestors: dict[object, int] = {}
+        self.after: dict[object, int] = {}  # direct successors
+        for node in graph.nodes:
+            if isinstance(node, Apply) and isinstance(node.op.lower, View):
+                continue
+            unit: object = of.get(node, node)
+            own = self.bit[unit] = 1 << len(self.bit)
+            found = 0
+            for below in {base(a) for a in node.args} if isinstance(node, Apply) else ():
+                before: object = of.get(below, below)
+                found |= self.ancestors[before] | self.bit[before]
+                self.after[before] |= own
+            self.ancestors[unit] = found
+            self.after[unit] = 0
+
+    def between(self, a: Cluster, b: Cluster) -> bool:
+        """Whether a path joins a and b through a unit that is neither: merging would close a cycle."""
+        return bool(self.after[a] & ~self.bit[b] & self.ancestors[b]
+                    or self.after[b] & ~self.bit[a] & self.ancestors[a])
+
+    def merge(self, a: Cluster, b: Cluster) -> None:
+        """Unit ``a`` becomes part of ``b``."""
+        gone, kept = self.bit.pop(a), self.bit[b]
+        above = (self.ancestors.pop(a) | self.ancestors[b]) & ~(gone | kept)
+        self.ancestors[b] = above
+        self.after[b] = (self.after.pop(a) | self.after[b]) & ~(gone | kept)
+        for unit, found in self.ancestors.items():
+            if found & (gone | kept):
+                self.ancestors[unit] = (found | above | kept) & ~gone
+        for unit, found in self.after.items():
+            if found & gone:
+                self.after[unit] = (found | kept) & ~gone
+
+
+class Fusion:
+    """Cluster formation over one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.order: dict[Node, int] = {n: i for i, n in enumerate(graph.nodes)}
+        self.of: dict[Node, Cluster] = {n: singleton(n) for n in self.order
+                                        if isinstance(n, Apply) and fusable(n)}
+        self.units = Order(graph, self.of)
+
+    def run(self) -> list[Cluster]:
+        """Merge along edges, then siblings; clusters in the order of their first members."""
+        for node in self.order:
+            if isinstance(node, Apply) and node in self.of:
+                for k in range(len(node.args)):
+                    self.try_edge(node, k)
+        self.merge_siblings()
+        found = list(dict.fromkeys(self.of[n] for n in self.order if n in self.of))
+        for cluster in found:
+            cluster.members = dict(sorted(cluster.members.items(), key=lambda m: self.order[m[0]]))
+        return found
+
+    def try_edge(self, node: Apply, k: int) -> None:
+        consumer = self.of[node]
+        found = operand_below(node, k, consumer.members[node])
+        if found is None:
+            return
+        below, want = found
+        producer = self.of.get(below)
+        if producer is None or producer is consumer or not isinstance(below, Apply):
+            return
+        have = result_map(below, producer.members[below])
+        match: dict[int, int] = {}
+        for a, b in zip(have, want, strict=True):
+            if (a == NONE) != (b == NONE) or match.setdefault(a, b) != b:
+                return
+        match.pop(NONE, None)
+        self.try_merge(producer, consumer, match)
+
+    def try_merge(self, a: Cluster, b: Cluster, match: dict[int, int]) -> bool:
+        """Merge cluster ``a`` into ``b`` under a matching of axes, if the result is a cluster."""
+        if len(set(match.values())) != len(match) or any(
+                a.extents[i] != b.extents[j] for i, j in match.items()):
+            return False
+        match = dict(match)
+        free = [j for j in range(len(b.extents)) if j not in match.values()]
+        for i in range(len(a.extents)):
+            if i in match:
+                continue
+            same = next((j for j in free if b.extents[j] == a.extents[i]
+                         and isinstance(b.extents[j], Extent) == isinstance(a.extents[i], Extent)), None)
+            if same is not None:
+                match[i] = same
+                free.remove(same)
+        extents = list(b.extents)
+        for i, n in enumerate(a.extents):
+            if i not in match:
+                match[i] = len(extents)
+                extents.append(n)
+        members = dict(b.members)
+        for node, imap in a.members.items():
+            members[node] = tuple(NONE if x == NONE else match[x] for x in imap)
+        from_a = frozenset(match[i] for i in a.reduced)
+        if from_a and b.reduced and from_a != b.reduced:
+            return False
+        merged = Cluster(extents, from_a | b.reduced, members)
+        if len(members) > LARGEST or not self.valid(merged) or self.units.between(a, b):
+            return False
+        self.units.merge(a, b)
+        for node in a.members:
+            self.of[node] = b
+        b.extents, b.reduced, b.members = merged.extents, merged.reduced, merged.members
+        return True
+
+    def valid(self, cluster: Cluster) -> bool:
+        everything, outer = cluster.all_axes, cluster.outer
+        for node, imap in cluster.members.items():
+            axes = used(imap)
+            if axes != everything and (not cluster.reduced or axes != outer or is_reduction(node)):
+                return False
+            if is_reduction(node) and frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE} != cluster.reduced:
+                return False
+            # what a member reads from a fellow member it must read at the point where that one is computed
+            for k, operand in enumerate(node.args):
+                fellow = base(operand)
+                if fellow in cluster.members:
+                    found = operand_below(node, k, imap)
+                    assert isinstance(fellow, Apply)
+                    if found is None or found[1] != result_map(fellow, cluster.members[fellow]):
+                        return False
+        # a fold of everything stays apart from what uses it element by element, so that it can be split
+        return bool(outer) or not cluster.reduced or not self.second_stage(cluster)
+
+    def second_stage(self, cluster: Cluster) -> bool:
+        late: set[Node] = set()
+        for node in sorted(cluster.members, key=self.order.__getitem__):
+            if any(base(a) in late for a in node.args):
+                late.add(node)
+                if used(cluster.members[node]) == cluster.all_axes:
+                    return True
+            if is_reduction(node):
+                late.add(node)
+        return False
+
+    def merge_siblings(self) -> None:
+        """Reductions over the same axes of the same data belong together."""
+        by_shape: dict[tuple[object, ...], list[Cluster]] = {}
+        for cluster in dict.fromkeys(self.of.values()):
+            if cluster.reduced and cluster.extents:
+                key = (tuple(map(int, cluster.extents)), cluster.reduced)
+                by_shape.setdefault(key, []).append(cluster)
+        for group in by_shape.values():
+            for i, a in enumerate(group):
+                for b in group[i + 1:]:
+                    if self.of[next(iter(a.members))] is not a:
+                        break
+                    if self.of[next(iter(b.members))] is b and self.reads(a) & self.reads(b):
+                        self.try_merge(a, b, {x: x for x in range(len(a.extents))})
+
+    def reads(self, cluster: Cluster) -> set[Node]:
+        """Nodes outside of the cluster whose elements its full members read."""
+        return {base(x) for n in cluster.members for x in n.args
+                if base(x) not in cluster.members and used(cluster.members[n]) == cluster.all_axes
+                and x.type.ndim}

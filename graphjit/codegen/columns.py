@@ -1,0 +1,123 @@
+"""The column form of a reducing nest: the innermost loop runs over a kept axis and vectorises.
+
+    for each stage:
+        for j: start the accumulators        (small arrays over j)
+        for r: for j: fold
+        for j: outer values that the next stage needs
+"""
+
+from __future__ import annotations
+
+from graphjit.codegen.access import elements
+from graphjit.codegen.cluster import base
+from graphjit.codegen.loops import COLUMN_BLOCK, FOLD, LoopWriter, fold_kind, start_of
+from graphjit.codegen.source import Body, load, store
+from graphjit.ir import Apply, Node
+from graphjit.types import FLOAT32, FLOAT64, Extent
+
+
+def write_columns(w: LoopWriter, top: Body) -> int:
+    """Write the nest; gives the loop that is split."""
+    j = len(w.loops) - 1
+    outer = [k for k, kind in enumerate(w.loop_kind) if kind == "O"]
+    out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
+    for stage in range(w.last + 1):
+        roots = w.full_roots(stage)
+        if roots:
+            _outer_values(w, roots, out, j, split=not outer)
+            _stage(w, stage, roots, out, j, split=not outer)
+    late = w.late()
+    if late:
+        body = Body(w.cluster.outer, out)
+        for node in late:
+            w.put(node, body)
+        body.flush()
+        out.nest([w.header(j, not outer)], body.lines)
+    if outer:
+        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
+    return 0 if outer else j
+
+
+def _outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bool) -> None:
+    """Compute the outer members that this stage's loops read, into small arrays."""
+    needed: dict[Apply, None] = {}
+    seen: set[Node] = set()
+    stack: list[Node] = list(roots)
+    while stack:
+        node = stack.pop()
+        if node in seen or not isinstance(node, Apply):
+            continue
+        seen.add(node)
+        for operand in node.args:
+            below = base(operand)
+            if below in w.cluster.members and isinstance(below, Apply):
+                if w.cluster.is_full(below):
+                    stack.append(below)
+                elif not w.cluster.folds(below) and below not in w.arrays:
+                    needed[below] = None
+            elif below in w.inline:
+                stack.append(below)
+    todo = [n for n in w.cluster.members if n in needed]
+    if not todo:
+        return
+    body = Body(w.cluster.outer, out)
+    names: dict[Apply, str] = {}
+    for node in todo:
+        value = w.value(node, w.cluster.members[node], body)
+        names[node] = w.scratch(("outer", node), int(w.loops[j].extent), node.type.dtype)
+        body.lines.append(store(names[node], f"i{j}", value, node.type.dtype))
+    for node, name in names.items():
+        w.arrays[node] = (name, f"i{j}")
+    out.nest([w.header(j, split)], body.lines)
+
+
+def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool) -> None:
+    reduced = [k for k, kind in enumerate(w.loop_kind) if kind == "R"]
+    rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
+    body = Body(w.cluster.all_axes, rows)
+    last = reduced[-1]
+    *front, _ = reduced
+    long = bool(front) or isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > COLUMN_BLOCK
+    start: list[str] = []        # before all rows
+    block_start: list[str] = []  # before a block of rows
+    block_end: list[str] = []    # after a block of rows
+    arrays: dict[Node, tuple[str, str]] = {}
+    for node in roots:
+        if not w.cluster.folds(node):
+            w.put(node, body)
+            continue
+        dtype, kind = node.type.dtype, fold_kind(node)
+        value = w.value(node.args[0], w.cluster.members[node], body)
+        acc = w.scratch(("fold", node), int(w.loops[j].extent), dtype)
+        body.stores.append((body, store(acc, f"i{j}", FOLD[kind].format(load(acc, f"i{j}", dtype), value), dtype)))
+        begin = store(acc, f"i{j}", start_of(kind, dtype), dtype)
+        arrays[node] = (acc, f"i{j}")
+        w.flops += elements(w.loops)
+        if kind == "sum" and dtype == FLOAT32 and long:
+            # float32 partial sums of a block of rows, added up in float64
+            total = w.scratch(("total", node), int(w.loops[j].extent), FLOAT64)
+            start.append(f"{total}[i{j}] = f64(0.0)")
+            block_start.append(begin)
+            block_end.append(f"{total}[i{j}] = {total}[i{j}] + f64({acc}[i{j}])")
+            w.totals[node] = total
+        else:
+            start.append(begin)
+    w.keep_stage(stage, body)
+    body.flush()
+    rows.nest([w.header(j, split)], body.lines)
+    if start:
+        out.nest([w.header(j, split)], start)
+    if block_end:
+        n, b = w.extent(last), f"b{last}"
+        inner = Body(frozenset())
+        inner.nest([w.header(j, split)], block_start)
+        inner.nest([f"for i{last} in range({b}, min({b} + {COLUMN_BLOCK}, {n})):"], rows.lines)
+        inner.nest([w.header(j, split)], block_end)
+        out.nest([*(w.header(k, False) for k in front), f"for {b} in range(0, {n}, {COLUMN_BLOCK}):"], inner.lines)
+        finish = [f"{arrays[n][0]}[i{j}] = f32({total}[i{j}])" for n, total in w.totals.items() if n in arrays]
+        out.nest([w.header(j, split)], finish)
+    else:
+        out.nest([w.header(k, False) for k in reduced], rows.lines)
+    w.mark_written(roots)
+    w.arrays.update(arrays)
+

@@ -1,0 +1,74 @@
+"""Kernels that are not generated loops: matrix products by the GEMM library, the rest from loop templates."""
+
+from __future__ import annotations
+
+from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
+from graphjit.errors import InternalCompilerError
+from graphjit.ir import Apply
+from graphjit.op import Layout, Library
+from graphjit.passes.layout import base_layout
+from graphjit.types import contiguous_strides, is_float
+
+
+def library_call(node: Apply) -> KernelCall:
+    """The kernel call of a library op."""
+    assert isinstance(node.op.lower, Library)
+    if node.op.lower.kernel == "matmul" and is_float(node.type.dtype):
+        return _matmul(node)
+    from graphjit.codegen.library_loops import build
+    from graphjit.runtime.compiler import LoopKernel
+    loop = build(node.op.name, tuple(a.type for a in node.args), node.type, node.kwargs)
+    if loop is None:
+        raise InternalCompilerError(f"{node.op.name} has no kernel for {node.type}", where=node.where)
+    bases = [base_layout(a) for a in node.args]
+    slots: list[Slot] = []
+    for value in loop.values:
+        if value == "status":
+            slots.append(Status())
+        elif value == "out":
+            slots.append(Address(node))
+        elif isinstance(value, str):
+            base, layout = bases[int(value.removeprefix("in"))]
+            slots.append(Address(base, layout.offset * base.type.dtype.itemsize))
+        else:
+            slots.append(value)
+    return KernelCall(LoopKernel(loop.name, loop.source, loop.args), loop.args, tuple(slots), loop.extent,
+                      reads=tuple(b for b, _ in bases), writes=(node,), title=node.op.name,
+                      where=(node.where,) if node.where else (), flops=node.type.size,
+                      nbytes=node.type.nbytes + sum(a.type.nbytes for a in node.args), source=loop.source,
+                      checks="status" in loop.values)
+
+
+def _matmul(node: Apply) -> KernelCall:
+    from graphjit.kernels.gemm import plan
+    (a, la), (b, lb) = (base_layout(x) for x in node.args)
+    out = node.type
+    batch = tuple(int(n) for n in out.shape[:-2])
+    m, n, k = int(out.shape[-2]), int(out.shape[-1]), int(node.args[0].type.shape[-1])
+    c = contiguous_strides(out.shape)
+    found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch,
+                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]))
+    size = out.dtype.itemsize
+    address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size),
+                                "c": Address(node), "workspace": Address(Scratch(max(found.workspace, 64)))}
+    slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in found.slots)
+    return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
+                      reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
+                      where=(node.where,) if node.where else (), flops=found.flops,
+                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args))
+
+
+def _times(batch: tuple[int, ...]) -> str:
+    return f" batch {'x'.join(map(str, batch))}" if batch else ""
+
+
+def _last(layout: Layout) -> tuple[int, int]:
+    return layout.strides[-2], layout.strides[-1]
+
+
+def _batch(layout: Layout, batch: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides along the batch axes, 0 where an operand is stretched or lacks the axis."""
+    own = list(zip(layout.shape[:-2], layout.strides[:-2], strict=True))
+    lead = len(batch) - len(own)
+    return (0,) * lead + tuple(0 if n == 1 else s for n, s in own)
+

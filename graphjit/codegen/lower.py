@@ -1,0 +1,272 @@
+"""Graph -> steps: which buffers there are, which kernels fill them, and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from graphjit.codegen.access import Place
+from graphjit.codegen.axes import fusable, result_map
+from graphjit.codegen.call import HostCall, KernelCall, Step
+from graphjit.codegen.cluster import Cluster, Fusion, base, operand_below, singleton, used
+from graphjit.codegen.library import library_call
+from graphjit.codegen.loops import write_cluster
+from graphjit.errors import InternalCompilerError
+from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
+from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Library, View
+from graphjit.passes.layout import base_layout
+from graphjit.types import contiguous_strides
+
+INLINE_OPS, INLINE_LEAVES = 6, 3  # how much is computed again rather than stored and loaded
+
+
+@dataclass(slots=True, eq=False)
+class Lowered:
+    """Steps in order, and what they were made from."""
+
+    steps: list[Step]
+    graph: Graph
+    clusters: list[Cluster]
+    in_place: dict[Node, Input]  # nodes whose buffer is that of the state they replace
+
+
+def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
+    """Lower a graph whose outputs are ``n_results`` results and then one new value for each of ``states``.
+
+    New values are stored straight into the state's buffer where every reader of the old one can run before,
+    and copied there at the end otherwise.
+    """
+    graph = _own_node_for_each_write(graph, n_results, states)
+    writes = dict(zip(graph.outputs[n_results:], states, strict=True))
+    clusters = Fusion(graph).run()
+    direct = {node for node in writes if _may_write_in_place(node, writes[node], clusters)}
+    while True:
+        steps = _Lowering(graph, clusters, {n: writes[n] for n in direct},
+                          {n: s for n, s in writes.items() if n not in direct}).run()
+        order, stuck = _schedule(steps, graph, set(states))
+        if not stuck:
+            return Lowered(order, graph, clusters, {n: writes[n] for n in direct})
+        back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
+        if not back:
+            raise InternalCompilerError("the program's kernels wait for each other in a circle",
+                                        detail=tuple(s.title for s in stuck[:8]))
+        direct -= back
+
+
+def _own_node_for_each_write(graph: Graph, n_results: int, states: Sequence[Input]) -> Graph:
+    """Give every written state a computed node of its own, and copies to results that are a state's old value."""
+    outputs = list(graph.outputs)
+    for i in range(n_results):
+        if base(outputs[i]) in set(states):
+            outputs[i] = apply_op(TABLE["copy"], (outputs[i],), {})
+    taken: set[Node] = set()
+    for i in range(n_results, len(outputs)):
+        node = outputs[i]
+        if not isinstance(node, Apply) or isinstance(node.op.lower, View) or node in taken:
+            node = apply_op(TABLE["copy"], (node,), {})
+        taken.add(node)
+        outputs[i] = node
+    return Graph(graph.inputs, tuple(outputs))
+
+
+def _may_write_in_place(node: Node, state: Input, clusters: list[Cluster]) -> bool:
+    """Whether a loop nest may store a value over the state it replaces: it reads the old one at no other point."""
+    cluster = next((c for c in clusters if node in c.members), None)
+    if cluster is None or not isinstance(node, Apply):
+        return False
+    if cluster.reduced and cluster.is_full(node):
+        return False
+    here = result_map(node, cluster.members[node])
+    for member, imap in cluster.members.items():
+        for k, operand in enumerate(member.args):
+            if base(operand) is state:
+                found = operand_below(member, k, imap)
+                if found is None or found[0] is not state or found[1] != here:
+                    return False
+    return True
+
+
+class _Lowering:
+    """One attempt: which nodes are stored, and the steps that store them."""
+
+    def __init__(self, graph: Graph, clusters: list[Cluster], direct: Mapping[Node, Input],
+                 copied: Mapping[Node, Input]) -> None:
+        self.graph = graph
+        self.clusters = clusters
+        self.of: dict[Node, Cluster] = {n: c for c in clusters for n in c.members}
+        self.direct = direct
+        self.copied = copied
+        self.stored: set[Node] = set()
+        self.pinned: set[Node] = set()
+        self.inline: set[Node] = set()
+
+    def run(self) -> list[Step]:
+        self.find_stored()
+        self.find_inline()
+        target = {n: Place(s, 0, contiguous_strides(s.type.shape)) for n, s in self.direct.items()}
+        steps: list[Step] = []
+        inline = frozenset(self.inline)
+        for cluster in self.clusters:
+            stored = [n for n in cluster.members if n in self.stored]
+            if stored:
+                steps.append(write_cluster(cluster, stored, inline, target))
+        for node in self.graph.nodes:
+            if isinstance(node, Apply) and not fusable(node):
+                steps.extend(self.special(node))
+        for node, state in self.copied.items():
+            steps.append(_copy_to(node, Place(state, 0, contiguous_strides(state.type.shape))))
+        return steps
+
+    def find_stored(self) -> None:
+        """Nodes that need memory: outputs, operands of library kernels, what one cluster computes for another."""
+        for node in self.graph.outputs:
+            self.pin(node)
+        for node in self.graph.nodes:
+            if not isinstance(node, Apply) or isinstance(node.op.lower, View):
+                continue
+            cluster = self.of.get(node)
+            if cluster is None:
+                for operand in node.args:
+                    self.pin(operand)
+                continue
+            for k, operand in enumerate(node.args):
+                below = base(operand)
+                if isinstance(node.op.lower, Gather) and k == 0:
+                    self.pin(operand)
+                elif self.of.get(below) is not cluster:
+                    if operand_below(node, k, cluster.members[node]) is None or not fusable(below):
+                        self.pin(operand)
+                    self.stored.add(below)
+        self.stored = {n for n in self.stored if isinstance(n, Apply)}
+
+    def pin(self, node: Node) -> None:
+        below = base(node)
+        self.stored.add(below)
+        self.pinned.add(below)
+
+    def find_inline(self) -> None:
+        """Compute cheap values again in the clusters that use them, where all they read is in memory anyway."""
+        for node in self.graph.nodes:
+            if node not in self.stored or node in self.pinned or node not in self.of:
+                continue
+            chain = self.cheap_chain(node)
+            if chain is not None and self.read_in_full(node):
+                self.stored.discard(node)
+                self.inline |= chain
+
+    def cheap_chain(self, node: Node) -> set[Node] | None:
+        chain: set[Node] = set()
+        leaves: set[Node] = set()
+        stack = [node]
+        while stack:
+            x = stack.pop()
+            if x is not node and (x in self.stored or not isinstance(x, Apply)):
+                if not (isinstance(x, Const) and x.value.ndim == 0):
+                    leaves.add(x)
+                continue
+            if x in chain:
+                continue
+            if not (isinstance(x, Apply) and isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
+                return None
+            chain.add(x)
+            stack.extend(base(a) for a in x.args)
+            if len(chain) > INLINE_OPS or len(leaves) > INLINE_LEAVES:
+                return None
+        return chain if len(leaves) <= INLINE_LEAVES else None
+
+    def read_in_full(self, node: Node) -> bool:
+        """Whether every reader runs over as many elements as the node has (and so computes each but once)."""
+        for user in self.graph.nodes:
+            if not isinstance(user, Apply) or user not in self.of or self.of[user] is self.of[node]:
+                continue
+            for k, operand in enumerate(user.args):
+                if base(operand) is node:
+                    imap = self.of[user].members[user]
+                    found = operand_below(user, k, imap)
+                    if found is None or (used(found[1]) != used(imap) and node.type.ndim > 0):
+                        return False
+        return True
+
+    def special(self, node: Apply) -> list[Step]:
+        """Steps of a node that no loop nest computes."""
+        match node.op.lower:
+            case Library():
+                return [library_call(node)]
+            case Host():
+                reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
+                return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]
+            case Assemble(regions, fill):
+                steps: list[Step] = []
+                if fill is not None:
+                    value = apply_op(TABLE["broadcast_to"], (_scalar(node.kwargs[fill], node),),
+                                     {"shape": node.type.shape}, node.where)
+                    steps.append(_copy_to(value, Place(node, 0, contiguous_strides(node.type.shape))))
+                layouts = regions(node.type, *(a.type for a in node.args), **node.kwargs)
+                for operand, layout in zip(node.args, layouts, strict=True):
+                    steps.append(_copy_to(operand, Place(node, layout.offset, layout.strides)))
+                return steps
+            case _:
+                return []
+
+
+def _scalar(value: object, node: Apply) -> Const:
+    import numpy as np
+    return Const(np.array(value, node.type.dtype))
+
+
+def _copy_to(node: Node, where: Place) -> KernelCall:
+    """A kernel that copies a node from memory to a place."""
+    copy = apply_op(TABLE["copy"], (node,), {}, node.where if isinstance(node, Apply) else None)
+    return write_cluster(singleton(copy), [copy], frozenset(), {copy: where})
+
+
+def _schedule(steps: list[Step], graph: Graph, states: set[Input]) -> tuple[list[Step], list[Step]]:
+    """Steps in an order that honours reads and writes; state is written last, after every check.
+
+    Gives the order and the steps that could not be placed.
+    """
+    position = {n: i for i, n in enumerate(graph.nodes)}
+    writers: dict[Node, list[int]] = {}
+    readers: dict[Node, list[int]] = {}
+    for i, step in enumerate(steps):
+        for node in step.writes:
+            writers.setdefault(node, []).append(i)
+        for node in step.reads:
+            readers.setdefault(node, []).append(i)
+    checks = [i for i, s in enumerate(steps) if isinstance(s, HostCall) or s.checks]
+    before: list[set[int]] = [set() for _ in steps]
+    for i, step in enumerate(steps):
+        for node in step.reads:
+            if node not in states:
+                before[i].update(w for w in writers.get(node, ()) if w != i)
+        for node in step.writes:
+            if node in states:
+                before[i].update(r for r in readers.get(node, ()) if r != i)
+                before[i].update(checks)
+            else:  # several steps assemble one result, in their order
+                before[i].update(w for w in writers[node] if w < i)
+    after: list[list[int]] = [[] for _ in steps]
+    waiting = [len(b) for b in before]
+    for i, found in enumerate(before):
+        for j in found:
+            after[j].append(i)
+
+    def priority(i: int) -> tuple[bool, int, int]:
+        step = steps[i]
+        check = isinstance(step, KernelCall) and step.checks
+        return (not check, max((position.get(n, len(position)) for n in step.writes), default=0), i)
+
+    ready = [priority(i) for i, n in enumerate(waiting) if n == 0]
+    heapify(ready)
+    order: list[Step] = []
+    placed: set[int] = set()
+    while ready:
+        i = heappop(ready)[-1]
+        order.append(steps[i])
+        placed.add(i)
+        for j in after[i]:
+            waiting[j] -= 1
+            if waiting[j] == 0:
+                heappush(ready, priority(j))
+    return order, [s for i, s in enumerate(steps) if i not in placed]

@@ -1,0 +1,137 @@
+"""The graph: immutable nodes, each the one result of an input, a constant or an applied op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import Where
+from graphjit.op import Array, Op
+from graphjit.types import TensorType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """A value given when the program runs."""
+
+    type: TensorType
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const:
+    """A value known when the graph is built.
+
+    ``opaque``: it depends on a length the caller chose, so no pass and no kernel may depend on what it is.
+    """
+
+    value: Array
+    opaque: bool = False
+    type: TensorType = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.value.flags.writeable:
+            self.value.flags.writeable = False
+        object.__setattr__(self, "type", TensorType(self.value.shape, self.value.dtype))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apply:
+    """An op applied to nodes. ``params`` is its metadata, sorted by name."""
+
+    op: Op
+    args: tuple[Node, ...]
+    params: tuple[tuple[str, Any], ...]
+    type: TensorType
+    where: Where | None = None
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self.params)
+
+
+Node = Input | Const | Apply
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A pure function from its inputs to its outputs."""
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        from graphjit.ir.show import show
+        return show(self)
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz's DOT language."""
+        from graphjit.ir.show import to_dot
+        return to_dot(self)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node the outputs need, operands before users."""
+        return topological(self.outputs)
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """Nodes below the roots, operands first; iterative, so that depth is no limit."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        if isinstance(node, Apply):
+            stack.extend((a, False) for a in reversed(node.args) if a not in seen)
+    return order
+
+
+def apply_op(op: Op, args: Sequence[Node], params: dict[str, Any], where: Where | None = None) -> Apply:
+    """An Apply node, its type found by the op's shape rule.
+
+    Raises:
+        ShapeError, DTypeError: from the shape rule.
+    """
+    found = op.infer(*(a.type for a in args), **params)
+    return Apply(op, tuple(args), tuple(sorted(params.items())), found, where)
+
+
+def rewrite(graph: Graph, rule: Callable[[Apply], Node]) -> Graph:
+    """The graph with every Apply, operands first, replaced by what ``rule`` makes of it."""
+    new: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if isinstance(node, Apply):
+            args = tuple(new[a] for a in node.args)
+            if any(a is not b for a, b in zip(args, node.args, strict=True)):
+                new[node] = rule(Apply(node.op, args, node.params, node.type, node.where))
+            else:
+                new[node] = rule(node)
+        else:
+            new[node] = node
+    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+
+
+def users(graph: Graph) -> dict[Node, list[Apply]]:
+    """For each node, the nodes that use it (once for each use)."""
+    out: dict[Node, list[Apply]] = {n: [] for n in graph.nodes}
+    for node in out:
+        if isinstance(node, Apply):
+            for a in node.args:
+                out[a].append(node)
+    return out
+
+
+def constant(value: Any, dtype: np.dtype[Any]) -> Const:
+    """A scalar constant."""
+    return Const(np.array(value, dtype))

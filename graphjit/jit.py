@@ -1,0 +1,246 @@
+"""``compile``: a function traced once for each kind of arguments, and run as one program from then on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any, overload
+
+from graphjit.errors import ArgumentError, TraceError
+from graphjit.ir import Graph
+from graphjit.runtime.compiler import compile_count
+from graphjit.signature import Signature, describe, is_dynamic
+from graphjit.specialize import Specialization
+from graphjit.tape import state
+
+PROGRAMS = 64  # signatures one function holds; the least recently used goes
+
+
+class CompiledFunction:
+    """What ``compile`` gives: called like the function, it runs the compiled program.
+
+    * ``explain()``: a report of traces, kernels, memory and work; ``source()``: the generated Python;
+      ``graph``: the optimized graph; ``profile(*args)``: time per kernel.
+    * ``trace_count``: signatures traced so far; ``compile_count``: kernels compiled for this function.
+    """
+
+    def __init__(self, function: Callable[..., Any], keep_grads: bool = False) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.keep_grads = keep_grads
+        self.trace_count = 0
+        self.compile_count = 0
+        self.reasons: list[str] = []
+        self._programs: dict[Hashable, list[Specialization]] = {}
+        self._clock = itertools.count()
+        self._used: dict[Specialization, int] = {}
+        self._lock = threading.RLock()
+        self._written = [0]
+        self._latest: Specialization | None = None
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.trace is not None or state.eager:
+            return self.function(*args, **kwargs)
+        call = Signature(args, kwargs)
+        key = (call.key, state.grad_enabled)
+        found = self._find(key)
+        if found is None:
+            found = self._trace(key, call)
+        return found.run(call)
+
+    def _find(self, key: Hashable) -> Specialization | None:
+        for candidate in self._programs.get(key, ()):
+            if candidate.stands():
+                self._used[candidate] = next(self._clock)
+                self._latest = candidate
+                return candidate
+        return None
+
+    def _trace(self, key: Hashable, call: Signature) -> Specialization:
+        with self._lock:
+            found = self._find(key)
+            if found is not None:
+                return found
+            reason = self._reason(key, call)
+            before = compile_count()
+            new = Specialization(self.function, call, self._names(call), self.keep_grads, self._written)
+            self.compile_count += compile_count() - before
+            self.trace_count += 1
+            self.reasons.append(reason)
+            new.reason = reason
+            self._programs.setdefault(key, []).insert(0, new)
+            self._used[new] = next(self._clock)
+            self._latest = new
+            self._forget()
+            return new
+
+    def _forget(self) -> None:
+        while len(self._used) > PROGRAMS:
+            oldest = min(self._used, key=self._used.__getitem__)
+            del self._used[oldest]
+            for key, group in list(self._programs.items()):
+                if oldest in group:
+                    group.remove(oldest)
+                    if not group:
+                        del self._programs[key]
+
+    def _names(self, call: Signature) -> list[str]:
+        """A name for each dynamic argument: the parameter's, with the place inside a container."""
+        try:
+            parameters = list(inspect.signature(self.function).parameters)
+        except (TypeError, ValueError):
+            parameters = []
+        names: list[str] = []
+        for path, leaf in zip(call.spec.paths(), call.leaves, strict=True):
+            if not is_dynamic(leaf):
+                continue
+            which, first, *rest = path
+            name = str(first) if which == 1 else (
+                parameters[first] if first < len(parameters) else f"arg{first}")
+            names.append(name + "".join(f"[{p!r}]" for p in rest))
+        return names
+
+    def _reason(self, key: Hashable, call: Signature) -> str:
+        """Why there is no program yet for this call."""
+        if not self._programs:
+            return "first call"
+        if key in self._programs:
+            stale = self._programs[key][0]
+            changed = stale.capture.changed()
+            if changed:
+                return "changed outside: " + ", ".join(changed)
+            for watched, before in stale.watched:
+                if watched._static_signature() != before:
+                    return f"{type(watched).__name__} was changed (a mode, an attribute or a layer)"
+            return "a tensor it uses was replaced by one of another type, or its gradient changed hands"
+        nearest = max(self._programs, key=lambda k: _agreement(k, key))
+        return _difference(nearest, key, self._names(call))
+
+    # ---- looking in
+
+    @property
+    def latest(self) -> Specialization:
+        """The specialization that ran last.
+
+        Raises:
+            TraceError: when the function was not called yet.
+        """
+        if self._latest is None:
+            raise TraceError(f"{self.__qualname__} has not been called yet", hint="Call it once with its arguments.")
+        return self._latest
+
+    @property
+    def graph(self) -> Graph:
+        """The optimized graph of the latest call; prints, and ``to_dot()``."""
+        return self.latest.graph
+
+    def source(self) -> str:
+        """The generated Python of the latest call's kernels, each statement with the user's line."""
+        from graphjit.report import source
+        return source(self.latest)
+
+    def explain(self) -> str:
+        """A report: traces and their reasons, state, graph, kernels, memory, work."""
+        from graphjit.report import explain
+        return explain(self)
+
+    def profile(self, *args: Any, **kwargs: Any) -> Any:
+        """Run once with these arguments and time each kernel; see ``report.Profile``. State moves on as in a call."""
+        from graphjit.report import profile
+        return profile(self, args, kwargs)
+
+    def clear_cache(self) -> None:
+        """Forget all programs of this function."""
+        with self._lock:
+            self._programs.clear()
+            self._used.clear()
+            self._latest = None
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__qualname__}, {self.trace_count} traces>"
+
+    __qualname__: str
+
+
+def _parts(key: Any) -> tuple[Any, ...]:
+    return tuple(key[0][1:])
+
+
+def _agreement(a: Any, b: Any) -> int:
+    return sum(x == y for x, y in zip(_parts(a), _parts(b), strict=False))
+
+
+def _difference(a: Any, b: Any, names: list[str]) -> str:
+    """How two keys differ, in words."""
+    if a[1] != b[1]:
+        return "gradients are " + ("enabled" if b[1] else "disabled") + " now"
+    if a[0][0] != b[0][0]:
+        return "arguments are nested in another way"
+    out: list[str] = []
+    dynamic = iter(names)
+    for before, now in zip(_parts(a), _parts(b), strict=True):
+        is_array = now == "float" or (isinstance(now, tuple) and len(now) == 3)
+        name = next(dynamic, "?") if is_array else "static argument"
+        if before == now:
+            continue
+        match before, now:
+            case ((tuple() as old, d, r), (tuple() as new, e, q)) if len(old) == len(new) and d == e and r == q:
+                axes = [f"axis {i} was {m}" for i, (m, n) in enumerate(zip(old, new, strict=True)) if m != n]
+                out.append(f"{name}: " + ", ".join(axes))
+            case _:
+                out.append(f"{name}: was {describe(before)}, is {describe(now)}")
+    return "; ".join(out) or "another call"
+
+
+@overload
+def compile(function: Callable[..., Any], *, keep_grads: bool = False) -> CompiledFunction: ...
+@overload
+def compile(function: None = None, *, keep_grads: bool = False) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
+
+
+def compile(function: Callable[..., Any] | None = None, *, keep_grads: bool = False) -> Any:
+    """Compile a function: trace it once for each kind of arguments, then run it as one program.
+
+    The function may read and assign tensors from outside (parameters, buffers, optimizer state) and call
+    ``backward()`` and ``opt.step()``: the whole training step becomes one program.
+
+    Args:
+        function: an ordinary function on tensors or arrays; also a method.
+        keep_grads: leave ``.grad`` of parameters behind, as eager code does.
+
+    Raises:
+        ArgumentError: ``function`` is not callable.
+
+    >>> import graphjit as gj
+    >>> @gj.compile
+    ... def f(x):
+    ...     return (x * x).sum()
+    >>> float(f(gj.tensor([1.0, 2.0])))
+    5.0
+    """
+    if function is None:
+        return functools.partial(compile, keep_grads=keep_grads)
+    if not callable(function):
+        raise ArgumentError(f"compile takes a function, not {type(function).__name__}")
+    if isinstance(function, CompiledFunction):
+        return CompiledFunction(function.function, keep_grads)
+    return CompiledFunction(function, keep_grads)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled functions uncompiled inside this block: for debugging, and as the reference."""
+    before = state.eager
+    state.eager = True
+    try:
+        yield
+    finally:
+        state.eager = before

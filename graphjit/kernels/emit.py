@@ -1,0 +1,143 @@
+"""Words for writing LLVM IR: run-time integers that add up like Python ones, loops, function frames.
+
+The matrix-product kernels are emitted as IR and not written as Python for Numba to compile: their loops would cost
+50 ms of Numba's front end each, and a register tile must be spelled out vector by vector anyway.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+F32, F64 = ir.FloatType(), ir.DoubleType()
+
+
+class Int:
+    """An int64 known when the kernel runs; `+ - * // %`, comparisons and `min` emit instructions."""
+
+    __hash__ = None  # type: ignore[assignment]  # == emits an instruction, so it cannot be a key
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder = builder
+        self.value = ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def _with(self, other: "Int | int") -> Any:
+        return ir.Constant(I64, other) if isinstance(other, int) else other.value
+
+    def __add__(self, other: "Int | int") -> "Int":
+        return self if isinstance(other, int) and other == 0 else self._of(self.builder.add, other)
+
+    def __sub__(self, other: "Int | int") -> "Int":
+        return self._of(self.builder.sub, other)
+
+    def __mul__(self, other: "Int | int") -> "Int":
+        return self if isinstance(other, int) and other == 1 else self._of(self.builder.mul, other)
+
+    def __floordiv__(self, other: "Int | int") -> "Int":
+        """Quotient of non-negative numbers."""
+        return self._of(self.builder.udiv, other)
+
+    def __mod__(self, other: "Int | int") -> "Int":
+        return self._of(self.builder.urem, other)
+
+    def __and__(self, other: "Int | int") -> "Int":
+        return self._of(self.builder.and_, other)
+
+    def _of(self, instruction: Callable[[Any, Any], Any], other: "Int | int") -> "Int":
+        return Int(self.builder, instruction(self.value, self._with(other)))
+
+    def _is(self, sign: str, other: "Int | int") -> Any:
+        return self.builder.icmp_signed(sign, self.value, self._with(other))
+
+    def __lt__(self, other: "Int | int") -> Any:
+        return self._is("<", other)
+
+    def __gt__(self, other: "Int | int") -> Any:
+        return self._is(">", other)
+
+    def __le__(self, other: "Int | int") -> Any:
+        return self._is("<=", other)
+
+    def __ge__(self, other: "Int | int") -> Any:
+        return self._is(">=", other)
+
+    def __eq__(self, other: object) -> Any:
+        assert isinstance(other, Int | int)
+        return self._is("==", other)
+
+    def __ne__(self, other: object) -> Any:
+        assert isinstance(other, Int | int)
+        return self._is("!=", other)
+
+    def where(self, condition: Any, other: "Int | int") -> "Int":
+        """This number where the condition holds, the other elsewhere."""
+        return Int(self.builder, self.builder.select(condition, self.value, self._with(other)))
+
+    def min(self, other: "Int | int") -> "Int":
+        return self.where(self < other, other)
+
+    def max(self, other: "Int | int") -> "Int":
+        return self.where(self > other, other)
+
+    def flag(self, condition: Any) -> "Int":
+        """A condition as 0 or 1."""
+        return Int(self.builder, self.builder.zext(condition, I64))
+
+
+@contextmanager
+def loop(start: Int | int, stop: Int, step: Int | int = 1) -> Iterator[Int]:
+    """for index in range(start, stop, step): the body is what is emitted inside the `with`."""
+    b = stop.builder
+    before = b.block
+    head, body, done = (b.append_basic_block(name) for name in ("loop", "body", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    index = Int(b, b.phi(I64))
+    index.value.add_incoming(index._with(start), before)
+    b.cbranch(index < stop, body, done)
+    b.position_at_end(body)
+    yield index
+    following = index + step
+    index.value.add_incoming(following.value, b.block)
+    b.branch(head)
+    b.position_at_end(done)
+
+
+def function(module: Any, name: str, nargs: int) -> tuple[Any, Any, list[Int]]:
+    """A new function of int64 arguments: itself, its builder and its arguments.
+
+    Functions of equal name hold equal code; `linkonce_odr` makes the linker keep one of them, whatever the
+    number of kernels compiled together.
+    """
+    made = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * nargs), name)
+    made.linkage = "linkonce_odr"
+    made.attributes.add("noinline")
+    made.attributes.add("nounwind")
+    builder = ir.IRBuilder(made.append_basic_block("entry"))
+    return made, builder, [Int(builder, argument) for argument in made.args]
+
+
+def call(made: Any, builder: Any, arguments: Sequence[Int]) -> None:
+    builder.call(made, [argument.value for argument in arguments])
+
+
+def pointer(address: Int, kind: Any) -> Any:
+    return address.builder.inttoptr(address.value, kind.as_pointer())
+
+
+def load(address: Int, kind: Any, align: int) -> Any:
+    value = address.builder.load(pointer(address, kind))
+    value.align = align
+    return value
+
+
+def store(value: Any, address: Int, align: int) -> None:
+    address.builder.store(value, pointer(address, value.type)).align = align
+
+
+def intrinsic(module: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """The declaration of an LLVM intrinsic function."""
+    found = module.globals.get(name)
+    return found or ir.Function(module, ir.FunctionType(result, arguments), name)

@@ -1,0 +1,403 @@
+"""An expression builder for scalar LLVM IR, and the adapter that makes its formulas callable from kernels.
+
+A formula is a plain Python function over `V` values.  Running it emits straight-line scalar instructions at the
+builder's place: nothing is type-inferred, nothing is compiled on its own, all is inlined by construction, and the
+loop vectoriser widens what it finds.  Two rules keep it so: no branches (both sides are computed, `select` picks
+one), and no calls but those to LLVM intrinsics that have a vector form.
+
+Every floating instruction carries exactly the `contract` flag.  Numba adds a kernel's own fast-math flags only to
+instructions that have none, so rounding tricks and error-free transforms here stay safe whatever the kernel asks
+for.  (LLVM contracts a product only into its single user; the products of an error-free transform have two.)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, errors
+from numba.extending import intrinsic
+
+CONTRACT = ("contract",)
+REASSOC = ("reassoc", "contract")
+
+F32, F64, B1 = types.float32, types.float64, types.boolean
+FLOATS = (types.float32, types.float64)
+SIGNED = (types.int8, types.int16, types.int32, types.int64)
+UNSIGNED = (types.uint8, types.uint16, types.uint32, types.uint64)
+INTS = SIGNED + UNSIGNED
+NUMBERS = FLOATS + INTS
+SCALARS = (*NUMBERS, B1)
+
+Number = bool | int | float
+
+
+def is_float(t: Any) -> bool:
+    return t in FLOATS
+
+
+def is_signed(t: Any) -> bool:
+    return t in SIGNED
+
+
+def width(t: Any) -> int:
+    """Bits of a scalar type; a boolean value is one bit."""
+    return 1 if t == B1 else int(t.bitwidth)
+
+
+def llvm_type(t: Any) -> Any:
+    if t == F32:
+        return ir.FloatType()
+    if t == F64:
+        return ir.DoubleType()
+    return ir.IntType(width(t))
+
+
+def int_of(t: Any) -> Any:
+    """The signed integer type as wide as the float type t."""
+    return types.int32 if t == F32 else types.int64
+
+
+class V:
+    """A scalar value of Numba type `type` in the block `builder` writes to.
+
+    Python numbers on the other side of an operator become constants of this value's type, rounded once.
+    """
+
+    __slots__ = ("builder", "ir", "type")
+
+    def __init__(self, builder: Any, value: Any, type: Any) -> None:
+        self.builder = builder
+        self.ir = value
+        self.type = type
+
+    # constants and conversions ------------------------------------------------------------------
+
+    def const(self, value: Number, type: Any = None) -> V:
+        """A constant of the given type, by default of this value's."""
+        type = self.type if type is None else type
+        if type == F32:  # llvmlite refuses doubles that are no floats
+            value = round_to_f32(value)
+        elif is_float(type):
+            value = float(value)
+        else:
+            value = int(value)
+        return V(self.builder, ir.Constant(llvm_type(type), value), type)
+
+    def _lift(self, other: V | Number) -> V:
+        if not isinstance(other, V):
+            return self.const(other)
+        if other.type != self.type:
+            raise TypeError(f"operands of types {self.type} and {other.type}")
+        return other
+
+    def to(self, type: Any) -> V:
+        """Convert as NumPy's `astype` does, without undefined results.
+
+        Where NumPy leaves float -> integer to the platform, in-range values wrap through the next wider signed
+        integer (as x86 does: -1.0 becomes uint8 255) and the rest saturates; NaN becomes 0.
+        """
+        b, old, lt = self.builder, self.type, llvm_type(type)
+        if old == type:
+            return self
+        if type == B1:
+            return self.ne(0)
+        if is_float(old):
+            if is_float(type):
+                return V(b, (b.fpext if type == F64 else b.fptrunc)(self.ir, lt), type)
+            if type == types.uint64:
+                return select(self.lt(2.0**63), self._saturate(types.int64).cast_bits(type), self._saturate(type))
+            wide = types.int64 if width(type) == 64 or type == types.uint32 else types.int32
+            return self._saturate(wide).to(type)
+        if is_float(type):
+            return V(b, (b.sitofp if is_signed(old) else b.uitofp)(self.ir, lt), type)
+        if width(type) < width(old):
+            return V(b, b.trunc(self.ir, lt), type)
+        if width(type) == width(old):
+            return V(b, self.ir, type)
+        return V(b, (b.sext if is_signed(old) else b.zext)(self.ir, lt), type)
+
+    def _saturate(self, type: Any) -> V:
+        name = "llvm.fptosi.sat" if is_signed(type) else "llvm.fptoui.sat"
+        suffix = f".i{width(type)}.{_suffix(self.type)}"
+        return V(self.builder, _call(self.builder, name + suffix, llvm_type(type), [self.ir]), type)
+
+    def cast_bits(self, type: Any) -> V:
+        """The same bits seen as another type of equal width."""
+        lt = llvm_type(type)
+        same = self.ir.type == lt
+        return V(self.builder, self.ir if same else self.builder.bitcast(self.ir, lt), type)
+
+    def bits(self) -> V:
+        """The bits of a float as a signed integer."""
+        return self.cast_bits(int_of(self.type))
+
+    # arithmetic ---------------------------------------------------------------------------------
+
+    def _arith(self, other: V | Number, fop: str, iop: str, flags: tuple[str, ...] = CONTRACT) -> V:
+        o = self._lift(other)
+        if is_float(self.type):
+            return V(self.builder, getattr(self.builder, fop)(self.ir, o.ir, flags=flags), self.type)
+        return V(self.builder, getattr(self.builder, iop)(self.ir, o.ir), self.type)
+
+    def __add__(self, other: V | Number) -> V:
+        return self._arith(other, "fadd", "add")
+
+    def __sub__(self, other: V | Number) -> V:
+        return self._arith(other, "fsub", "sub")
+
+    def __mul__(self, other: V | Number) -> V:
+        return self._arith(other, "fmul", "mul")
+
+    def __truediv__(self, other: V | Number) -> V:
+        o = self._lift(other)
+        return V(self.builder, self.builder.fdiv(self.ir, o.ir, flags=CONTRACT), self.type)
+
+    def __radd__(self, other: Number) -> V:
+        return self.const(other) + self
+
+    def __rsub__(self, other: Number) -> V:
+        return self.const(other) - self
+
+    def __rmul__(self, other: Number) -> V:
+        return self.const(other) * self
+
+    def __rtruediv__(self, other: Number) -> V:
+        return self.const(other) / self
+
+    def __neg__(self) -> V:
+        b = self.builder
+        return V(b, b.fneg(self.ir) if is_float(self.type) else b.neg(self.ir), self.type)
+
+    def quotient(self, other: V | Number) -> V:
+        """Integer quotient towards zero; dividing by zero or int_min by -1 is undefined."""
+        o = self._lift(other)
+        b = self.builder
+        return V(b, (b.sdiv if is_signed(self.type) else b.udiv)(self.ir, o.ir), self.type)
+
+    # bits ---------------------------------------------------------------------------------------
+
+    def __and__(self, other: V | Number) -> V:
+        return V(self.builder, self.builder.and_(self.ir, self._lift(other).ir), self.type)
+
+    def __or__(self, other: V | Number) -> V:
+        return V(self.builder, self.builder.or_(self.ir, self._lift(other).ir), self.type)
+
+    def __xor__(self, other: V | Number) -> V:
+        return V(self.builder, self.builder.xor(self.ir, self._lift(other).ir), self.type)
+
+    def __invert__(self) -> V:
+        return V(self.builder, self.builder.not_(self.ir), self.type)
+
+    def __lshift__(self, other: V | Number) -> V:
+        return V(self.builder, self.builder.shl(self.ir, self._lift(other).ir), self.type)
+
+    def __rshift__(self, other: V | Number) -> V:
+        """Arithmetic for signed integers, logical for unsigned."""
+        b = self.builder
+        return V(b, (b.ashr if is_signed(self.type) else b.lshr)(self.ir, self._lift(other).ir), self.type)
+
+    def shift_right_logical(self, n: int) -> V:
+        return V(self.builder, self.builder.lshr(self.ir, self.const(n).ir), self.type)
+
+    # comparisons: false when an operand is NaN, but for `ne`, which is then true ---------------
+
+    def _compare(self, other: V | Number, op: str) -> V:
+        b, o = self.builder, self._lift(other)
+        if is_float(self.type):
+            compare = b.fcmp_unordered if op == "!=" else b.fcmp_ordered
+            return V(b, compare(op, self.ir, o.ir, flags=CONTRACT), B1)
+        return V(b, (b.icmp_signed if is_signed(self.type) else b.icmp_unsigned)(op, self.ir, o.ir), B1)
+
+    def eq(self, other: V | Number) -> V:
+        return self._compare(other, "==")
+
+    def ne(self, other: V | Number) -> V:
+        return self._compare(other, "!=")
+
+    def lt(self, other: V | Number) -> V:
+        return self._compare(other, "<")
+
+    def le(self, other: V | Number) -> V:
+        return self._compare(other, "<=")
+
+    def gt(self, other: V | Number) -> V:
+        return self._compare(other, ">")
+
+    def ge(self, other: V | Number) -> V:
+        return self._compare(other, ">=")
+
+    def is_nan(self) -> V:
+        b = self.builder
+        return V(b, b.fcmp_unordered("uno", self.ir, self.ir, flags=CONTRACT), B1)
+
+
+def _suffix(t: Any) -> str:
+    return f"f{width(t)}" if is_float(t) else f"i{width(t)}"
+
+
+def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
+    fnty = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, fnty, name), args)
+
+
+def call(name: str, x: V, *more: V | Number) -> V:
+    """An LLVM intrinsic whose operands and result share one type: `call("llvm.sqrt", x)`."""
+    args = [x, *(x._lift(m) for m in more)]
+    name = f"{name}.{_suffix(x.type)}"
+    return V(x.builder, _call(x.builder, name, llvm_type(x.type), [a.ir for a in args]), x.type)
+
+
+def select(cond: V, a: V | Number, b: V | Number) -> V:
+    """a where cond, else b; at least one of them a V.  Both are computed."""
+    if isinstance(a, V):
+        b = a._lift(b)
+    elif isinstance(b, V):
+        a = b._lift(a)
+    else:
+        raise TypeError("select needs a V")
+    return V(cond.builder, cond.builder.select(cond.ir, a.ir, b.ir), a.type)
+
+
+def fma(a: V, b: V | Number, c: V | Number) -> V:
+    """a * b + c, rounded once."""
+    return call("llvm.fma", a, b, c)
+
+
+def fabs(x: V) -> V:
+    return call("llvm.fabs", x)
+
+
+def sqrt(x: V) -> V:
+    return call("llvm.sqrt", x)
+
+
+def copysign(magnitude: V | Number, sign: V) -> V:
+    return call("llvm.copysign", sign._lift(magnitude), sign)
+
+
+def poly(x: V, coefficients: Sequence[float]) -> V:
+    """Horner's rule with fused steps; coefficients from the highest power down."""
+    acc = x.const(coefficients[0])
+    for c in coefficients[1:]:
+        acc = fma(acc, x, c)
+    return acc
+
+
+def clamp(x: V, lo: float, hi: float) -> V:
+    """x within [lo, hi]; NaN stays."""
+    x = select(x.lt(lo), lo, x)
+    return select(x.gt(hi), hi, x)
+
+
+def through_double(formula: Callable[[V], V]) -> Callable[[V], V]:
+    """The formula in float64 also for float32: right to little more than half a unit, at half the lanes."""
+
+    @functools.wraps(formula)
+    def wrapped(x: V) -> V:
+        return formula(x) if x.type == F64 else formula(x.to(F64)).to(F32)
+
+    return wrapped
+
+
+def mantissa_bits(t: Any) -> int:
+    return 23 if t == F32 else 52
+
+
+def bias(t: Any) -> int:
+    return 127 if t == F32 else 1023
+
+
+def float_of(bits: V) -> V:
+    """The float whose bits an integer holds."""
+    return bits.cast_bits(F32 if width(bits.type) == 32 else F64)
+
+
+def pow2(k: V) -> V:
+    """2**k for an integer k of the normal exponent range."""
+    t = F32 if width(k.type) == 32 else F64
+    return float_of((k + bias(t)) << mantissa_bits(t))
+
+
+def round_to_int(x: V, factor: float = 1.0) -> tuple[V, V]:
+    """The integer nearest to x * factor, as a float and as an integer, below 2**(mantissa bits - 1).
+
+    Adding 1.5 * 2**mantissa_bits leaves the integer in the low bits: cheaper than a conversion, which would also
+    be undefined for NaN.
+    """
+    magic = x.const(1.5 * 2.0 ** mantissa_bits(x.type))
+    t = fma(x, factor, magic) if factor != 1.0 else x + magic
+    return t - magic, t.bits() - magic.bits()
+
+
+def round_to_f32(value: float) -> float:
+    if math.isinf(value) or math.isnan(value):
+        return float(value)
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+# ---------------------------------------------------------------------------------------- the adapter
+
+Formula = Callable[..., V]
+ResultRule = Callable[..., Any]
+
+
+def first_type(*args: Any) -> Any:
+    return args[0]
+
+
+def boolean(*_: Any) -> Any:
+    return B1
+
+
+def as_intrinsic(
+    name: str,
+    formula: Formula,
+    arity: int,
+    accepts: Sequence[Any],
+    result: ResultRule = first_type,
+    alike: int = 0,
+) -> Any:
+    """Make a formula over `V` callable by name from Numba-compiled code.
+
+    accepts: the Numba scalar types of its operands; result: operand types -> result type.  All operands from
+    position `alike` on must share one type: a silent int64 or float64 promotion would cost far more than the
+    error.
+    """
+
+    def declare(*operands: Any) -> Any:
+        plain = tuple(types.unliteral(t) for t in operands)
+        same = plain[alike:]
+        if any(t not in accepts for t in same) or len(set(same)) != 1:
+            raise errors.TypingError(f"kernel function {name}: no rule for {', '.join(map(str, plain))}")
+        signature = result(*plain)(*plain)
+
+        def generate(_context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            out = formula(*(V(builder, a, t) for a, t in zip(args, sig.args, strict=True)))
+            if out.type != sig.return_type:
+                raise TypeError(f"kernel function {name}: formula gives {out.type}, not {sig.return_type}")
+            return out.ir
+
+        return signature, generate
+
+    def unary(_typing: Any, x: Any) -> Any:
+        return declare(x)
+
+    def binary(_typing: Any, x: Any, y: Any) -> Any:
+        return declare(x, y)
+
+    def ternary(_typing: Any, x: Any, y: Any, z: Any) -> Any:
+        return declare(x, y, z)
+
+    def quaternary(_typing: Any, x: Any, y: Any, z: Any, w: Any) -> Any:
+        return declare(x, y, z, w)
+
+    definition = (unary, binary, ternary, quaternary)[arity - 1]
+    definition.__name__ = name
+    definition.__doc__ = formula.__doc__
+    return intrinsic(definition)

@@ -1,0 +1,144 @@
+"""Panels of B (or of A) copied to where the register tile wants them: `vectors` whole vectors a row of k.
+
+A panel is dense and small: it stays in the first-level cache while all rows of A pass by, which rows of a large
+matrix, a power of two apart, would not. Nothing outside the operand is touched; lanes behind its last column
+hold copies or whatever was in the buffer, and tiles mask them.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels.emit import I32, Int, call, function, load, loop, store
+from graphjit.kernels.target import Element
+
+
+class Packing(IntEnum):
+    """How B lies, and so how its panels are made."""
+
+    NONE = 0  # rows contiguous, read where they are
+    COPY = 1  # rows contiguous
+    TRANSPOSE = 2  # columns contiguous
+    GATHER = 3  # neither: number by number
+
+
+def copy_function(module: Any, element: Element) -> Any:
+    """`copy(source, row, panel, panel row, rows, columns)`: rows of contiguous numbers."""
+    name = f"copy_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (source, row, panel, panel_row, rows, columns) = function(module, name, 6)
+    width, size = element.lanes * element.size, element.size
+    whole = columns // element.lanes * element.lanes
+    with loop(0, rows) as k:
+        line, to = source + row * k, panel + panel_row * k
+        with loop(0, columns // element.lanes) as j:
+            store(load(line + j * width, element.vector, size), to + j * width, size)
+        with loop(whole, columns) as n:
+            store(load(line + n * size, element.type, size), to + n * size, size)
+    b.ret_void()
+    return made
+
+
+def gather_function(module: Any, element: Element) -> Any:
+    """`gather(source, row, column, panel, panel row, rows, columns)`: any strides, one number at a time."""
+    name = f"gather_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (source, row, column, panel, panel_row, rows, columns) = function(module, name, 7)
+    with loop(0, rows) as k, loop(0, columns) as n:
+        value = load(source + row * k + column * n, element.type, element.size)
+        store(value, panel + panel_row * k + n * element.size, element.size)
+    b.ret_void()
+    return made
+
+
+def transpose_function(module: Any, element: Element) -> Any:
+    """`transpose(source, line, panel, panel row, rows, columns)`: panel[k, n] = source[n, k] for n < lanes.
+
+    Blocks of lanes x lanes numbers are transposed in registers. Fewer than a vector of columns repeat the last
+    one; the last block of rows overlaps the one before it, so `rows` is a vector or more.
+    """
+    name = f"transpose_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (source, line, panel, panel_row, rows, columns) = function(module, name, 6)
+    lanes, size = element.lanes, element.size
+    part = 16 // size  # numbers in 128 bits, within which shuffles are cheapest
+    lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
+    with loop(0, rows, lanes) as first:
+        k = first.min(rows - lanes)
+        for quarter in range(0, lanes, part):
+            at = (k + quarter) * size
+            # row i of the blocks: lines i, i + part, ... side by side
+            blocks = [_side_by_side(b, [load(lines[n] + at, ir.VectorType(element.type, part), size)
+                                        for n in range(i, lanes, part)]) for i in range(part)]
+            for i, column in enumerate(_transpose_parts(b, blocks, part)):
+                store(column, panel + panel_row * (k + (quarter + i)), size)
+    b.ret_void()
+    return made
+
+
+def _shuffle(b: Any, x: Any, y: Any, order: list[int]) -> Any:
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
+def _side_by_side(b: Any, parts: list[Any]) -> Any:
+    while len(parts) > 1:
+        parts = [_shuffle(b, x, y, list(range(2 * x.type.count)))
+                 for x, y in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _transpose_parts(b: Any, rows: list[Any], part: int) -> list[Any]:
+    """Transpose each part x part block of `part` vectors, all blocks at once."""
+
+    def interleave(x: Any, y: Any, half: int, width: int) -> Any:
+        """Of each block the low or high half of x and y, groups of `width` numbers in turn."""
+        order = []
+        for block in range(0, x.type.count, part):
+            for group in range(block + half * part // 2, block + (half + 1) * part // 2, width):
+                order += [*range(group, group + width), *range(x.type.count + group, x.type.count + group + width)]
+        return _shuffle(b, x, y, order)
+
+    if part == 2:
+        return [interleave(rows[0], rows[1], half, 1) for half in (0, 1)]
+    low, high = ([interleave(rows[i], rows[i + 1], half, 1) for i in (0, 2)] for half in (0, 1))
+    return [interleave(x, y, half, 2) for x, y in (low, high) for half in (0, 1)]
+
+
+def pack_function(module: Any, element: Element) -> Any:
+    """`pack(kind, source, row, column, panel, panel row, rows, columns)`: a panel by its `Packing`."""
+    name = f"pack_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    transpose, copy = transpose_function(module, element), copy_function(module, element)
+    gather = gather_function(module, element)
+    made, b, arguments = function(module, name, 8)
+    kind, source, row, column, panel, panel_row, rows, columns = arguments
+    fits = b.and_(kind == Packing.TRANSPOSE, rows >= element.lanes)
+    with b.if_else(fits) as (transposed, other):
+        with transposed, loop(0, columns, element.lanes) as n:
+            to: Int = panel + n * element.size
+            call(transpose, b, [source + column * n, column, to, panel_row, rows, columns - n])
+        with other, b.if_else(kind == Packing.COPY) as (contiguous, strided):
+            with contiguous:
+                call(copy, b, [source, row, panel, panel_row, rows, columns])
+            with strided:
+                call(gather, b, [source, row, column, panel, panel_row, rows, columns])
+    b.ret_void()
+    return made
+
+
+def scatter_function(module: Any, element: Element) -> Any:
+    """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C."""
+    name = f"scatter_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
+    with loop(0, rows) as i, loop(0, columns) as n:
+        value = load(tile + tile_row * i + n * element.size, element.type, element.size)
+        store(value, to + row * i + column * n, element.size)
+    b.ret_void()
+    return made

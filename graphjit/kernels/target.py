@@ -1,0 +1,85 @@
+"""What the machine that kernels are compiled for can hold: vector width, vector registers, caches."""
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels.emit import F32, F64
+from graphjit.runtime.compiler import target_cpu
+
+_AVX512 = ("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake",
+           "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5", "x86-64-v4")
+_AVX2 = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver", "x86-64-v3")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Widths in bytes; `masks`: a masked load costs no more than a plain one."""
+
+    vector: int
+    registers: int
+    masks: bool
+    l1: int
+    l2: int
+
+    def lanes(self, itemsize: int) -> int:
+        return self.vector // itemsize
+
+
+@dataclass(frozen=True)
+class Element:
+    """A floating type as LLVM knows it, and the vector of it that fills a register."""
+
+    name: str
+    size: int
+    lanes: int
+
+    @property
+    def type(self) -> Any:
+        return F32 if self.size == 4 else F64
+
+    @property
+    def vector(self) -> Any:
+        return ir.VectorType(self.type, self.lanes)
+
+    @property
+    def suffix(self) -> str:
+        """How names of intrinsics end that work on this vector."""
+        return f"v{self.lanes}f{8 * self.size}"
+
+
+@functools.cache
+def target() -> Target:
+    """The machine that kernels are compiled for."""
+    features = _features()
+    if features.get("avx512f"):
+        vector, registers = 64, 32
+    elif features.get("avx2"):
+        vector, registers = 32, 16
+    else:
+        vector, registers = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
+    return Target(vector, registers, vector == 64, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
+
+
+def _features() -> dict[str, bool]:
+    name, features = target_cpu()
+    if features:
+        return {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
+    # LLVM does not tell what a CPU given by name alone can do
+    return {"avx512f": name.startswith(_AVX512), "avx2": name.startswith(_AVX2)}
+
+
+def _cache_size(level: int, default: int) -> int:
+    """Bytes of the data cache of this level, as Linux tells it."""
+    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind = (entry / "type").read_text().strip()
+            if int((entry / "level").read_text()) == level and kind in ("Data", "Unified"):
+                return int((entry / "size").read_text().strip().removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return default

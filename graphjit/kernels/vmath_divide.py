@@ -1,0 +1,65 @@
+"""Floor division and remainder with the sign rules of Python and NumPy, for integers and floats."""
+
+from __future__ import annotations
+
+from numba import types
+
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, is_float, is_signed, llvm_type, select, width
+
+
+def _quotient(x: V, y: V) -> V:
+    """Integer x / y towards zero for any y but 0; int_min / -1 wraps to int_min.
+
+    No x86 has a vector integer division.  Up to 32 bits the correctly rounded float64 quotient (float32 up to 16
+    bits) truncates to the exact one: it cannot round up to an integer, being at least 1/|y| below it.
+    """
+    b, bits = x.builder, width(x.type)
+    if bits == 64:
+        if not is_signed(x.type):
+            return x.quotient(y)
+        flip = y.eq(-1)
+        return select(flip, -x, x.quotient(select(flip, 1, y)))
+    wide = F64 if bits == 32 else F32
+    q = x.to(wide) / y.to(wide)
+    if x.type == types.uint32:
+        return V(b, b.fptoui(q.ir, llvm_type(x.type)), x.type)
+    q = select(q.eq(2.0**31), -(2.0**31), q)
+    return V(b, b.fptosi(q.ir, llvm_type(types.int32)), types.int32).to(x.type)
+
+
+def _divide_floor(x: V, y: V) -> tuple[V, V]:
+    """Python's // and % of integers; both 0 where y is 0, as in NumPy."""
+    zero = y.eq(0)
+    safe = select(zero, 1, y)
+    q = _quotient(x, safe)
+    r = x - q * safe
+    if is_signed(x.type):
+        wrong = r.ne(0) & (r ^ safe).lt(0)
+        q, r = q - wrong.to(x.type), r + select(wrong, safe, 0)
+    return select(zero, 0, q), select(zero, 0, r)
+
+
+def _fmod(x: V, y: V) -> V:
+    return V(x.builder, x.builder.frem(x.ir, y.ir), x.type)
+
+
+def remainder(x: V, y: V) -> V:
+    """np.remainder: the sign of y; for floats exact, NaN where y is 0, and a zero has the sign of y."""
+    if not is_float(x.type):
+        return _divide_floor(x, y)[1]
+    r = _fmod(x, y)
+    moved = select(r.lt(0) ^ y.lt(0), r + y, r)
+    return select(r.eq(0), copysign(0.0, y), moved)
+
+
+def floor_divide(x: V, y: V) -> V:
+    """np.floor_divide: for floats the floor of the exact quotient, x / 0 where y is 0."""
+    if not is_float(x.type):
+        return _divide_floor(x, y)[0]
+    r = _fmod(x, y)
+    q = (x - r) / y
+    q = select(r.ne(0) & (r.lt(0) ^ y.lt(0)), q - 1.0, q)
+    down = call("llvm.floor", q)
+    down = select((q - down).gt(0.5), down + 1.0, down)
+    down = select(q.eq(0), copysign(0.0, x / y), down)
+    return select(y.eq(0), x / y, down)

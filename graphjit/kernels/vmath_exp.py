@@ -1,0 +1,233 @@
+"""Exponentials and logarithms: exp exp2 expm1 sigmoid, log log1p log2 log10 softplus.
+
+Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part ln 2.
+Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest power up)
+unless a source is named; each is given from the highest power down, with its relative error in the function.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphjit.kernels.irmath import (
+    F32,
+    F64,
+    V,
+    bias,
+    clamp,
+    copysign,
+    fabs,
+    float_of,
+    fma,
+    mantissa_bits,
+    poly,
+    pow2,
+    round_to_int,
+    select,
+)
+
+INF, NAN = math.inf, math.nan
+LOG2E = 1.4426950408889634
+# fdlibm's split of ln 2: the high part has enough trailing zeros that n * LN2_HI is exact
+LN2_HI = {F32: 6.9314575195e-01, F64: 6.93147180369123816490e-01}
+LN2_LO = {F32: 1.4286067653e-06, F64: 1.90821492927058770002e-10}
+
+# (e^r - 1 - r) / r^2 on |r| <= ln(2)/2; errors 2^-26.1 and 2^-60.3 of expm1
+EXPM1 = {
+    F32: (1.3837832e-03, 8.36732e-03, 4.166774e-02, 1.6666538e-01, 4.9999997e-01),
+    F64: (
+        2.0927770142521865e-09, 2.5108996209918672e-08, 2.755724166037531e-07, 2.755724451326474e-06,
+        2.4801587351278476e-05, 0.00019841269885657357, 0.0013888888888875046, 0.008333333333321829,
+        0.041666666666666685, 0.16666666666666677, 0.5,
+    ),
+}  # fmt: skip
+
+# (2^r - 1) / r on |r| <= 1/2; errors 2^-26.1 and 2^-57 of 2^r
+EXP2 = {
+    F32: (1.4332875e-05, 1.5452884e-04, 1.3337927e-03, 9.618088e-03, 5.550405e-02, 2.402265e-01, 6.931472e-01),
+    F64: (
+        5.634470021212965e-11, 4.4835677715682133e-10, 7.032168304385695e-09, 1.017786654166266e-07,
+        1.3215549314941074e-06, 1.5252734313009864e-05, 0.00015403530315635734, 0.0013333558145903692,
+        0.00961812910767061, 0.055504108664823755, 0.24022650695909997, 0.6931471805599453,
+    ),
+}  # fmt: skip
+
+# where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
+EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
+EXP2_RANGE = {F32: (-151.0, 129.0), F64: (-1076.0, 1025.0)}
+# below this expm1 is -1
+EXPM1_LOWEST = {F32: -20.0, F64: -40.0}
+
+
+def reduce_exp(x: V) -> tuple[V, V, V]:
+    """(r, w, k) with e^x = (1 + r + w) 2^k, |r| <= ln(2)/2 and w = O(r^2); x within EXP_RANGE."""
+    n, k = round_to_int(x, LOG2E)
+    r = fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
+    return r, poly(r, EXPM1[x.type]) * (r * r), k
+
+
+def scale(x: V, k: V) -> V:
+    """x 2^k in two steps, so that results may overflow or be denormal though 2^k itself may not exist."""
+    half = k >> 1
+    return x * pow2(half) * pow2(k - half)
+
+
+def exp(x: V) -> V:
+    r, w, k = reduce_exp(clamp(x, *EXP_RANGE[x.type]))
+    return scale(r + w + 1.0, k)
+
+
+def exp2(x: V) -> V:
+    x = clamp(x, *EXP2_RANGE[x.type])
+    n, k = round_to_int(x)
+    r = x - n
+    return scale(fma(poly(r, EXP2[x.type]), r, 1.0), k)
+
+
+def expm1(x: V) -> V:
+    r, w, k = reduce_exp(clamp(x, EXPM1_LOWEST[x.type], EXP_RANGE[x.type][1]))
+    half = k >> 1
+    rest = k - half
+    up = pow2(half)
+    # 2^k (1 + r + w) - 1, the -1 taken at the scale of 2^half; the small w last; r + w for k = 0
+    y = fma(w, up, fma(r, up, up - pow2(-rest))) * pow2(rest)
+    return copysign(y, x)  # -0
+
+
+def logistic_tail(a: V) -> V:
+    """1 / (1 + e^a) for a >= 0, as 2^-k / (1 + (2^-k + r + w)): e^a itself is never rounded."""
+    r, w, k = reduce_exp(a)
+    half = k >> 1
+    up, rest = pow2(-half), pow2(half - k)
+    return up / (fma(up, rest, r + w) + 1.0) * rest
+
+
+def sigmoid(x: V) -> V:
+    """1 / (1 + e^-x), accurate in both tails."""
+    a = fabs(x)
+    top = -EXP_RANGE[x.type][0]
+    s = logistic_tail(select(a.gt(top), top, a))
+    return select(x.lt(0), s, 1.0 - s)
+
+
+# ---------------------------------------------------------------------------------------- logarithms
+
+# (log(1+f) - f + f^2/2) / f^3 on |f| <= 1/3; error 2^-29.3
+LOG_F32 = (
+    1.1728845e-01, -1.2883158e-01, 1.08222425e-01, -1.2187943e-01, 1.4298953e-01, -1.6680086e-01, 1.9999765e-01,
+    -2.4999811e-01, 3.3333334e-01,
+)  # fmt: skip
+
+# fdlibm e_log.c, Lg7 .. Lg1: log(1+f) = f - f^2/2 + s (f^2/2 + R(s^2)), s = f / (2+f); error 2^-58.5
+LOG_F64 = (
+    1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01,
+    2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01,
+)  # fmt: skip
+
+# smallest mantissa of the reduced argument: 2/3 <= m < 4/3 (F32), sqrt(1/2) <= m < sqrt(2) (fdlibm's, F64)
+LEAST = {F32: 2.0 / 3.0, F64: math.sqrt(0.5)}
+
+
+def log1p_small(f: V, tail: V | None = None) -> tuple[V, V]:
+    """log(1 + f + tail) as an unevaluated sum (f, rest), for 1 + f in [LEAST, 2 LEAST)."""
+    if f.type == F32:
+        rest = f * f * fma(poly(f, LOG_F32), f, -0.5)
+    else:
+        s = f / (f + 2.0)
+        w = s * s
+        half = f * f * 0.5
+        rest = fma(s, fma(w, poly(w, LOG_F64), half), -half)
+    return (f, rest) if tail is None else (f, rest + tail)
+
+
+def split(x: V, exponent_offset: V | int = 0, least: float | None = None) -> tuple[V, V, V]:
+    """(m, k, e): x = m 2^k with least <= m < 2 least (by default LEAST), for normal positive x.
+
+    k is a float, less `exponent_offset`; e the integer k + bias.  Only logical shifts and no int -> float
+    conversion: for 64-bit integers AVX2 has neither the arithmetic shift nor the conversion.
+    """
+    t, mb = x.type, mantissa_bits(x.type)
+    lowest = x.const(LEAST[t] if least is None else least).bits()
+    u = x.bits() - lowest + (bias(t) << mb)
+    e = u.shift_right_logical(mb)
+    m = float_of((u & ((1 << mb) - 1)) + lowest)
+    two_mb = x.const(2.0**mb)
+    k = float_of(e | two_mb.bits()) - (2.0**mb + bias(t) + exponent_offset)
+    return m, k, e
+
+
+def log_finite(x: V) -> V:
+    """log of a positive normal number."""
+    m, k, _ = split(x)
+    return add_exponent(k, *log1p_small(m - 1.0))
+
+
+def add_exponent(k: V, hi: V, lo: V) -> V:
+    """k ln 2 + hi + lo, small parts first."""
+    return fma(k, LN2_HI[k.type], hi + fma(k, LN2_LO[k.type], lo))
+
+
+def normal_split(x: V) -> tuple[V, V]:
+    """(m, k) as `split`, also for denormal x."""
+    mb, b = mantissa_bits(x.type), bias(x.type)
+    small = x.lt(2.0 ** (1 - b))
+    m, k, _ = split(select(small, x * 2.0**mb, x), select(small, x.const(mb), 0.0))
+    return m, k
+
+
+def log_edges(x: V, y: V) -> V:
+    """y, but for x that is no positive finite number."""
+    y = select(x.lt(INF), y, x)
+    return select(x.gt(0), y, select(x.eq(0), x.const(-INF), NAN))
+
+
+def log(x: V) -> V:
+    m, k = normal_split(x)
+    return log_edges(x, add_exponent(k, *log1p_small(m - 1.0)))
+
+
+# log2(e) and log10(e), log10(2) in two parts; the high part of log10(2) short, for exact products with k
+LOG2E_PARTS = {F32: (1.442695, 1.925963033500011e-08), F64: (1.4426950408889634, 2.0355273740931033e-17)}
+LOG10E_PARTS = {F32: (0.43429448, -1.0103050052231683e-08), F64: (0.4342944819032518, 1.098319650216765e-17)}
+LOG10_2_HI = {F32: 3.0102920532e-01, F64: 3.01029995663611771306e-01}  # fdlibm e_log10.c, e_log10f.c
+LOG10_2_LO = {F32: 7.9034151668e-07, F64: 3.69423907715893078616e-13}
+
+
+def log2(x: V) -> V:
+    m, k = normal_split(x)
+    hi, lo = log1p_small(m - 1.0)
+    c, c_lo = LOG2E_PARTS[x.type]
+    return log_edges(x, k + fma(hi, c, fma(lo, c, hi * c_lo)))
+
+
+def log10(x: V) -> V:
+    m, k = normal_split(x)
+    hi, lo = log1p_small(m - 1.0)
+    c, c_lo = LOG10E_PARTS[x.type]
+    tail = fma(k, LOG10_2_LO[x.type], fma(lo, c, hi * c_lo))
+    return log_edges(x, fma(k, LOG10_2_HI[x.type], fma(hi, c, tail)))
+
+
+def log1p_parts(x: V, tail: V | None = None) -> V:
+    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place: 1 + x is rounded and its error kept."""
+    u = x + 1.0
+    m, k, e = split(u)
+    error = x - (u - 1.0)
+    if tail is not None:
+        error = error + tail
+    # 2^-k does not exist for the largest u; there the error no longer matters
+    down = float_of(((2 * bias(x.type)) - e) << mantissa_bits(x.type))
+    error = error * select(x.lt(2.0**60), down, 0.0)
+    return add_exponent(k, *log1p_small((m - 1.0) + error))
+
+
+def log1p(x: V) -> V:
+    y = log1p_parts(x)
+    y = select(x.lt(INF), y, x)
+    y = select(x.gt(-1.0), y, select(x.eq(-1.0), x.const(-INF), NAN))
+    return copysign(y, x)  # -0
+
+
+def softplus(x: V) -> V:
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|)."""
+    return select(x.lt(0), 0.0, x) + log1p_parts(exp(-fabs(x)))

@@ -1,0 +1,128 @@
+"""Hyperbolic functions and their inverses: sinh cosh tanh asinh acosh atanh."""
+
+from __future__ import annotations
+
+import math
+
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt, through_double
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, logistic_tail
+
+INF, NAN = math.inf, math.nan
+
+# (sinh r - r) / r^3 and (cosh r - 1) / r^2 in r^2, |r| <= ln(2)/2; minimax, errors 2^-34, 2^-33; 2^-61, 2^-70
+SINH = {
+    F32: (1.9973969e-04, 8.333175e-03, 1.6666667e-01),
+    F64: (
+        2.5109355063245006e-08, 2.7557243376416395e-06, 0.00019841269886867191, 0.008333333333321376,
+        0.16666666666666677,
+    ),
+}  # fmt: skip
+COSH = {
+    F32: (1.3935472e-03, 4.166646e-02, 5.0e-01),
+    F64: (
+        2.0921812989290605e-09, 2.7557251714577744e-07, 2.480158734928329e-05, 0.0013888888888873264,
+        0.041666666666666685, 0.5,
+    ),
+}  # fmt: skip
+OVERFLOW = {F32: 90.0, F64: 711.0}  # beyond it sinh and cosh are infinite
+LEAST_EXPONENT = {F32: -126, F64: -1022}
+
+
+def _reduced(a: V) -> tuple[V, V, V, V, V, V]:
+    """(r, s, c, sh, ch, scale) of a >= 0: for the reduced argument r = a - n ln 2, sinh(r) = r + s and
+    cosh(r) = 1 + c; sinh(n ln 2) = sh scale and cosh(n ln 2) = ch scale.
+
+    The addition theorems then need no division, and nothing cancels for small a.
+    """
+    a = select(a.gt(OVERFLOW[a.type]), OVERFLOW[a.type], a)
+    n, k = round_to_int(a, LOG2E)
+    r = fma(n, -LN2_LO[a.type], fma(n, -LN2_HI[a.type], a))
+    w = r * r
+    s = r * w * poly(w, SINH[a.type])
+    c = w * poly(w, COSH[a.type])
+    half = k >> 1
+    rest = k - half
+    up = pow2(half - 1)
+    exponent = -(k + rest) - 1
+    least = LEAST_EXPONENT[a.type]
+    down = pow2(select(exponent.lt(least), least, exponent))
+    return r, s, c, up - down, up + down, pow2(rest)
+
+
+def sinh(x: V) -> V:
+    r, s, c, sh, ch, scale = _reduced(fabs(x))
+    return copysign((fma(r, ch, sh) + fma(sh, c, s * ch)) * scale, x)
+
+
+def cosh(x: V) -> V:
+    r, s, c, sh, ch, scale = _reduced(fabs(x))
+    return (ch + fma(ch, c, (r + s) * sh)) * scale
+
+
+# (tanh r - r) / r^3 in r^2, |r| <= 0.5625; minimax, errors 2^-29.4 and 2^-54.8
+TANH = {
+    F32: (-6.1704395e-03, 2.1000592e-02, -5.3835757e-02, 1.3332437e-01, -3.3333313e-01),
+    F64: (
+        4.959841955067307e-05, -0.0002082216878223435, 0.000577849168708453, -0.0014527775959335232,
+        0.00359162975978634, -0.008863183199146913, 0.021869485120147122, -0.053968253839701656, 0.13333333333093209,
+        -0.33333333333331777,
+    ),
+}  # fmt: skip
+SATURATED = {F32: 10.0, F64: 20.0}  # beyond it tanh rounds to 1
+
+
+def tanh(x: V) -> V:
+    """1 - 2 / (1 + e^2a) of a = |x|, by its series near 0 where that cancels."""
+    a = fabs(x)
+    a = select(a.gt(SATURATED[x.type]), SATURATED[x.type], a)
+    s = logistic_tail(a + a)
+    w = a * a
+    near = fma(a * w, poly(w, TANH[x.type]), a)
+    return copysign(select(a.lt(0.5625), near, fma(s, -2.0, 1.0)), x)
+
+
+# ---------------------------------------------------------------------------------------- inverses
+
+
+HUGE = 2.0**60  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
+LN2 = 0.6931471805599453
+
+
+@through_double
+def asinh(x: V) -> V:
+    """log1p(a + a^2 / (1 + sqrt(1 + a^2))) of a = |x|."""
+    a = fabs(x)
+    big = a.gt(HUGE)
+    w = a * a
+    step = w / (sqrt(w + 1.0) + 1.0)
+    u = a + step
+    tail = step - (u - a)
+    y = log1p_parts(select(big, a, u), select(big, 0.0, tail))
+    y = select(big, y + LN2, y)
+    return copysign(select(a.lt(INF), y, a), x)
+
+
+@through_double
+def acosh(x: V) -> V:
+    """log1p(t + sqrt(2 t + t^2)) of t = x - 1."""
+    big = x.gt(HUGE)
+    t = x - 1.0
+    root = sqrt(fma(t, t, t + t))
+    u = t + root
+    tail = select(t.gt(root), root - (u - t), t - (u - root))
+    y = log1p_parts(select(big, x, u), select(big, 0.0, tail))
+    y = select(big, y + LN2, y)
+    return select(x.lt(1.0), NAN, select(x.lt(INF), y, x))
+
+
+@through_double
+def atanh(x: V) -> V:
+    """log1p(2 a / (1 - a)) / 2 of a = |x|."""
+    a = fabs(x)
+    d = 1.0 - a
+    d_tail = (1.0 - d) - a
+    q = (a + a) / d
+    tail = (fma(-q, d, a + a) - q * d_tail) / d
+    y = log1p_parts(q, tail) * 0.5
+    y = select(a.lt(1.0), y, select(a.eq(1.0), a.const(INF), NAN))
+    return copysign(y, x)

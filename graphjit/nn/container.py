@@ -1,0 +1,168 @@
+"""Modules that hold modules: ``Sequential``, ``ModuleList``, ``ModuleDict``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+
+from graphjit.errors import ArgumentError, BoundsError
+from graphjit.nn.module import Module, own
+
+S = TypeVar("S", bound="_Indexed")
+
+
+class _Indexed(Module):
+    """Modules under the names '0', '1', ... (or names of their own), in order."""
+
+    def _items(self) -> dict[str, Module]:
+        return dict(own(self, Module))
+
+    def _place(self, index: int) -> str:
+        names = list(self._items())
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(f"{type(self).__name__} indices are integers or slices, not {index!r}")
+        if not -len(names) <= index < len(names):
+            raise BoundsError(f"there is no module {index} in a {type(self).__name__} of {len(names)}")
+        return names[index]
+
+    def _hold(self, modules: Iterable[tuple[str, Any]]) -> None:
+        for name, module in modules:
+            if not isinstance(module, Module):
+                raise ArgumentError(f"{type(self).__name__} holds modules, not {module!r}",
+                                    hint="Make a function a module by a class with forward().")
+            self.add_module(name, module)
+
+    def _slice(self: S, items: dict[str, Module]) -> S:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._items().values())
+
+    @overload
+    def __getitem__(self: S, index: slice) -> S: ...
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    def __getitem__(self: S, index: int | slice) -> S | Module:
+        if isinstance(index, slice):
+            return self._slice(dict(list(self._items().items())[index]))
+        found: Module = vars(self)[self._place(index)]
+        return found
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self._hold([(self._place(index), module)])
+
+    def __delitem__(self, index: int) -> None:
+        delattr(self, self._place(index))
+        kept = list(self._items().items())
+        for name, _ in kept:
+            delattr(self, name)
+        self._hold((str(i) if name.isdigit() else name, m) for i, (name, m) in enumerate(kept))
+
+    def append(self: S, module: Module) -> S:
+        """Add a module at the end; gives itself."""
+        return self.extend([module])
+
+    def extend(self: S, modules: Iterable[Module]) -> S:
+        """Add modules at the end; gives itself."""
+        self._hold((str(i), m) for i, m in enumerate(list(modules), start=len(self)))
+        return self
+
+
+class Sequential(_Indexed):
+    """Modules called one after the other, each with what the one before gave.
+
+    Args:
+        args: the modules; or one dict of them, whose keys become their names.
+
+    >>> from graphjit import nn
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> len(model), [name for name, p in model[:1].named_parameters()]
+    (3, ['0.weight', '0.bias'])
+    """
+
+    def __init__(self, *args: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        first = args[0] if len(args) == 1 else None
+        self._hold(first.items() if isinstance(first, Mapping) else ((str(i), m) for i, m in enumerate(args)))
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+    def _slice(self: S, items: dict[str, Module]) -> S:
+        return type(self)(items)
+
+
+class ModuleList(_Indexed):
+    """A list of modules that are registered. It has no ``forward``.
+
+    >>> from graphjit import nn
+    >>> layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    >>> len(list(layers.parameters()))
+    6
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def _slice(self: S, items: dict[str, Module]) -> S:
+        return type(self)(items.values())
+
+
+class ModuleDict(Module):
+    """A dict of modules that are registered. It has no ``forward``.
+
+    >>> from graphjit import nn
+    >>> heads = nn.ModuleDict({"mean": nn.Linear(2, 1), "scale": nn.Linear(2, 1)})
+    >>> list(heads.keys())
+    ['mean', 'scale']
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def _items(self) -> dict[str, Module]:
+        return dict(own(self, Module))
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add these modules, replacing those of the same names."""
+        for name, module in modules.items():
+            self[name] = module
+
+    def __getitem__(self, name: str) -> Module:
+        return self._items()[name]
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items()
+
+    def keys(self) -> Iterable[str]:
+        """The names."""
+        return self._items().keys()
+
+    def values(self) -> Iterable[Module]:
+        """The modules."""
+        return self._items().values()
+
+    def items(self) -> Iterable[tuple[str, Module]]:
+        """Names and modules."""
+        return self._items().items()

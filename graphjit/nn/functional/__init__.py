@@ -1,0 +1,32 @@
+"""Layers, activations and losses as functions, with PyTorch's names and arguments.
+
+>>> import graphjit as gj
+>>> import graphjit.nn.functional as F
+>>> F.relu(gj.tensor([-1.0, 2.0])).tolist()
+[0.0, 2.0]
+"""
+
+from graphjit.nn.functional.activation import gelu, log_softmax, relu, sigmoid, softmax, tanh
+from graphjit.nn.functional.layer import (
+    batch_norm,
+    dropout,
+    embedding,
+    layer_norm,
+    linear,
+    one_hot,
+    probability,
+)
+from graphjit.nn.functional.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    reduction_name,
+)
+
+__all__ = [
+    "batch_norm", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding", "gelu",
+    "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "probability",
+    "reduction_name", "relu", "sigmoid", "softmax", "tanh",
+]

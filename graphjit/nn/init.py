@@ -1,0 +1,113 @@
+"""Starting values of parameters: each function overwrites a tensor in place and gives it back.
+
+Names and formulas are those of ``torch.nn.init``; numbers come from graphjit's generator, so that
+``gj.manual_seed`` repeats them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+
+from graphjit.errors import ArgumentError, ShapeError
+from graphjit.nn.parameter import Parameter
+from graphjit.ops import random
+from graphjit.ops.random import Generator
+from graphjit.tape import grad_mode
+from graphjit.tensor import Tensor, TensorLike
+from graphjit.types import FLOAT32, check_dtype
+
+T = TypeVar("T", bound=Tensor)
+GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+
+
+def empty(shape: tuple[int, ...], dtype: Any = None) -> Parameter:
+    """A parameter of zeros that waits for its starting values; float32 when no dtype is given."""
+    return Parameter(np.zeros(shape, FLOAT32 if dtype is None else check_dtype(dtype)))
+
+
+def _fill(t: T, values: TensorLike) -> T:
+    with grad_mode(False):
+        t.assign(values)
+    return t
+
+
+def uniform_(tensor: T, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> T:
+    """Evenly spread over [a, b)."""
+    return _fill(tensor, random.uniform(tensor.shape, a, b, tensor.dtype, generator))
+
+
+def normal_(tensor: T, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> T:
+    """Normally distributed."""
+    return _fill(tensor, random.normal(tensor.shape, mean, std, tensor.dtype, generator))
+
+
+def constant_(tensor: T, val: float) -> T:
+    """One number everywhere."""
+    return _fill(tensor, val)
+
+
+def zeros_(tensor: T) -> T:
+    """0 everywhere."""
+    return _fill(tensor, 0)
+
+
+def ones_(tensor: T) -> T:
+    """1 everywhere."""
+    return _fill(tensor, 1)
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor that keeps the variance through this function ('linear', 'relu', 'tanh', 'leaky_relu', ...).
+
+    Args:
+        nonlinearity: its name.
+        param: the negative slope of 'leaky_relu', 0.01 when not given.
+    """
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+    if nonlinearity not in GAINS:
+        raise ArgumentError(f"no gain is known for {nonlinearity!r}",
+                            hint=f"Known are leaky_relu, {', '.join(GAINS)}.")
+    return GAINS[nonlinearity]
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    """Inputs and outputs of one unit of a weight (out, in, ...)."""
+    if tensor.ndim < 2:
+        raise ShapeError(f"fan in and fan out need a weight of at least two dimensions, not {tensor._type}")
+    field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def _fan(tensor: Tensor, mode: str) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise ArgumentError(f"mode is 'fan_in' or 'fan_out', not {mode!r}")
+    return _fans(tensor)[mode == "fan_out"]
+
+
+def xavier_uniform_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
+    """Uniform of variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+    bound = gain * math.sqrt(6 / max(1, sum(_fans(tensor))))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
+    """Normal of variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / max(1, sum(_fans(tensor)))), generator)
+
+
+def kaiming_uniform_(tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                     generator: Generator | None = None) -> T:
+    """Uniform of variance gain**2 / fan (He et al., 2015); ``a`` is the negative slope of 'leaky_relu'."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / max(1, _fan(tensor, mode)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                    generator: Generator | None = None) -> T:
+    """Normal of variance gain**2 / fan (He et al., 2015); ``a`` is the negative slope of 'leaky_relu'."""
+    std = calculate_gain(nonlinearity, a) / math.sqrt(max(1, _fan(tensor, mode)))
+    return normal_(tensor, 0.0, std, generator)

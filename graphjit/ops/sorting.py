@@ -1,0 +1,144 @@
+"""Sorting and searching. The rows give places; values follow by ``take_along_axis``, and so do gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphjit.errors import ArgumentError, DTypeError, ShapeError
+from graphjit.op import Array, Host, Op, register
+from graphjit.operators import attach
+from graphjit.ops.gather import take_along_axis
+from graphjit.ops.movement import cut
+from graphjit.ops.rules import operands_text
+from graphjit.ops.shape import operand
+from graphjit.tensor import Tensor, TensorLike, apply, promoted
+from graphjit.types import INT64, TensorType, normalize_axis
+
+
+def _argsort(x: Array, axis: int, descending: bool) -> Array:
+    if not descending:
+        return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
+    # the reverse of an ascending order, equal elements kept in theirs
+    order = np.argsort(np.flip(x, axis), axis, kind="stable")
+    back: Array = np.flip(x.shape[axis] - 1 - order, axis)
+    return back.astype(np.int64, copy=False)
+
+
+def _infer_argsort(x: TensorType, axis: int, descending: bool) -> TensorType:
+    normalize_axis(axis, x.ndim)
+    return TensorType(x.shape, INT64)
+
+
+ARGSORT = register(Op("argsort", _argsort, _infer_argsort, None, Host(), why="its result is integer"))
+
+
+def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The places that put x in order along an axis.
+
+    Args:
+        x: of at least one dimension, any dtype.
+        axis: along which to sort.
+        descending: from the largest to the smallest.
+        stable: equal elements always keep their order, ascending and descending; the argument is there for
+            the array API's sake.
+
+    Returns:
+        int64 of x's shape. NaN counts as larger than any number: last when ascending, first when descending.
+
+    >>> import graphjit as gj
+    >>> gj.argsort([30, 10, 20]).tolist()
+    [1, 2, 0]
+    """
+    t = operand(x)
+    return apply(ARGSORT, t, axis=normalize_axis(axis, t.ndim), descending=bool(descending))
+
+
+def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """x in order along an axis; NaN counts as larger than any number, equal elements keep their order.
+
+    >>> import graphjit as gj
+    >>> gj.sort([3.0, 1.0, 2.0], descending=True).tolist()
+    [3.0, 2.0, 1.0]
+    """
+    t = operand(x)
+    return take_along_axis(t, argsort(t, axis, descending), axis)
+
+
+class TopK(NamedTuple):
+    """What ``topk`` gives."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def topk(x: TensorLike, k: int, axis: int = -1) -> TopK:
+    """The k largest elements along an axis, largest first, and where they stand.
+
+    Args:
+        x: of at least one dimension.
+        k: a Python integer, at most the length of the axis.
+
+    Returns:
+        ``values`` of x's dtype and ``indices`` int64, both of length k along ``axis``. NaN counts as largest;
+        of equal elements the first comes first.
+
+    Raises:
+        ArgumentError: k is negative or larger than the axis is long.
+
+    >>> import graphjit as gj
+    >>> values, indices = gj.topk([1.0, 5.0, 3.0], 2)
+    >>> values.tolist(), indices.tolist()
+    ([5.0, 3.0], [1, 2])
+    """
+    t = operand(x)
+    axis = normalize_axis(axis, t.ndim)
+    if isinstance(k, (bool, Tensor)) or not isinstance(k, (int, np.integer)) or not 0 <= k <= t.shape[axis]:
+        raise ArgumentError(f"topk: no {k!r} largest of {int(t.shape[axis])} elements")
+    indices = cut(argsort(t, axis, descending=True), axis, 0, int(k))
+    return TopK(take_along_axis(t, indices, axis), indices)
+
+
+def _searchsorted(x: Array, v: Array, side: str) -> Array:
+    if x.dtype != v.dtype or x.ndim != 1:
+        raise TypeError("operands do not fit")
+    return np.asarray(np.searchsorted(x, v, side=side)).astype(np.int64, copy=False)  # type: ignore[call-overload]
+
+
+def _infer_searchsorted(x: TensorType, v: TensorType, side: str) -> TensorType:
+    if x.ndim != 1:
+        raise ShapeError(f"searchsorted looks in a 1-d tensor, not {x}")
+    if x.dtype != v.dtype:
+        raise DTypeError("searchsorted needs operands of one dtype", detail=operands_text((x, v)))
+    return TensorType(v.shape, INT64)
+
+
+SEARCHSORTED = register(Op("searchsorted", _searchsorted, _infer_searchsorted, None, Host(),
+                           why="its result is integer"))
+
+
+def searchsorted(x: TensorLike, values: TensorLike, side: Any = "left") -> Tensor:
+    """Where each value would have to be put into x to keep x in order.
+
+    Args:
+        x: 1-d, ascending (not checked).
+        values: of any shape; dtypes are promoted.
+        side: "left": before equal elements, "right": after them.
+
+    Returns:
+        int64 of the shape of ``values``, from 0 to len(x).
+
+    >>> import graphjit as gj
+    >>> gj.searchsorted([1.0, 2.0, 3.0], [2.0, 9.0]).tolist()
+    [1, 3]
+    """
+    if side not in ("left", "right"):
+        raise ArgumentError(f"searchsorted: side is 'left' or 'right', not {side!r}")
+    a, b = (operand(t) for t in promoted(x, values))
+    return apply(SEARCHSORTED, a, b, side=side)
+
+
+attach(sort=sort, argsort=argsort, topk=topk)
+
+__all__ = ["TopK", "argsort", "searchsorted", "sort", "topk"]

@@ -1,0 +1,74 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from graphjit.ops.elementwise import maximum, rsqrt, sqrt
+from graphjit.optim.group import ParamGroup
+from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.tensor import Tensor
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015).
+
+    ``m += (1 - beta1) * (g - m)``, ``v = beta2 * v + (1 - beta2) * g**2``,
+    ``p -= lr * m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)`` at a parameter's t-th step.
+
+    Args:
+        params: tensors or groups.
+        lr: step size. betas: of the mean and of the mean square. eps: added to the denominator.
+        weight_decay: factor of the parameter that is added to its gradient.
+        amsgrad: use the largest v so far (Reddi et al., 2018).
+        maximize: climb instead.
+
+    >>> import graphjit as gj
+    >>> p = gj.nn.Parameter([1.0])
+    >>> opt = gj.optim.Adam([p], lr=0.1)
+    >>> (p * p).sum().backward(); opt.step(); round(p.item(), 3)
+    0.9
+    """
+
+    def __init__(self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0,
+                 amsgrad: bool = False, *, maximize: bool = False) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+                                  "amsgrad": amsgrad, "maximize": maximize})
+
+    def _update(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> None:
+        (lr,), (beta1, beta2), (eps,) = group.tensors("lr"), group.tensors("betas"), group.tensors("eps")
+        for t, params in self._advance(grads):
+            # scalars in float64, once for all parameters that share the counter
+            scalars = (lr / (1 - beta1**t), rsqrt(1 - beta2**t), 1 - beta1, beta2, 1 - beta2, eps)
+            cast = {dtype: tuple(s.astype(dtype) for s in scalars) for dtype in {p.dtype for p in params}}
+            for p in params:
+                step_size, correction, w1, keep2, w2, small = cast[p.dtype]
+                start, g = self._decay(group, p, grads[p])
+                m, v = self._slot(p, "exp_avg"), self._slot(p, "exp_avg_sq")
+                new_m = m + (g - m) * w1
+                new_v = v * keep2 + g * g * w2
+                m.assign(new_m)
+                v.assign(new_v)
+                if group["amsgrad"]:
+                    top = self._slot(p, "max_exp_avg_sq")
+                    new_v = maximum(top, new_v)
+                    top.assign(new_v)
+                p.assign(start - step_size * (new_m / (sqrt(new_v) * correction + small)))
+
+    def _decay(self, group: ParamGroup, p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The parameter and the gradient that the step starts from."""
+        return p, decayed(g, p, *group.tensors("weight_decay"))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): ``p *= 1 - lr * weight_decay`` before
+    each step, and nothing added to the gradient. Arguments as those of ``Adam``.
+    """
+
+    def __init__(self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2,
+                 amsgrad: bool = False, *, maximize: bool = False) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+    def _decay(self, group: ParamGroup, p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        (lr,), (decay,) = group.tensors("lr"), group.tensors("weight_decay")
+        return p * (1 - lr * decay).astype(p.dtype), g

@@ -1,0 +1,126 @@
+"""``ParamGroup``: parameters that share hyperparameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import ArgumentError
+from graphjit.structure import Structured
+from graphjit.tape import clock, grad_mode, state
+from graphjit.tensor import Tensor
+from graphjit.types import DType
+
+Numbers = tuple[Tensor, ...]
+CEILINGS = {"lr": math.inf, "momentum": math.inf, "weight_decay": math.inf, "eps": math.inf, "betas": 1.0}
+SWITCHES = ("momentum", "dampening")  # an update without them has another structure
+
+
+class ParamGroup(Structured, MutableMapping[str, Any]):
+    """Hyperparameters by name, and ``"params"``: what ``optimizer.param_groups`` holds.
+
+    Numbers (lr, betas, ...) are held as float64 scalars that compiled steps read, so that writing one takes
+    effect at the next step and traces nothing again. They read as Python floats; inside a compiled
+    function, as tensors.
+    """
+
+    def __init__(self, owner: str, params: list[Tensor], options: dict[str, Any]) -> None:
+        self._params = params
+        self._numbers: dict[str, Numbers] = {}
+        self._pairs: set[str] = set()
+        self._flags: dict[str, Any] = {}
+        self._zero: dict[str, bool] = {}
+        for name, value in options.items():
+            parts = value if isinstance(value, (tuple, list)) else (value,)
+            if isinstance(value, (bool, str, type(None))):
+                self._flags[name] = value
+                continue
+            if isinstance(value, (tuple, list)):
+                self._pairs.add(name)
+            self._numbers[name] = tuple(Tensor(np.zeros(()), label=f"{owner}.{name}") for _ in parts)
+            self[name] = value
+
+    def tensors(self, name: str, dtype: DType | None = None) -> Numbers:
+        """A hyperparameter as scalar tensors, float64 or of the given dtype."""
+        return self._numbers[name] if dtype is None else tuple(t.astype(dtype) for t in self._numbers[name])
+
+    def has(self, name: str) -> bool:
+        """Whether 'momentum' or 'dampening' is not 0: part of the structure of the update."""
+        return not self._zero[name]
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "params":
+            return self._params
+        if name in self._flags:
+            return self._flags[name]
+        found: Sequence[Any] = self._numbers[name]
+        if state.trace is None:
+            found = tuple(t.item() for t in self._numbers[name])
+        return tuple(found) if name in self._pairs else found[0]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "params":
+            raise ArgumentError("the parameters of a group cannot be replaced",
+                                hint="Use optimizer.add_param_group({'params': [...]}).")
+        if name not in self._numbers:
+            if name not in self._flags or self._flags[name] != value:
+                clock.structure += 1
+            self._flags[name] = value
+            return
+        parts = tuple(value) if name in self._pairs else (value,)
+        if len(parts) != len(self._numbers[name]):
+            raise ArgumentError(f"{name} takes {len(self._numbers[name])} numbers, not {value!r}")
+        parts = tuple(_number(name, p) for p in parts)
+        with grad_mode(False):
+            for t, part in zip(self._numbers[name], parts, strict=True):
+                t.assign(part)
+        if name in SWITCHES:
+            zero = parts[0] == 0 if isinstance(parts[0], float) else False
+            if self._zero.get(name) != zero:
+                clock.structure += 1
+                self._zero[name] = zero
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._flags:
+            raise ArgumentError(f"{name!r} cannot be deleted from a parameter group")
+        clock.structure += 1
+        del self._flags[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("params", *self._numbers, *self._flags))
+
+    def __len__(self) -> int:
+        return 1 + len(self._numbers) + len(self._flags)
+
+    __eq__ = object.__eq__  # groups of equal numbers are still two groups
+    __hash__ = object.__hash__
+
+    def options(self) -> dict[str, Any]:
+        """Everything but the parameters."""
+        return {name: value for name, value in self.items() if name != "params"}
+
+    def __repr__(self) -> str:
+        lines = "".join(f"    {name}: {value}\n" for name, value in sorted(self.options().items()))
+        return f"ParamGroup({len(self._params)} tensors\n{lines})"
+
+
+def _number(name: str, value: Any) -> float | Tensor:
+    """A hyperparameter as a float, or as the tensor it is in a trace.
+
+    Raises:
+        ArgumentError: not a number, or one the optimizer has no meaning for.
+    """
+    if isinstance(value, Tensor) and state.trace is not None:
+        return value
+    if isinstance(value, (bool, str)) or value is None:
+        raise ArgumentError(f"{name} is a number, not {value!r}")
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name} is a number, not {value!r}") from None
+    if name in CEILINGS and not 0 <= found < CEILINGS[name]:
+        raise ArgumentError(f"{name} must be at least 0 and below {CEILINGS[name]}, not {found}")
+    return found

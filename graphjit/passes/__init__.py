@@ -1,0 +1,5 @@
+"""Graph -> Graph: the optimizer, one flat list of named passes."""
+
+from graphjit.passes.pipeline import PIPELINE, optimize
+
+__all__ = ["PIPELINE", "optimize"]

@@ -1,0 +1,59 @@
+"""Where elements lie: layouts of views, and copies where a kernel needs its operand in order."""
+
+from __future__ import annotations
+
+from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op, rewrite
+from graphjit.op import TABLE, Layout, Library, View
+from graphjit.types import contiguous_strides, is_one
+
+STRIDED = frozenset({"matmul"})  # library kernels that read any strides
+
+
+def base_layout(node: Node) -> tuple[Node, Layout]:
+    """The node whose buffer holds this one's elements, and how they lie there.
+
+    A view's operand must be viewable, which the ``contiguous`` pass has made sure of.
+    """
+    chain: list[Apply] = []
+    while isinstance(node, Apply) and isinstance(node.op.lower, View):
+        chain.append(node)
+        node = node.args[0]
+    layout: Layout | None = Layout(0, node.type.shape, contiguous_strides(node.type.shape))
+    for view in reversed(chain):
+        assert isinstance(view.op.lower, View) and layout is not None
+        layout = view.op.lower.layout(layout, **view.kwargs)
+    assert layout is not None, "a view that needs a copy slipped through"
+    return node, layout
+
+
+def is_contiguous(layout: Layout) -> bool:
+    want = contiguous_strides(layout.shape)
+    return all(is_one(n) or s == w for n, s, w in zip(layout.shape, layout.strides, want, strict=True))
+
+
+def contiguous(graph: Graph) -> Graph:
+    """A copy before each reshape that strides cannot express and each library kernel that reads in order."""
+    return rewrite(graph, _contiguous)
+
+
+def _copy(node: Node, where: Apply) -> Node:
+    return apply_op(TABLE["copy"], (node,), {}, where.where)
+
+
+def _contiguous(node: Apply) -> Node:
+    lower = node.op.lower
+    if isinstance(lower, View):
+        _, layout = base_layout(node.args[0])
+        if lower.layout(layout, **node.kwargs) is None:
+            return Apply(node.op, (_copy(node.args[0], node),), node.params, node.type, node.where)
+    elif isinstance(lower, Library) and lower.kernel not in STRIDED:
+        args = tuple(a if _in_order(a) else _copy(a, node) for a in node.args)
+        if any(a is not b for a, b in zip(args, node.args, strict=True)):
+            return Apply(node.op, args, node.params, node.type, node.where)
+    return node
+
+
+def _in_order(node: Node) -> bool:
+    if isinstance(node, (Input, Const)):
+        return True
+    return is_contiguous(base_layout(node)[1]) if isinstance(node.op.lower, View) else True

@@ -1,0 +1,31 @@
+"""The pipeline: every pass by name, in the order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphjit.ir import Graph, verify
+from graphjit.passes.cse import cse
+from graphjit.passes.fold import fold
+from graphjit.passes.layout import contiguous
+from graphjit.passes.simplify import simplify
+
+Pass = Callable[[Graph], Graph]
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("simplify", simplify),
+    ("fold", fold),
+    ("cse", cse),
+    ("simplify again", simplify),
+    ("cse again", cse),
+    ("contiguous", contiguous),
+)
+
+
+def optimize(graph: Graph, check: bool = False) -> Graph:
+    """Run the pipeline; dead nodes fall away with each rewriting, as nodes are found from the outputs."""
+    for _, step in PIPELINE:
+        graph = step(graph)
+        if check:
+            verify(graph)
+    return graph

@@ -1,0 +1,124 @@
+"""Drop and replace ops that do nothing, or that another op does better."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphjit.ir import Apply, Const, Graph, Node, apply_op, rewrite
+from graphjit.ir.verify import same_type
+from graphjit.op import TABLE, Elementwise
+from graphjit.types import Extent, Shape, is_one
+
+
+def simplify(graph: Graph) -> Graph:
+    """-(-x) is x; x * 1 and x / 1 are x; x ** 2 is square(x); views that change nothing go, chains of views join."""
+    return rewrite(graph, _simplify)
+
+
+def _simplify(node: Apply) -> Node:
+    for rule in (_scalar_operands, _identity, _neutral, _power, _join_views):
+        new = rule(node)
+        if new is not node:
+            return new
+    return node
+
+
+def same_shape(a: Shape, b: Shape) -> bool:
+    """Equal, and with the same axes of length one by construction."""
+    return a == b and all(is_one(n) == is_one(m) for n, m in zip(a, b, strict=True))
+
+
+def _scalar_operands(node: Apply) -> Node:
+    """An element-wise op takes a scalar constant itself instead of its broadcast."""
+    if not isinstance(node.op.lower, Elementwise) or len(node.args) < 2:
+        return node
+    args = list(node.args)
+    for i, a in enumerate(args):
+        if isinstance(a, Apply) and a.op.name == "broadcast_to" and isinstance(a.args[0], Const) \
+                and a.args[0].value.ndim == 0 \
+                and any(same_shape(b.type.shape, node.type.shape) for j, b in enumerate(args) if j != i):
+            args[i] = a.args[0]
+    if all(a is b for a, b in zip(args, node.args, strict=True)):
+        return node
+    return _simplify(Apply(node.op, tuple(args), node.params, node.type, node.where))
+
+
+def _identity(node: Apply) -> Node:
+    """Casts to the same dtype, views to the same shape, identity and double negation."""
+    if not node.args:
+        return node
+    x = node.args[0]
+    match node.op.name:
+        case "identity":
+            return x
+        case "cast" if x.type.dtype == node.type.dtype and not x.type.weak:
+            return x
+        case "reshape" | "broadcast_to" | "slice" | "pad" if same_shape(x.type.shape, node.type.shape):
+            return x
+        case "permute_dims" if node.kwargs["axes"] == tuple(range(x.type.ndim)):
+            return x
+        case "neg" | "bitwise_not" | "flip" if isinstance(x, Apply) and x.op is node.op and x.params == node.params:
+            return x.args[0]
+        case "concat" if len(node.args) == 1:
+            return x
+        case _:
+            return node
+
+
+def _is(node: Node, value: float) -> bool:
+    return isinstance(node, Const) and not node.opaque and node.value.ndim == 0 and bool(node.value == value)
+
+
+def _neutral(node: Apply) -> Node:
+    """x * 1, 1 * x, x / 1 and x - 0."""
+    if node.op.name not in ("mul", "div", "sub"):
+        return node
+    x, y = node.args
+    neutral = 0.0 if node.op.name == "sub" else 1.0
+    if _is(y, neutral) and same_type(x.type, node.type) and same_shape(x.type.shape, node.type.shape):
+        return x
+    if node.op.name == "mul" and _is(x, 1.0) and same_type(y.type, node.type) \
+            and same_shape(y.type.shape, node.type.shape):
+        return y
+    return node
+
+
+def _power(node: Apply) -> Node:
+    """Powers with a small constant exponent."""
+    if node.op.name != "pow" or node.type.dtype.kind != "f" or not same_shape(node.args[0].type.shape,
+                                                                             node.type.shape):
+        return node
+    x, y = node.args
+    for exponent, name in ((2.0, "square"), (0.5, "sqrt"), (-1.0, "reciprocal"), (-0.5, "rsqrt")):
+        if _is(y, exponent):
+            if name in ("sqrt", "rsqrt"):  # pow(-0.0, 0.5) is 0 and pow(-inf, 0.5) inf: left to pow
+                return node
+            return apply_op(TABLE[name], (x,), {}, node.where)
+    if _is(y, 1.0):
+        return x
+    return node
+
+
+def _join_views(node: Apply) -> Node:
+    """A reshape of a reshape, a permutation of a permutation."""
+    x = node.args[0] if node.args else None
+    if not isinstance(x, Apply) or x.op is not node.op:
+        return node
+    match node.op.name:
+        case "reshape":
+            return _identity(Apply(node.op, x.args, node.params, node.type, node.where))
+        case "permute_dims":
+            outer, inner = node.kwargs["axes"], x.kwargs["axes"]
+            axes = tuple(inner[a] for a in outer)
+            return _identity(Apply(node.op, x.args, (("axes", axes),), node.type, node.where))
+        case "broadcast_to" if not any(isinstance(n, Extent) and n == 1 for n in x.type.shape):
+            return Apply(node.op, x.args, node.params, node.type, node.where)
+        case _:
+            return node
+
+
+def scalar_value(node: Node) -> float | None:
+    """The number a scalar constant holds, None for anything else (opaque ones too)."""
+    if isinstance(node, Const) and not node.opaque and node.value.ndim == 0:
+        return float(np.asarray(node.value))
+    return None

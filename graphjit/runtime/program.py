@@ -1,0 +1,254 @@
+"""A program: steps bound to memory, run by the driver.
+
+All of a step's intermediates lie in one arena. Small arguments are copied into it and small results out of
+it; large ones are read and written where they are. State is read and written in its own buffers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.codegen.call import Address, HostCall, KernelCall, Scratch, Slot, Status
+from graphjit.codegen.lower import Lowered
+from graphjit.errors import BoundsError, InternalCompilerError
+from graphjit.ir import Apply, Const, Input, Node
+from graphjit.op import Array
+from graphjit.passes.layout import base_layout
+from graphjit.runtime.compiler import compile_kernels, pack_args
+from graphjit.runtime.driver import runner
+from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, plan_memory
+
+STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
+COPIED = 1 << 16   # results up to this many bytes are copied out of it
+LONG = 200_000     # estimated flops + bytes from which on the GIL is released
+
+
+class Program:
+    """A lowered graph, compiled, with its memory.
+
+    Args:
+        lowered: the steps.
+        arguments: the inputs given at each call, in order.
+        fixed: the arrays behind every other input (state and captured arrays).
+        n_results: how many of the graph's outputs are results.
+    """
+
+    def __init__(self, lowered: Lowered, arguments: Sequence[Input], fixed: dict[Input, Array],
+                 n_results: int) -> None:
+        self.lowered = lowered
+        self.steps = lowered.steps
+        self.arguments = list(arguments)
+        self.results = [self._result(o) for o in lowered.graph.outputs[:n_results]]
+        self.lock = threading.Lock()
+        self.status = np.zeros(1, np.int64)
+        self._status_address = self.status.ctypes.data
+        self.plan = self._plan()
+        self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
+        self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
+        self._start = self.arena_address - self._memory.ctypes.data
+        self.constants: dict[Node, Array] = {}
+        self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
+        addresses = compile_kernels([s.kernel for s in self.kernels])
+        self.patches: dict[Node, list[tuple[int, int]]] = {}
+        self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
+        work = sum(s.flops + s.nbytes for s in self.kernels)
+        self._run = runner(work > LONG)
+        self._input_plan = [self._input_step(node) for node in self.arguments]
+        self._output_plan = [self._output_step(r) for r in self.results]
+
+    def _result(self, node: Node) -> tuple[Node, Any]:
+        buffer, layout = base_layout(node)
+        return self.lowered.in_place.get(buffer, buffer), layout
+
+    # ---- memory
+
+    def _plan(self) -> MemoryPlan:
+        first: dict[Node, int] = {}
+        last: dict[Node, int] = {}
+        lives: list[Lifetime] = []
+        for i, step in enumerate(self.steps):
+            for node in step.writes:
+                first.setdefault(node, i)
+                last[node] = i
+            for node in step.reads:
+                last[node] = i
+            if isinstance(step, KernelCall):
+                lives.extend(Lifetime(slot.buffer, slot.buffer.nbytes, i, i) for slot in step.slots
+                             if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
+        self.fresh = {buffer for buffer, layout in self.results
+                      if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED
+                      and layout.shape == buffer.type.shape and layout.offset == 0}
+        for buffer, _ in self.results:
+            last[buffer] = len(self.steps)
+        for node in first:
+            if isinstance(node, Apply) and node not in self.lowered.in_place and node not in self.fresh:
+                lives.append(Lifetime(node, node.type.nbytes, first[node], last[node]))
+        for node in self.arguments:
+            if node.type.nbytes <= STAGED:
+                lives.append(Lifetime(node, node.type.nbytes, -1, last.get(node, 0)))
+        return plan_memory(lives)
+
+    def view(self, node: Node) -> Array:
+        """The arena memory of a buffer as an array."""
+        at = self._start + self.plan.offsets[node]
+        return self._memory[at:at + node.type.nbytes].view(node.type.dtype).reshape(node.type.shape)
+
+    # ---- binding
+
+    def _bind(self, entries: dict[int, int], fixed: dict[Input, Array]) -> None:
+        self.fixed = dict(fixed)
+        offsets: dict[int, int] = {}
+        packed: list[Array] = []
+        size = 0
+        for step in self.kernels:
+            slots = pack_args([self._number(s) for s in step.slots], step.codes)
+            offsets[id(step)] = size
+            packed.append(slots)
+            size += len(slots)
+        self.slots = np.concatenate(packed) if packed else np.zeros(1, np.int64)
+        for step in self.kernels:
+            for i, slot in enumerate(step.slots):
+                if isinstance(slot, Address):
+                    self._place_address(offsets[id(step)] + i, slot)
+                elif isinstance(slot, Status):
+                    self.slots[offsets[id(step)] + i] = self.status.ctypes.data
+        base = self.slots.ctypes.data
+        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent) for s in self.kernels]
+        self.table = np.array(rows, np.int64).reshape(-1, 4)
+        self.segments = self._segments()
+
+    @staticmethod
+    def _number(slot: Slot) -> int | float:
+        return slot if isinstance(slot, (int, float)) else 0
+
+    def _place_address(self, at: int, slot: Address) -> None:
+        buffer = slot.buffer
+        if not isinstance(buffer, Scratch):
+            buffer = self.lowered.in_place.get(buffer, buffer)
+        if buffer in self.plan.offsets:
+            self.slots[at] = self.arena_address + self.plan.offsets[buffer] + slot.offset
+            return
+        assert not isinstance(buffer, Scratch)
+        self.patches.setdefault(buffer, []).append((at, slot.offset))
+        if isinstance(buffer, Const):
+            array = self.constants.setdefault(buffer, np.ascontiguousarray(buffer.value))
+            self.slots[at] = array.ctypes.data + slot.offset
+        elif isinstance(buffer, Input) and buffer in self.fixed:
+            self.slots[at] = self.fixed[buffer].ctypes.data + slot.offset
+
+    def rebind(self, node: Input, array: Array) -> None:
+        """Read and write a state or captured array at another address from now on."""
+        self.fixed[node] = array
+        self._patch(node, array.ctypes.data)
+
+    def _patch(self, node: Node, address: int) -> None:
+        for at, offset in self.patches.get(node, ()):
+            self.slots[at] = address + offset
+
+    def _segments(self) -> list[tuple[int, int] | HostCall]:
+        """Runs of kernels (address of the first row, their number), and the host calls between them."""
+        out: list[tuple[int, int] | HostCall] = []
+        row, first = 0, 0
+        for step in [*self.steps, None]:
+            if isinstance(step, KernelCall):
+                row += 1
+                continue
+            if row > first:
+                out.append((self.table.ctypes.data + 32 * first, row - first))
+            first = row
+            if step is not None:
+                out.append(step)
+        return out
+
+    def _input_step(self, node: Input) -> Callable[[Array], None]:
+        if node in self.plan.offsets:
+            staged = self.view(node)
+
+            def stage(array: Array) -> None:
+                staged[...] = array
+            return stage
+
+        def point(array: Array) -> None:
+            self._patch(node, array.ctypes.data)
+        return point
+
+    def _output_step(self, result: tuple[Node, Any]) -> Callable[[], Array]:
+        buffer, layout = result
+        if buffer in self.fresh:
+            return lambda: self.held[buffer]
+        if buffer in self.plan.offsets:
+            view = self._strided(self.view(buffer), layout)
+            return view.copy
+        return lambda: self._strided(self.array(buffer), layout).copy()
+
+    @staticmethod
+    def _strided(array: Array, layout: Any) -> Array:
+        if layout.shape == array.shape and layout.offset == 0 and array.flags.c_contiguous and all(
+                s * array.itemsize == t or n == 1 for s, t, n in
+                zip(layout.strides, array.strides, layout.shape, strict=True)):
+            return array
+        flat = array.reshape(-1)
+        return np.lib.stride_tricks.as_strided(flat[layout.offset:], tuple(map(int, layout.shape)),
+                                               [s * array.itemsize for s in layout.strides])
+
+    def array(self, node: Node) -> Array:
+        """The memory of any buffer of the running program."""
+        node = self.lowered.in_place.get(node, node)
+        if node in self.plan.offsets:
+            return self.view(node)
+        if isinstance(node, Const):
+            return node.value
+        if isinstance(node, Input) and node in self.fixed:
+            return self.fixed[node]
+        return self.held[node]
+
+    # ---- running
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run once on C-contiguous arrays of the arguments' types.
+
+        Raises:
+            BoundsError: a kernel found an index or a label out of range; no state was changed.
+        """
+        with self.lock:
+            self.held: dict[Node, Array] = {}
+            for node, array, put in zip(self.arguments, arrays, self._input_plan, strict=True):
+                put(array)
+                if node not in self.plan.offsets:
+                    self.held[node] = array
+            for buffer in self.fresh:
+                array = np.empty(buffer.type.shape, buffer.type.dtype)
+                self.held[buffer] = array
+                self._patch(buffer, array.ctypes.data)
+            for segment in self.segments:
+                if isinstance(segment, HostCall):
+                    self._host(segment.node)
+                else:
+                    row = self._run(segment[0], segment[1], self._status_address)
+                    if row >= 0:
+                        self._stopped(self.kernels[(segment[0] - self.table.ctypes.data) // 32 + row])
+            return [take() for take in self._output_plan]
+
+    def _host(self, node: Apply) -> None:
+        operands = []
+        for operand in node.args:
+            buffer, layout = base_layout(operand)
+            operands.append(self._strided(self.array(buffer), layout))
+        with np.errstate(all="ignore"):
+            np.copyto(self.array(node), node.op.eager(*operands, **node.kwargs))
+
+    def _stopped(self, step: KernelCall) -> None:
+        """A kernel refused its data: let the eager rule of its op say what is wrong."""
+        self.status[0] = 0
+        node = next(n for n in step.writes if isinstance(n, Apply))
+        operands = [self._strided(self.array(b), layout) for b, layout in map(base_layout, node.args)]
+        try:
+            node.op.eager(*operands, **node.kwargs)
+        except BoundsError as error:
+            raise BoundsError(error.problem, detail=error.detail, hint=error.hint, where=node.where) from None
+        raise InternalCompilerError(f"the kernel of {node.op.name} refused data its eager rule takes",
+                                    where=node.where)

@@ -1,0 +1,92 @@
+"""Arguments of a compiled call: which are arrays, which are static, and the key that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import ArgumentError
+from graphjit.structure import Same, Structured
+from graphjit.tensor import Tensor, to_array
+from graphjit.tree import Spec, flatten
+from graphjit.types import FLOAT64, DTYPES, TensorType
+
+_HELD = frozenset(DTYPES)
+FLOAT = "float"  # the key of a Python float, whose value is known only at run time
+
+
+class Signature:
+    """One call's arguments, taken apart.
+
+    Attributes:
+        leaves: what stands in the nested containers.
+        spec: the containers.
+        key: equal for calls that one program can serve.
+        arrays: the array of each dynamic leaf, in order.
+        tensors: the leaves that are tensors requiring a gradient, by position in ``arrays``.
+    """
+
+    __slots__ = ("arrays", "key", "leaves", "spec", "tensors")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.leaves: Sequence[Any]
+        self.spec: Spec
+        self.leaves, self.spec = flatten((args, kwargs))
+        self.arrays: list[Any] = []
+        self.tensors: dict[int, Tensor] = {}
+        parts: list[Hashable] = [self.spec]
+        for leaf in self.leaves:
+            parts.append(self._part(leaf))
+        self.key: Hashable = tuple(parts)
+
+    def _part(self, leaf: Any) -> Hashable:
+        if isinstance(leaf, Tensor):
+            data = leaf.data
+            if leaf.requires_grad:
+                self.tensors[len(self.arrays)] = leaf
+            self.arrays.append(data)
+            return (data.shape, data.dtype, leaf.requires_grad)
+        if isinstance(leaf, (np.ndarray, np.generic)):
+            array = np.asarray(leaf)
+            if array.dtype not in _HELD or not array.dtype.isnative:
+                array = to_array(leaf)
+            self.arrays.append(array)
+            return (array.shape, array.dtype, False)
+        if type(leaf) is float:
+            self.arrays.append(leaf)
+            return FLOAT
+        if isinstance(leaf, Structured):
+            return Same(leaf)
+        try:
+            hash(leaf)
+        except TypeError:
+            raise ArgumentError(
+                f"a compiled function cannot take a {type(leaf).__name__}",
+                hint="It takes arrays, tensors, numbers, strings, modules, and tuples, lists, dicts and "
+                     "dataclasses of them.") from None
+        return (type(leaf), leaf)
+
+    def type_of(self, array: Any) -> TensorType:
+        """Type of a dynamic leaf inside the trace."""
+        if isinstance(array, float):
+            return TensorType((), FLOAT64, weak=True)
+        return TensorType(array.shape, array.dtype)
+
+
+def is_dynamic(leaf: Any) -> bool:
+    return isinstance(leaf, (Tensor, np.ndarray, np.generic)) or type(leaf) is float
+
+
+def describe(part: Hashable) -> str:
+    """A part of a key for reports."""
+    if part == FLOAT:
+        return "float"
+    match part:
+        case (tuple() as shape, np.dtype() as dtype, bool()):
+            return f"{dtype.name}{[int(n) for n in shape]}"
+        case (type(), value):
+            return repr(value)
+        case _:
+            return str(part)

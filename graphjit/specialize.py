@@ -1,0 +1,321 @@
+"""One program of a compiled function: the function traced for one signature, and what it takes to run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.capture import Capture
+from graphjit.codegen.lower import lower
+from graphjit.errors import GradientError
+from graphjit.ir import Apply, Const, Graph, Input, Node
+from graphjit.op import Array, View
+from graphjit.passes import optimize
+from graphjit.runtime.program import Program
+from graphjit.signature import Signature, is_dynamic
+from graphjit.structure import Structured
+from graphjit.tape import Value, clock, grad_mode, note_call, state, walk_back
+from graphjit.tensor import UNAVAILABLE, Tensor, _read, protect_views
+from graphjit.trace import State, Trace, tracing
+from graphjit.tree import flatten, unflatten
+
+
+class Specialization:
+    """A function traced for one signature.
+
+    Args:
+        function: the user's function.
+        call: the call whose arguments it is traced for.
+        names: a name for each dynamic argument.
+        keep_grads: whether gradients left by the function are results.
+        written: holds when the compiled function last wrote its states (see ``Value.writers``).
+    """
+
+    def __init__(self, function: Callable[..., Any], call: Signature, names: Sequence[str], keep_grads: bool,
+                 written: list[int]) -> None:
+        begin = time.perf_counter()
+        self.written = written
+        self.function = function
+        self.reason = ""
+        self.name = getattr(function, "__qualname__", type(function).__name__)
+        self.key = call.key
+        self.names = names
+        self.seen = clock.structure
+        self.seen_grads = clock.grad_writes
+        self.capture = Capture(function)
+        trace = self.trace = Trace()
+        with tracing(trace):
+            self._record(function, call, keep_grads)
+        watched = [x for x in (*(held for _, held in self.capture.objects()), *trace.reached.values(), *call.leaves)
+                   if isinstance(x, Structured)]
+        self.watched = [(x, x._static_signature()) for x in {id(x): x for x in watched}.values()]
+        self.states: list[State] = list(trace.states.values())
+        self.writes: list[State] = trace.written()
+        self.flags = [(s.tensor, s.tensor._value.requires_grad) for s in self.states]
+        self.arrays = [(array, value.data) for array, value in trace.arrays.values()]
+        self.arguments = list(trace.inputs)
+        self.trace_seconds = time.perf_counter() - begin
+        self._build(self._differentiable())
+
+    # ---- tracing
+
+    def _record(self, function: Callable[..., Any], call: Signature, keep_grads: bool) -> None:
+        trace = self.trace
+        inside: list[Any] = []
+        self.argument_values: list[Value] = []
+        for leaf in call.leaves:
+            if is_dynamic(leaf):
+                i = len(self.argument_values)
+                value = trace.argument(call.type_of(call.arrays[i]), self.names[i], i in call.tensors)
+                self.argument_values.append(value)
+                inside.append(Tensor._of(value, self.names[i]))
+            else:
+                inside.append(leaf)
+        args, kwargs = unflatten(call.spec, inside)
+        out = function(*args, **kwargs)
+        leaves, self.out_spec = flatten(out)
+        self.out_leaves: list[Any] = []
+        self.out_values: list[Value] = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                self.out_leaves.append(len(self.out_values))
+                self.out_values.append(_read(leaf))
+            else:
+                self.out_leaves.append(Static(leaf))
+        # gradients as the function leaves them
+        self.grads: list[tuple[Tensor, int | None]] = []
+        for tensor, g in trace.grads.values():
+            if tensor._value.trace is not None:
+                continue
+            if g is None:
+                self.grads.append((tensor, None))
+            elif keep_grads:
+                self.grads.append((tensor, len(self.out_values)))
+                self.out_values.append(_read(g))
+            else:
+                self.grads.append((tensor, -1))
+
+    def _differentiable(self) -> list[int]:
+        """Which results an eager backward() may start from."""
+        if not state.grad_enabled:
+            return []
+        return [i for i, v in enumerate(self.out_values)
+                if v.requires_grad and (v.op is not None and v.inputs is not None)]
+
+    # ---- building
+
+    def _build(self, differentiable: list[int]) -> None:
+        begin = time.perf_counter()
+        trace = self.trace
+        self.differentiable = differentiable
+        results: list[Node] = [v.data for v in self.out_values]  # type: ignore[misc]  # nodes in a trace
+        self.wrt: list[Value] = []
+        self.backward: Backward | None = None
+        if differentiable:
+            entries = [s.entry for s in self.states if s.entry.requires_grad]
+            self.wrt = [v for v in self.argument_values if v.requires_grad] + entries
+            self.backward = Backward(self)
+            results += self.backward.residuals
+        graph = trace.graph(results)
+        self.raw_graph = graph
+        self.graph = optimize(graph)
+        self.optimize_seconds = time.perf_counter() - begin
+        begin = time.perf_counter()
+        lowered = lower(self.graph, len(results), [s.node for s in self.writes])
+        self.lower_seconds = time.perf_counter() - begin
+        begin = time.perf_counter()
+        fixed: dict[Input, Array] = {s.node: s.tensor._value.data for s in self.states}  # type: ignore[misc]
+        fixed.update({node: array for array, node in self.arrays})  # type: ignore[misc]
+        self.copies = {node: array for node, array in fixed.items() if not array.flags.c_contiguous}
+        for node, array in self.copies.items():
+            fixed[node] = np.ascontiguousarray(array)
+        for s in self.states:
+            if s.node in self.copies:
+                s.tensor._value.data = fixed[s.node]
+        self.program = Program(lowered, self.arguments, fixed, len(results))
+        for s in self.writes:
+            value = s.tensor._value
+            if not any(w is self.written for w in value.writers):
+                value.writers = (*value.writers, self.written)
+        self.compile_seconds = time.perf_counter() - begin
+        self.bound = {s.node: s.tensor._value for s in self.states}
+
+    # ---- whether it still stands
+
+    def stands(self) -> bool:
+        """Whether what was baked in still holds; binds to buffers that were replaced meanwhile."""
+        if not self.capture.holds() or self.seen_grads != clock.grad_writes and not self._grads_hold():
+            return False
+        if self.seen != clock.structure:
+            if any(x._static_signature() != before for x, before in self.watched):
+                return False
+            if any(t._value.requires_grad != flag for t, flag in self.flags):
+                return False
+            if not self._rebind():
+                return False
+            self.seen = clock.structure
+        return True
+
+    def _grads_hold(self) -> bool:
+        return all(t._grad is before or (before is None and t._grad is UNAVAILABLE)
+                   for t, before in self.trace.entry_grads.values())
+
+    def _rebind(self) -> bool:
+        for s in self.states:
+            value = s.tensor._value
+            if value is self.bound[s.node]:
+                continue
+            data = value.data
+            if not isinstance(data, np.ndarray) or data.shape != s.node.type.shape or data.dtype != s.node.type.dtype:
+                return False
+            if not data.flags.c_contiguous:
+                data = value.data = np.ascontiguousarray(data)
+            self.program.rebind(s.node, data)
+            self.bound[s.node] = value
+            if s.written:
+                value.writers = (*value.writers, self.written)
+        return True
+
+    # ---- running
+
+    def run(self, call: Signature) -> Any:
+        """The function's result for these arguments."""
+        arrays = [a if type(a) is float or a.flags.c_contiguous else np.ascontiguousarray(a) for a in call.arrays]
+        for node, array in self.copies.items():
+            if node not in self.bound:
+                np.copyto(self.program.fixed[node], array)
+        if self.writes:
+            for s in self.writes:
+                if s.tensor._value.views:
+                    protect_views(s.tensor._value)
+        results = self.program.run(arrays)
+        if self.writes:
+            self.written[0] = clock.tick()
+        outs = [Tensor._of(Value(array)) for array in results[:len(self.out_values)]]
+        if self.backward is not None and state.grad_enabled:
+            self.backward.note(call, arrays, outs, results[len(self.out_values):])
+        if self.grads and self.seen_grads != clock.grad_writes or any(i is not None and i >= 0 for _, i in self.grads):
+            self._leave_grads(outs)
+        return unflatten(self.out_spec, [leaf.it if isinstance(leaf, Static) else outs[leaf]
+                                         for leaf in self.out_leaves])
+
+    def _leave_grads(self, outs: list[Tensor]) -> None:
+        for tensor, i in self.grads:
+            tensor._grad = None if i is None else UNAVAILABLE if i < 0 else outs[i]
+        clock.grad_writes += 1
+        self.seen_grads = clock.grad_writes
+
+
+class Static:
+    """A result that is no tensor."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: object) -> None:
+        self.it = it
+
+
+class Backward:
+    """The reverse program of a differentiable specialization: from cotangents of its results to those of its
+    inputs. What it needs of the forward program are the *residuals*, further results of that program."""
+
+    def __init__(self, owner: Specialization) -> None:
+        self.owner = owner
+        trace = owner.trace
+        self.cotangents = [Input(owner.out_values[i].type, f"g{i}") for i in owner.differentiable]
+        trace.finished = False
+        with tracing(trace):
+            pairs = [(owner.out_values[i], Tensor._of(Value(node, False, trace)))
+                     for i, node in zip(owner.differentiable, self.cotangents, strict=True)]
+            found = walk_back(pairs, owner.wrt, create_graph=False, release=False)
+            gradients = [_read(found[v]).data if v in found else None for v in owner.wrt]
+        self.found = [i for i, g in enumerate(gradients) if g is not None]
+        outputs: list[Node] = [g for g in gradients if g is not None]  # type: ignore[misc]  # nodes in a trace
+        graph = optimize(Graph((*owner.arguments, *self.cotangents, *(s.node for s in trace.states.values()),
+                                *(v.data for _, v in trace.arrays.values())), tuple(outputs)))  # type: ignore[misc]
+        self._cut(graph)
+        self.program: Program | None = None
+
+    def _cut(self, graph: Graph) -> None:
+        """Split off what does not depend on the cotangents: that is computed forward and handed over."""
+        late: set[Node] = set(self.cotangents)
+        for node in graph.nodes:
+            if isinstance(node, Apply) and any(a in late for a in node.args):
+                late.add(node)
+        self.residuals: list[Node] = []
+        self.sources: list[State | int | None] = []  # of each input: a state, an argument, or (None) a residual
+        inputs: dict[Node, Input] = {}
+        new: dict[Node, Node] = {}
+        by_node: dict[Node, State | int] = {n: i for i, n in enumerate(self.owner.arguments)}
+        by_node |= {s.node: s for s in self.owner.states if s.entry.requires_grad and not s.written}
+
+        def early(node: Node) -> Node:
+            if isinstance(node, Apply) and isinstance(node.op.lower, View):
+                return Apply(node.op, (early(node.args[0]),), node.params, node.type, node.where)
+            if isinstance(node, Const):
+                return node
+            if node not in inputs:
+                inputs[node] = Input(node.type, f"residual{len(inputs)}")
+                self.sources.append(by_node.get(node))
+                if node not in by_node:
+                    self.residuals.append(node)
+            return inputs[node]
+        for node in graph.nodes:
+            if node in late and isinstance(node, Apply):
+                args = tuple(new[a] if a in late else early(a) for a in node.args)
+                new[node] = Apply(node.op, args, node.params, node.type, node.where)
+            elif node in late:
+                new[node] = node
+        outputs = tuple(new[o] if o in late else early(o) for o in graph.outputs)
+        self.arguments = [*inputs.values(), *self.cotangents]
+        self.graph = Graph(tuple(self.arguments), outputs)
+
+    def note(self, call: Signature, arrays: Sequence[Any], outs: Sequence[Tensor], residuals: list[Array]) -> None:
+        """Put the call on the eager tape."""
+        owner = self.owner
+        inputs = [call.tensors[i]._value for i, v in enumerate(owner.argument_values) if v.requires_grad]
+        inputs += [s.tensor._value for s in owner.states if s.entry.requires_grad]
+        types = [owner.out_values[i].type for i in owner.differentiable]
+        left = iter(residuals)
+        saved: list[Any] = [next(left) if source is None else arrays[source] if isinstance(source, int)
+                            else source.tensor._value.data for source in self.sources]
+
+        def pullback(cotangents: list[Tensor | None]) -> list[Tensor | None]:
+            if state.grad_enabled:
+                return self.again(call, inputs, cotangents)
+            given = [cotangents[i] if i < len(cotangents) else None for i in range(len(types))]
+            gs = [np.zeros(t.shape, t.dtype) if g is None else np.ascontiguousarray(g.data)
+                  for g, t in zip(given, types, strict=True)]
+            found = dict(zip(self.found, self.run([*saved, *gs]), strict=True))
+            return [Tensor._of(Value(found[i])) if i in found else None for i in range(len(owner.wrt))]
+        note_call(owner.name, inputs, [outs[i]._value for i in owner.differentiable], pullback)
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        if self.program is None:
+            graph = optimize(self.graph)
+            self.program = Program(lower(graph, len(graph.outputs), []), self.arguments, {}, len(graph.outputs))
+        return self.program.run(arrays)
+
+    def again(self, call: Signature, inputs: Sequence[Value],
+              cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        """The pullback as a computation that can itself be differentiated: the function runs once more, eagerly.
+
+        Raises:
+            GradientError: the function changes state, which it must not do twice.
+        """
+        owner = self.owner
+        if owner.writes:
+            raise GradientError(
+                f"a second derivative through {owner.name}, which changes state "
+                f"({owner.writes[0].tensor.label or 'a tensor'})",
+                hint="Compile the function that takes the derivatives: gj.compile(gj.grad(f)).")
+        args, kwargs = unflatten(call.spec, call.leaves)
+        with grad_mode(True):
+            leaves, _ = flatten(owner.function(*args, **kwargs))
+        values = [_read(x) for x in leaves if isinstance(x, Tensor)]
+        pairs = [(values[i], g) for i, g in zip(owner.differentiable, cotangents, strict=False) if g is not None]
+        found = walk_back(pairs, inputs, create_graph=True, release=False)
+        return [found.get(v) for v in inputs]

@@ -1,0 +1,184 @@
+"""Types of tensors: shape and dtype, broadcasting and promotion (NumPy 2 rules)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphjit.errors import DTypeError, ShapeError
+
+Shape = tuple[int, ...]
+DType = np.dtype[Any]
+
+BOOL = np.dtype(np.bool_)
+INT32 = np.dtype(np.int32)
+INT64 = np.dtype(np.int64)
+UINT32 = np.dtype(np.uint32)
+UINT64 = np.dtype(np.uint64)
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+DTYPES: tuple[DType, ...] = tuple(
+    np.dtype(t) for t in (np.bool_, np.int8, np.int16, np.int32, np.int64,
+                          np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64))
+_HELD = frozenset(DTYPES)
+
+
+class Extent(int):
+    """The length of an axis that the caller chose (a batch size, say).
+
+    It counts as an ordinary int; only broadcasting looks at it. A length of one that came
+    from outside is treated like any other length, so that the program traced for a batch of one has the
+    same operations, and so the same kernels, as that for a batch of thirty-two.
+    """
+
+    __slots__ = ()
+
+
+class TensorType(NamedTuple):
+    """Shape and dtype of a tensor; ``weak`` marks a Python float known only at run time."""
+
+    shape: Shape
+    dtype: DType
+    weak: bool = False
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def with_shape(self, shape: Sequence[int]) -> TensorType:
+        return TensorType(tuple(shape), self.dtype)
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        return TensorType(self.shape, dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}[{', '.join(str(int(n)) for n in self.shape)}]"
+
+
+def is_float(dtype: DType) -> bool:
+    return dtype.kind == "f"
+
+
+def is_integer(dtype: DType) -> bool:
+    return dtype.kind in "iu"
+
+
+def check_dtype(dtype: Any) -> DType:
+    """The dtype if graphjit holds it.
+
+    Raises:
+        DTypeError: for complex, float16, strings, objects and whatever else is not held.
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(f"{dtype!r} is not a dtype") from error
+    if not found.isnative:
+        found = found.newbyteorder("=")
+    if found not in _HELD:
+        raise DTypeError(f"graphjit does not hold dtype {found}",
+                         hint="It holds bool, int8-64, uint8-64, float32 and float64.")
+    return found
+
+
+@lru_cache(maxsize=512)
+def promote(*dtypes: DType) -> DType:
+    """The dtype that holds all of these, as NumPy 2 decides it.
+
+    >>> promote(INT64, FLOAT32).name
+    'float64'
+    """
+    return np.result_type(*dtypes)
+
+
+def is_one(n: int) -> bool:
+    """Whether an axis is of length one by construction, and so stretches in broadcasting."""
+    return n == 1 and not isinstance(n, Extent)
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The shape all of these broadcast to.
+
+    Raises:
+        ShapeError: when two lengths differ and neither is one.
+    """
+    first = shapes[0]
+    if all(s == first for s in shapes) and not any(n == 1 for n in first):
+        return first
+    ndim = max(len(s) for s in shapes)
+    out: list[int] = []
+    for axis in range(-ndim, 0):
+        lengths = [s[axis] for s in shapes if -axis <= len(s)]
+        wide = [n for n in lengths if not is_one(n)]
+        chosen = next((n for n in wide if n != 1), wide[0] if wide else 1)
+        if any(n not in (1, chosen) for n in lengths):
+            raise ShapeError("shapes " + ", ".join(str(tuple(map(int, s))) for s in shapes) + " do not broadcast",
+                             hint="Axes are matched from the right; each pair must be equal or one of them 1.")
+        out.append(chosen)
+    return tuple(out)
+
+
+def stretched_axes(shape: Shape, to: Shape) -> tuple[int, ...]:
+    """Axes of ``to`` along which ``shape`` was stretched (or which it lacks) in broadcasting to it."""
+    lead = len(to) - len(shape)
+    return tuple(range(lead)) + tuple(
+        lead + i for i, (n, m) in enumerate(zip(shape, to[lead:], strict=True))
+        if n == 1 and (m != 1 or (is_one(n) and not is_one(m))))
+
+
+def extent_product(lengths: Sequence[int]) -> int:
+    """The product of axis lengths; an Extent when any of them is one."""
+    product = math.prod(int(n) for n in lengths)
+    return Extent(product) if any(isinstance(n, Extent) for n in lengths) else product
+
+
+def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
+    """A non-negative axis.
+
+    Raises:
+        ShapeError: when there is no such axis.
+    """
+    if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, (int, np.integer)):
+        raise ShapeError(f"{what} must be an integer, not {axis!r}")
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{what} {axis} is out of range for {ndim} dimensions")
+    return int(axis) % ndim
+
+
+def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Sorted non-negative axes; None means all.
+
+    Raises:
+        ShapeError: when an axis does not exist or is named twice.
+    """
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, (tuple, list)):
+        axes = sorted(normalize_axis(a, ndim) for a in axis)
+        if len(set(axes)) != len(axes):
+            raise ShapeError(f"axis {axis!r} names a dimension twice")
+        return tuple(axes)
+    return (normalize_axis(axis, ndim),)  # type: ignore[arg-type]  # checked inside
+
+
+def contiguous_strides(shape: Shape) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(int(n), 1)
+    return tuple(reversed(strides))

@@ -1,0 +1,191 @@
+"""Matrix products against NumPy in double precision, with unreadable pages around every operand."""
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphjit.kernels.gemm import GemmPlan, plan
+from graphjit.runtime.compiler import compile_kernels
+
+ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+PAGE = mmap.PAGESIZE
+FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
+
+# ---- memory that notices ------------------------------------------------------------------------------------
+
+
+def guarded(nbytes: int, at_end: bool) -> np.ndarray:
+    """Bytes between two unreadable pages: they end where the second begins, or begin where the first ends."""
+    pages = -(-max(nbytes, 1) // PAGE)
+    region = mmap.mmap(-1, (pages + 2) * PAGE)
+    whole = np.frombuffer(region, np.uint8)
+    if sys.platform == "linux":
+        mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+        for page in (0, pages + 1):
+            address = whole.ctypes.data + page * PAGE
+            assert mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE), 0) == 0, os.strerror(ctypes.get_errno())
+    start = (pages + 1) * PAGE - nbytes if at_end else PAGE
+    return whole[start : start + nbytes]
+
+
+def place(values: np.ndarray, layout: str, at_end: bool = True) -> np.ndarray:
+    """A copy of the values that lies in guarded memory as the layout says."""
+    *batch, rows, cols = values.shape
+    size = values.dtype.itemsize
+
+    def new(*shape: int) -> np.ndarray:
+        return guarded(int(np.prod(shape)) * size, at_end).view(values.dtype).reshape(shape)
+
+    match layout:
+        case "row":
+            out = new(*batch, rows, cols)
+        case "column":
+            out = np.moveaxis(new(*batch, cols, rows), -1, -2)
+        case "wide":  # rows of a larger matrix, from the middle of it
+            out = new(*batch, rows, cols + 7)[..., 3 : 3 + cols]
+        case "strided":
+            out = new(*batch, rows, 3 * cols)[..., 1::3]
+        case "reversed":
+            out = new(*batch, rows, cols)[..., ::-1, ::-1]
+        case "interleaved":  # the batch innermost
+            out = np.moveaxis(new(rows, cols, *batch), range(-len(batch), 0), range(len(batch))) if batch else new(rows, cols)
+        case _:
+            raise ValueError(layout)
+    out[...] = values
+    return out
+
+
+LAYOUTS = ["row", "column", "wide", "strided", "reversed", "interleaved"]
+
+# ---- running a plan -----------------------------------------------------------------------------------------
+
+
+def strides_of(x: np.ndarray) -> tuple[int, ...]:
+    return tuple(stride // x.itemsize for stride in x.strides)
+
+
+def plan_for(a: np.ndarray, b: np.ndarray, c: np.ndarray, accumulate: bool = False, epilogue: str = "store",
+             e: Sequence[np.ndarray] = ()) -> GemmPlan:
+    (*a_batch, am, ak), (*b_batch, bk, bn), (*c_batch, cm, cn) = map(strides_of, (a, b, c))
+    return plan(c.shape[-2], c.shape[-1], a.shape[-1], a.dtype, (am, ak), (bk, bn), (cm, cn), c.shape[:-2],
+                tuple(a_batch), tuple(b_batch), tuple(c_batch), accumulate, epilogue, [strides_of(x) for x in e])
+
+
+def run(gemm: GemmPlan, a: np.ndarray, b: np.ndarray, c: np.ndarray, e: Sequence[np.ndarray] = (),
+        cuts: Sequence[int] = ()) -> None:
+    """Compute all units, in pieces from cut to cut, the last piece first."""
+    (address,) = compile_kernels([gemm.kernel])
+    workspace = guarded(gemm.workspace, True)
+    addresses = {"a": a, "b": b, "c": c, "workspace": workspace} | {f"e{i}": x for i, x in enumerate(e)}
+    values = [addresses[slot].ctypes.data if isinstance(slot, str) else slot for slot in gemm.slots]
+    slots = np.array(values, np.int64)
+    assert len(slots) == gemm.kernel.nargs
+    edges = [0, *sorted(min(cut, gemm.extent) for cut in cuts), gemm.extent]
+    for start, stop in reversed(list(zip(edges, edges[1:], strict=False))):
+        workspace[...] = 0xFF  # NaN: nothing may depend on what the last call left
+        ENTRY(address)(slots.ctypes.data, start, stop)
+
+
+def product(a: np.ndarray, b: np.ndarray, c: np.ndarray, accumulate: bool = False, epilogue: str = "store",
+            e: Sequence[np.ndarray] = (), cuts: Sequence[int] = ()) -> None:
+    run(plan_for(a, b, c, accumulate, epilogue, e), a, b, c, e, cuts)
+
+
+EPILOGUES: dict[str, Callable[..., np.ndarray]] = {
+    "store": lambda x: x,
+    "bias": lambda x, bias: x + bias,
+    "bias_relu": lambda x, bias: np.maximum(x + bias, 0),
+    "relu_mask": lambda x, h: np.where(h > 0, x, 0),
+}
+
+
+def check(a: np.ndarray, b: np.ndarray, c: np.ndarray, accumulate: bool = False, epilogue: str = "store",
+          e: Sequence[np.ndarray] = (), cuts: Sequence[int] = ()) -> None:
+    """The product is right to the rounding of one chain of sums, and cutting it changes no bit."""
+    wide = [x.astype(np.float64) for x in (a, b, c)]
+    want = wide[0] @ wide[1] + (wide[2] if accumulate else 0)
+    scale = abs(wide[0]) @ abs(wide[1]) + (abs(wide[2]) if accumulate else 0)
+    want = EPILOGUES[epilogue](want, *(x.astype(np.float64) for x in e))
+    scale = scale + (abs(e[0]) if epilogue.startswith("bias") else 0)
+    whole = place(c, "row")  # same values, plain layout: the bits do not depend on where C lies
+    product(a, b, whole, accumulate, epilogue, e)
+    product(a, b, c, accumulate, epilogue, e, cuts)
+    np.testing.assert_array_equal(c, whole)
+    bound = (a.shape[-1] + 3) * np.finfo(a.dtype).eps * scale
+    assert (abs(whole - want) <= bound).all()
+
+
+# ---- correctness --------------------------------------------------------------------------------------------
+
+
+def normal(rng: np.random.Generator, dtype: np.dtype[Any], *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+SHAPES = [
+    (1, 1, 1), (1, 16, 5), (1, 300, 70), (5, 1, 9), (130, 1, 40), (3, 4, 0), (8, 32, 16), (64, 128, 784), (37, 29, 53),
+    (100, 16, 2), (32, 10, 64), (17, 33, 1), (7, 47, 15), (9, 49, 17), (600, 40, 30), (40, 1100, 70), (20, 60, 1300),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row", "column column row",
+                                     "row row column", "row column column", "row strided row", "row row strided",
+                                     "reversed reversed reversed"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_shapes_and_layouts(dtype: np.dtype[Any], layouts: str) -> None:
+    rng = np.random.default_rng(0)
+    for number, (m, n, k) in enumerate(SHAPES):
+        at_end = number % 2 == 0
+        shapes = (m, k), (k, n), (m, n)
+        a, b, c = (place(normal(rng, dtype, *shape), layout, at_end)
+                   for shape, layout in zip(shapes, layouts.split(), strict=True))
+        check(a, b, c, cuts=(1, n // 2))
+
+
+@st.composite
+def products(draw: st.DrawFn) -> dict[str, Any]:
+    size = st.one_of(st.sampled_from([0, 1, 1, 2, 8, 16, 32, 48]), st.integers(1, 70))
+    m, n, k = draw(size), draw(size), draw(size)
+    batch = draw(st.lists(st.integers(0, 3), max_size=3))
+    dtype = draw(st.sampled_from(FLOATS))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    at_end = draw(st.booleans())
+
+    def operand(rows: int, cols: int, broadcasts: bool) -> np.ndarray:
+        kept = [1 if broadcasts and draw(st.booleans()) else length for length in batch]
+        values = place(normal(rng, dtype, *kept, rows, cols), draw(st.sampled_from(LAYOUTS)), at_end)
+        return np.broadcast_to(values, (*batch, rows, cols))
+
+    a, b = operand(m, k, True), operand(k, n, True)
+    c = place(normal(rng, dtype, *batch, m, n), draw(st.sampled_from(LAYOUTS)), at_end)
+    epilogue = draw(st.sampled_from(list(EPILOGUES)))
+    e: list[np.ndarray] = []
+    if epilogue.startswith("bias"):
+        e = [np.broadcast_to(place(normal(rng, dtype, 1, n), "row")[0], c.shape)]
+    elif epilogue == "relu_mask":
+        e = [np.empty_like(c)]  # keeps the order of C's dimensions
+        e[0][...] = normal(rng, dtype, *c.shape)
+    cuts = draw(st.lists(st.integers(0, 100), max_size=3))
+    return {"a": a, "b": b, "c": c, "accumulate": draw(st.booleans()), "epilogue": epilogue, "e": e, "cuts": cuts}
+
+
+@settings(max_examples=300, deadline=None)
+@given(products())
+def test_any_product(case: dict[str, Any]) -> None:
+    try:
+        plan_for(*(case[name] for name in ("a", "b", "c", "accumulate", "epilogue", "e")))
+        plain = np.empty(case["c"].shape, case["c"].dtype)
+        plan_for(case["a"], case["b"], plain, case["accumulate"], case["epilogue"], case["e"])
+    except ValueError as refusal:
+        assert "contiguous" in str(refusal)
+        return
+    check(**case)

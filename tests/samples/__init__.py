@@ -1,0 +1,1 @@
+"""Samples of every op: the table's tests are made from these."""

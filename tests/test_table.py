@@ -1,0 +1,385 @@
+"""Tests that come from the op table: every row with every sample of ``tests/samples``.
+
+``pytest tests/test_table.py -k "tanh and eager"`` runs what its words say. An op without samples fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import samples
+from samples.base import ERRORS, SAMPLES, ErrorSample, Sample
+
+import graphjit.ops
+from graphjit import tree
+from graphjit.errors import DTypeError, GradientError, GraphjitError
+from graphjit.ir import Apply, Graph, interpret, verify
+from graphjit.op import TABLE
+from graphjit.tensor import Tensor, apply, tensor
+from graphjit.trace import Trace, tracing
+from graphjit.types import DTYPES, TensorType
+
+for _module in pkgutil.iter_modules(samples.__path__):
+    importlib.import_module(f"samples.{_module.name}")
+
+Arrays = Sequence[np.ndarray[Any, Any]]
+
+
+class Case(NamedTuple):
+    """A sample at one floating dtype ('' where it has no floating arguments)."""
+
+    sample: Sample
+    dtype: str
+
+    @property
+    def op(self) -> str:
+        return self.sample.ops[0]
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}-{self.sample.id}" + (f"-{self.dtype}" if self.dtype else "")
+
+    def arrays(self, dtype: str = "") -> list[np.ndarray[Any, Any]]:
+        rng = np.random.default_rng(zlib.crc32(f"{self.op}-{self.sample.id}".encode()))
+        arrays = [np.asarray(a) for a in self.sample.args(rng)]
+        kind = dtype or self.dtype
+        return [a.astype(kind) if kind and a.dtype.kind == "f" else a for a in arrays]
+
+    @property
+    def has_floats(self) -> bool:
+        return any(a.dtype.kind == "f" for a in self.arrays())
+
+
+CASES = [Case(s, d) for s in SAMPLES for d in s.dtypes or ("",)]
+SMOOTH = [c for c in CASES if c.sample.grad and c.dtype in ("float64", "") and c.has_floats]
+CURVED = [c for c in SMOOTH if c.sample.second]
+OPS = sorted({c.op for c in CASES})
+
+
+def each(cases: Sequence[Case]) -> Any:
+    return pytest.mark.parametrize("case", cases, ids=[c.id for c in cases])
+
+
+each_op = pytest.mark.parametrize("op", OPS)
+
+
+# ---- running a sample
+
+def leaves(result: Any) -> list[Tensor]:
+    return [x for x in tree.flatten(result)[0] if isinstance(x, Tensor)]
+
+
+def run(function: Callable[..., Any], arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+    """Eagerly."""
+    return [t.numpy() for t in leaves(function(*[Tensor(a) for a in arrays]))]
+
+
+def record(function: Callable[..., Any], arrays: Arrays) -> tuple[Graph, list[Any], int]:
+    """The graph, the values of its inputs, and the number of results."""
+    trace = Trace()
+    with tracing(trace):
+        args = [Tensor._of(trace.argument(TensorType(a.shape, a.dtype), f"x{i}")) for i, a in enumerate(arrays)]
+        results = [trace.read(t).data for t in leaves(function(*args))]
+    states = [s.tensor.numpy() for s in trace.states.values()]
+    lifted = [array for array, _ in trace.arrays.values()]
+    return trace.graph(results), [*arrays, *states, *lifted], len(results)
+
+
+def near(found: Arrays, wanted: Arrays, eps: float, what: str = "") -> None:
+    """Same types, and values within ``eps`` times the largest."""
+    assert len(found) == len(wanted), f"{what}: {len(found)} results for {len(wanted)}"
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == b.dtype, f"{what}: {a.dtype} for {b.dtype}"
+        assert a.shape == b.shape, f"{what}: {a.shape} for {b.shape}"
+        if b.dtype.kind != "f":
+            np.testing.assert_array_equal(a, b, err_msg=what)
+            continue
+        finite = np.abs(b[np.isfinite(b)])
+        tol = eps * np.finfo(b.dtype).eps
+        scale = float(finite[finite < 1e20].max(initial=0))
+        np.testing.assert_allclose(a, b, rtol=tol, atol=tol * scale, err_msg=what)
+
+
+def same_signs_of_zero(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    zero = (a == 0) & (b == 0)
+    return bool((np.signbit(a) == np.signbit(b))[zero].all())
+
+
+def expected(case: Case) -> list[np.ndarray[Any, Any]]:
+    with np.errstate(all="ignore"):
+        out = case.sample.reference(*case.arrays())
+    return [np.asarray(a) for a in (out if isinstance(out, (tuple, list)) else [out])]
+
+
+def strided(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same values, every other element of a larger buffer."""
+    if a.ndim == 0:
+        return a
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., 1::2] = a
+    return wide[..., 1::2]
+
+
+# ---- values
+
+def test_every_op_has_a_sample() -> None:
+    covered = {op for s in SAMPLES for op in s.ops}
+    assert sorted(set(TABLE) - covered) == []
+    assert sorted(covered - set(TABLE)) == []
+
+
+def test_no_sample_stands_twice() -> None:
+    ids = [c.id for c in CASES]
+    assert sorted({i for i in ids if ids.count(i) > 1}) == []
+
+
+@each(CASES)
+def test_eager(case: Case) -> None:
+    near(run(case.sample.function, case.arrays()), expected(case), case.sample.rtol or 20)
+
+
+@each(CASES)
+def test_traced(case: Case) -> None:
+    graph, inputs, count = record(case.sample.function, case.arrays())
+    verify(graph)
+    eager = run(case.sample.function, case.arrays())
+    near(interpret(graph, inputs)[:count], eager, 4)
+    if case.sample.id != "method":
+        used = {n.op.name for n in graph.nodes if isinstance(n, Apply)}
+        assert case.op in used or not used, f"{case.op} is not among {sorted(used)}"
+
+
+@each([c for c in CASES if any(np.ndim(a) for a in c.arrays())])
+def test_strided_and_transposed_arguments_eager(case: Case) -> None:
+    eager = run(case.sample.function, case.arrays())
+    for other in (strided, np.asfortranarray):
+        near(run(case.sample.function, [other(a) for a in case.arrays()]), eager, case.sample.rtol or 20)
+
+
+# ---- gradients
+
+def cotangents(case: Case, outs: Sequence[Tensor]) -> list[np.ndarray[Any, Any] | None]:
+    rng = np.random.default_rng(zlib.crc32(case.id.encode()) + 1)
+    return [np.asarray(rng.normal(size=o.shape)).astype(o.dtype) if o.dtype.kind == "f" else None for o in outs]
+
+
+def directions(case: Case, arrays: Arrays, seed: int) -> list[np.ndarray[Any, Any]]:
+    """One for each argument, zero where it is not floating; at most 1 in each element."""
+    rng = np.random.default_rng(zlib.crc32(case.id.encode()) + seed)
+    return [np.asarray(rng.uniform(-1, 1, a.shape)).astype(a.dtype) if a.dtype.kind == "f" else np.zeros_like(a)
+            for a in arrays]
+
+
+def total(outs: Sequence[Tensor], weights: Sequence[np.ndarray[Any, Any] | None]) -> Any:
+    out: Any = 0.0
+    for o, w in zip(outs, weights, strict=True):
+        if w is not None:
+            out = out + (o * w).sum()
+    return out
+
+
+def leaf(x: Any) -> Tensor:
+    t = tensor(x)
+    return t.requires_grad_() if t.dtype.kind == "f" else t
+
+
+def gradients(xs: Sequence[Tensor]) -> list[Tensor]:
+    return [x * 0 if x.grad is None else x.grad for x in xs if x.dtype.kind == "f"]
+
+
+def first(case: Case) -> Callable[..., list[Tensor]]:
+    """The function that gives the gradients of a random projection of the sample's results."""
+    def function(*args: Any) -> list[Tensor]:
+        xs = [leaf(x) for x in args]
+        outs = leaves(case.sample.function(*xs))
+        loss = total(outs, cotangents(case, outs))
+        if isinstance(loss, Tensor) and loss.requires_grad:
+            loss.backward()
+        return gradients(xs)
+    return function
+
+
+def second(case: Case) -> Callable[..., list[Tensor]]:
+    """The function that gives the gradients of a random projection of those gradients."""
+    def function(*args: Any) -> list[Tensor]:
+        xs = [leaf(x) for x in args]
+        outs = leaves(case.sample.function(*xs))
+        loss = total(outs, cotangents(case, outs))
+        if isinstance(loss, Tensor) and loss.requires_grad:
+            loss.backward(create_graph=True)
+        parts = [x.grad for x in xs]
+        ways = directions(case, [np.zeros(x.shape, x.dtype) for x in xs], 2)
+        again: Any = 0.0
+        for x, part, way in zip(xs, parts, ways, strict=True):
+            x.zero_grad()
+            if part is not None and part.requires_grad:
+                again = again + (part * way).sum()
+        if isinstance(again, Tensor):
+            again.backward()
+        return gradients(xs)
+    return function
+
+
+def central(f: Callable[[float], float], h: float = 2e-3) -> float:
+    """The derivative at 0 by central differences, extrapolated twice (Richardson): the error is O(h**6)."""
+    d = [(f(s) - f(-s)) / (2 * s) for s in (h, h / 2, h / 4)]
+    e = [(4 * b - a) / 3 for a, b in zip(d, d[1:], strict=False)]
+    return (16 * e[1] - e[0]) / 15
+
+
+def check_slope(case: Case, f: Callable[[Arrays], tuple[float, float]], grads: Arrays, what: str) -> None:
+    """``f`` gives a value and its size (for the rounding error); its slope must agree with the gradients."""
+    arrays = case.arrays("float64")
+    way = directions(case, arrays, 3)
+
+    def along(t: float) -> float:
+        return f([a + t * w if a.dtype.kind == "f" else a for a, w in zip(arrays, way, strict=True)])[0]
+
+    terms = np.concatenate([np.ravel(g * w) for g, w in
+                            zip(grads, [w for w in way if w.dtype.kind == "f"], strict=True)])
+    found, wanted = math.fsum(terms), central(along)
+    assert abs(found - wanted) <= 1e-6 * np.abs(terms).sum() + 1e-10 * f(arrays)[1], \
+        f"{what} of {case.id}: {found}, by differences {wanted}"
+
+
+@each(SMOOTH)
+def test_gradient(case: Case) -> None:
+    def value(arrays: Arrays) -> tuple[float, float]:
+        outs = leaves(case.sample.function(*[Tensor(a) for a in arrays]))
+        parts = np.concatenate([np.ravel(o.numpy() * w) for o, w in zip(outs, cotangents(case, outs), strict=True)
+                                if w is not None])
+        return math.fsum(parts), float(np.abs(parts).sum())
+
+    check_slope(case, value, [g.numpy() for g in first(case)(*case.arrays("float64"))], "gradient")
+
+
+@each(CURVED)
+def test_second_gradient(case: Case) -> None:
+    def value(arrays: Arrays) -> tuple[float, float]:
+        ways = [w for w in directions(case, arrays, 2) if w.dtype.kind == "f"]
+        parts = np.concatenate([np.ravel(g.numpy() * w) for g, w in zip(first(case)(*arrays), ways, strict=True)])
+        return math.fsum(parts), float(np.abs(parts).sum())
+
+    check_slope(case, value, [g.numpy() for g in second(case)(*case.arrays("float64"))], "second gradient")
+
+
+# ---- compiled: all samples of an op in one function, so that they are one compile
+
+def together(cases: Sequence[Case], functions: Sequence[Callable[..., Any]], eps: float) -> None:
+    """Compiled results of these functions are the eager ones, for arguments in any layout."""
+    from graphjit.jit import compile
+
+    counts = [len(c.arrays()) for c in cases]
+
+    def everything(*flat: Any) -> list[Any]:
+        rest = iter(flat)
+        return [f(*[next(rest) for _ in range(n)]) for f, n in zip(functions, counts, strict=True)]
+
+    flat = [a for c in cases for a in c.arrays()]
+    wanted = [[t.numpy() for t in leaves(out)] for out in everything(*[Tensor(a) for a in flat])]
+    step = compile(everything)
+    for other in (np.asarray, strided, np.asfortranarray):
+        found = step(*[other(a) for a in flat])
+        for case, a, b in zip(cases, found, wanted, strict=True):
+            near([t.numpy() for t in leaves(a)], b, case.sample.rtol or eps, f"{case.id}, {other.__name__}")
+
+
+def of(op: str, cases: Sequence[Case]) -> list[Case]:
+    return [c for c in cases if c.op == op]
+
+
+@each_op
+def test_compiled(op: str) -> None:
+    cases = of(op, CASES)
+    together(cases, [c.sample.function for c in cases], 20)
+
+
+@pytest.mark.parametrize("op", sorted({c.op for c in SMOOTH}))
+def test_compiled_gradient(op: str) -> None:
+    cases = of(op, SMOOTH)
+    together(cases, [first(c) for c in cases], 100)
+
+
+@pytest.mark.parametrize("op", sorted({c.op for c in CURVED}))
+def test_compiled_second_gradient(op: str) -> None:
+    cases = of(op, CURVED)
+    together(cases, [second(c) for c in cases], 200)
+
+
+# ---- errors
+
+def error_arrays(sample: ErrorSample) -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(a) for a in sample.args(np.random.default_rng(0))]
+
+
+each_error = pytest.mark.parametrize("sample", ERRORS, ids=[f"{s.ops[0]}-{s.id}" for s in ERRORS])
+
+
+@each_error
+def test_error_eager(sample: ErrorSample) -> None:
+    with pytest.raises(sample.error) as caught:
+        run(sample.function, error_arrays(sample))
+    assert isinstance(caught.value, GraphjitError)
+    assert len(str(caught.value).splitlines()) <= 15
+
+
+@each_error
+def test_error_traced(sample: ErrorSample) -> None:
+    with pytest.raises(sample.error) as caught:
+        record(sample.function, error_arrays(sample))
+    assert isinstance(caught.value, GraphjitError)
+
+
+@each_error
+def test_error_compiled(sample: ErrorSample) -> None:
+    from graphjit.jit import compile
+
+    with pytest.raises(sample.error) as caught:
+        compile(sample.function)(*error_arrays(sample))
+    assert isinstance(caught.value, GraphjitError)
+
+
+def test_ops_without_derivative_say_so() -> None:
+    for case in CASES:
+        if TABLE[case.op].vjp is not None or case.dtype == "float32" or not case.has_floats:
+            continue
+        for out in leaves(case.sample.function(*[leaf(a) for a in case.arrays()])):
+            if out.dtype.kind == "f" and out.requires_grad:
+                with pytest.raises(GradientError, match=case.op):
+                    out.sum().backward()
+
+
+# ---- the row itself: what its shape rule says is what its eager rule gives, in every dtype
+
+@each_op
+def test_row_in_every_dtype(op: str) -> None:
+    row = TABLE[op]
+    for case in of(op, CASES)[:4]:
+        graph, inputs, _ = record(case.sample.function, case.arrays())
+        for node in [n for n in graph.nodes if isinstance(n, Apply) and n.op is row]:
+            operands = interpret(Graph(graph.inputs, node.args), inputs)
+            for old in {a.dtype for a in operands}:
+                for new in DTYPES:
+                    with np.errstate(all="ignore"):
+                        check_row(row, [a.astype(new) if a.dtype == old else a for a in operands], node.kwargs)
+
+
+def check_row(row: Any, operands: list[np.ndarray[Any, Any]], params: dict[str, Any]) -> None:
+    text = f"{row.name} of {[str(a.dtype) for a in operands]} with {params}"
+    try:
+        wanted = row.infer(*[TensorType(a.shape, a.dtype) for a in operands], **params)
+    except GraphjitError as error:
+        assert isinstance(error, DTypeError), text
+        return
+    out = apply(row, *[Tensor(a) for a in operands], **params)
+    assert (out.shape, out.dtype) == (wanted.shape, wanted.dtype), text
+
+
+_ = graphjit.ops
