@@ -17,7 +17,7 @@ import numpy as np
 from graphjit.errors import LeakedTensorError, TraceError, Where, user_line
 from graphjit.ir import Const, Graph, Input, Node, apply_op
 from graphjit.op import Array, Op
-from graphjit.tape import Value, state
+from graphjit.tape import Value, clock, state
 from graphjit.types import DType, Extent, TensorType
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Trace:
     def assign(self, tensor: Tensor, value: Value) -> None:
         """Make ``tensor`` hold ``value`` (of its own type) from here on."""
         entry = self.states.get(id(tensor)) or self._lift(tensor)
+        entry.current.written = clock.tick()  # as eagerly: a tape that saved it can no longer be walked
         new = Value(value.data, tensor.requires_grad, self)
         new.leaf = weakref.ref(tensor)
         entry.current = new

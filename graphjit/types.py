@@ -33,10 +33,33 @@ class Extent(int):
 
     It counts as an ordinary int; only broadcasting looks at it. A length of one that came
     from outside is treated like any other length, so that the program traced for a batch of one has the
-    same operations, and so the same kernels, as that for a batch of thirty-two.
+    same operations, and so the same kernels, as that for a batch of thirty-two. Sums, differences and products
+    with one are Extents again.
     """
 
     __slots__ = ()
+
+    def __add__(self, other: int) -> int:
+        return _extent(int.__add__(self, other))
+
+    def __sub__(self, other: int) -> int:
+        return _extent(int.__sub__(self, other))
+
+    def __rsub__(self, other: int) -> int:
+        return _extent(int.__rsub__(self, other))
+
+    def __mul__(self, other: int) -> int:
+        return _extent(int.__mul__(self, other))
+
+    def __floordiv__(self, other: int) -> int:
+        return _extent(int.__floordiv__(self, other))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def _extent(n: int) -> int:
+    return Extent(n) if isinstance(n, int) else n
 
 
 class TensorType(NamedTuple):
@@ -137,12 +160,6 @@ def stretched_axes(shape: Shape, to: Shape) -> tuple[int, ...]:
     return tuple(range(lead)) + tuple(
         lead + i for i, (n, m) in enumerate(zip(shape, to[lead:], strict=True))
         if n == 1 and (m != 1 or (is_one(n) and not is_one(m))))
-
-
-def extent_product(lengths: Sequence[int]) -> int:
-    """The product of axis lengths; an Extent when any of them is one."""
-    product = math.prod(int(n) for n in lengths)
-    return Extent(product) if any(isinstance(n, Extent) for n in lengths) else product
 
 
 def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphjit.codegen.axes import NONE, IndexMap
 from graphjit.ir import Node
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides, extent_product
+from graphjit.types import contiguous_strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def collapse(order: Sequence[int], extents: Sequence[int], same_class: Sequence[
             loops[-1].append(axis)
         else:
             loops.append([axis])
-    return [Loop(tuple(axes), extent_product([extents[a] for a in axes])) for axes in loops]
+    return [Loop(tuple(axes), math.prod(extents[a] for a in axes)) for axes in loops]
 
 
 def elements(loops: Iterable[Loop]) -> int:

@@ -211,12 +211,16 @@ class LoopWriter:
 
     # ---- values
 
-    def value(self, node: Node, imap: IndexMap, body: Body) -> str:
-        """The name of a node's value at an index map, computed in the outermost body that can."""
+    def value(self, node: Node, imap: IndexMap, body: Body, use: object = None) -> str:
+        """The name of a node's value at an index map, computed in the outermost body that can.
+
+        Each ``use`` of a constant is an argument of its own: two that are equal by chance (at one batch size)
+        must not make another kernel.
+        """
         if isinstance(node, Const) and node.value.ndim == 0:
             if is_literal(node):
                 return literal(node.value[()], node.type.dtype)
-            return self.argument(("const", node), "c", stored_name(node.type.dtype), node.value[()].item())
+            return self.argument(("const", node, use), "c", stored_name(node.type.dtype), node.value[()].item())
         home = body.home(used(imap))
         key = (node, imap)
         name = home.find(key)
@@ -260,7 +264,7 @@ class LoopWriter:
                 for k, operand in enumerate(node.args):
                     implied = operand_map(node, k, imap)
                     assert implied is not None
-                    names.append(self.value(operand, implied, home))
+                    names.append(self.value(operand, implied, home, (node, k)))
                 zero = literal(0, node.args[0].type.dtype) if node.args else ""
                 text = template.format(*names, zero=zero)
             case Indexed(expr):

@@ -14,7 +14,7 @@ from graphjit.codegen.library import library_call
 from graphjit.codegen.loops import write_cluster
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
-from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Library, View
+from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
 from graphjit.passes.layout import base_layout
 from graphjit.types import contiguous_strides
 
@@ -148,10 +148,10 @@ class _Lowering:
     def find_inline(self) -> None:
         """Compute cheap values again in the clusters that use them, where all they read is in memory anyway."""
         for node in self.graph.nodes:
-            if node not in self.stored or node in self.pinned or node not in self.of:
+            if not isinstance(node, Apply) or node not in self.stored or node in self.pinned or node not in self.of:
                 continue
             chain = self.cheap_chain(node)
-            if chain is not None and self.read_in_full(node):
+            if chain is not None and (chain == {node} and not node.args or self.read_in_full(node)):
                 self.stored.discard(node)
                 self.inline |= chain
 
@@ -167,7 +167,12 @@ class _Lowering:
                 continue
             if x in chain:
                 continue
-            if not (isinstance(x, Apply) and isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
+            if not isinstance(x, Apply):
+                return None
+            if not x.args and isinstance(x.op.lower, Indexed):
+                chain.add(x)  # the element's own index
+                continue
+            if not (isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
                 return None
             chain.add(x)
             stack.extend(base(a) for a in x.args)

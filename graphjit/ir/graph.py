@@ -52,6 +52,9 @@ class Apply:
     def kwargs(self) -> dict[str, Any]:
         return dict(self.params)
 
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.type}>"
+
 
 Node = Input | Const | Apply
 

@@ -318,21 +318,27 @@ def float_of(bits: V) -> V:
     return bits.cast_bits(F32 if width(bits.type) == 32 else F64)
 
 
-def pow2(k: V) -> V:
-    """2**k for an integer k of the normal exponent range."""
-    t = F32 if width(k.type) == 32 else F64
-    return float_of((k + bias(t)) << mantissa_bits(t))
-
-
-def round_to_int(x: V, factor: float = 1.0) -> tuple[V, V]:
-    """The integer nearest to x * factor, as a float and as an integer, below 2**(mantissa bits - 1).
+def round_to_int(x: V, factor: float = 1.0, offset: int = 0) -> tuple[V, V]:
+    """(n, bits): n the integer nearest to x * factor, a float; the low bits of the integer `bits` are those of
+    n + offset.  For |n| < 2**(mantissa bits - 2).
 
     Adding 1.5 * 2**mantissa_bits leaves the integer in the low bits: cheaper than a conversion, which would also
-    be undefined for NaN.
+    be undefined for NaN, and all that `pow2` or a test of parity needs.
     """
-    magic = x.const(1.5 * 2.0 ** mantissa_bits(x.type))
+    magic = x.const(1.5 * 2.0 ** mantissa_bits(x.type) + offset)
     t = fma(x, factor, magic) if factor != 1.0 else x + magic
-    return t - magic, t.bits() - magic.bits()
+    return t - magic, t.bits()
+
+
+def pow2(bits: V) -> V:
+    """2**n, when the low bits of `bits` are those of n + bias: n in the normal exponent range."""
+    return float_of(bits << mantissa_bits(F32 if width(bits.type) == 32 else F64))
+
+
+def pow2_parts(bits: V) -> tuple[V, V]:
+    """Two factors of 2**n, each normal for any n with a finite or denormal 2**n, from the bits of n + 2 bias."""
+    half = bits.shift_right_logical(1)
+    return pow2(half), pow2(bits - half)
 
 
 def round_to_f32(value: float) -> float:

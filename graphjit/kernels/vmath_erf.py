@@ -88,7 +88,9 @@ def erfc(x: V) -> V:
     if t == F32:
         y = (p * (r + w + 1.0) * (d * inverse) * pow2(k)).to(F32)
     else:
-        growth = r + (w - fma(a, a, -square))
+        grown = r + w
+        # a^2 = square + rest; e^-rest - 1 = -rest, for rest < 2^-44
+        growth = fma(fma(a, a, -square), -1.0 - grown, grown)
         u = fma(p, growth, p)
         u_lo = fma(p, growth, p - u)
         e_inverse = d * inverse
@@ -96,6 +98,9 @@ def erfc(x: V) -> V:
         e_lo = fma(a, 2.0, 1.0 - e)
         residue = fma(-y, e, u) + (u_lo - y * e_lo)
         y = scale(fma(residue, e_inverse, y), k)
+        # near 0 p is too steep
+        near = 1.0 - fma(x, poly(square, ERF_NEAR[t]), x)
+        return select(a.lt(0.4375), near, select(x.lt(0), 2.0 - y, y))
     return select(x.lt(0), 2.0 - y, y)
 
 

@@ -21,7 +21,7 @@ from graphjit.kernels.irmath import (
     fma,
     mantissa_bits,
     poly,
-    pow2,
+    pow2_parts,
     round_to_int,
     select,
 )
@@ -59,54 +59,59 @@ EXP2_RANGE = {F32: (-151.0, 129.0), F64: (-1076.0, 1025.0)}
 EXPM1_LOWEST = {F32: -20.0, F64: -40.0}
 
 
-def reduce_exp(x: V) -> tuple[V, V, V]:
-    """(r, w, k) with e^x = (1 + r + w) 2^k, |r| <= ln(2)/2 and w = O(r^2); x within EXP_RANGE."""
-    n, k = round_to_int(x, LOG2E)
+def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V]:
+    """(r, w, bits) with e^x = (1 + r + w) 2^k, |r| <= ln(2)/2 and w = O(r^2); `bits` those of k + offset."""
+    n, bits = round_to_int(x, LOG2E, offset)
     r = fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
-    return r, poly(r, EXPM1[x.type]) * (r * r), k
+    return r, poly(r, EXPM1[x.type]) * (r * r), bits
 
 
-def scale(x: V, k: V) -> V:
-    """x 2^k in two steps, so that results may overflow or be denormal though 2^k itself may not exist."""
-    half = k >> 1
-    return x * pow2(half) * pow2(k - half)
+def reduce_exp_inverse(x: V, offset: int = 0) -> tuple[V, V, V]:
+    """(r, w, bits) with e^x = (1 + r + w) / 2^k; `bits` those of k + offset."""
+    n, bits = round_to_int(x, -LOG2E, offset)
+    r = fma(n, LN2_LO[x.type], fma(n, LN2_HI[x.type], x))
+    return r, poly(r, EXPM1[x.type]) * (r * r), bits
+
+
+def scale(x: V, bits: V) -> V:
+    """x 2^k by the bits of k + 2 bias, in two steps: results may overflow or be denormal."""
+    up, rest = pow2_parts(bits)
+    return x * up * rest
 
 
 def exp(x: V) -> V:
-    r, w, k = reduce_exp(clamp(x, *EXP_RANGE[x.type]))
-    return scale(r + w + 1.0, k)
+    r, w, bits = reduce_exp(clamp(x, *EXP_RANGE[x.type]), 2 * bias(x.type))
+    return scale(r + w + 1.0, bits)
 
 
 def exp2(x: V) -> V:
     x = clamp(x, *EXP2_RANGE[x.type])
-    n, k = round_to_int(x)
+    n, bits = round_to_int(x, offset=2 * bias(x.type))
     r = x - n
-    return scale(fma(poly(r, EXP2[x.type]), r, 1.0), k)
+    return scale(fma(poly(r, EXP2[x.type]), r, 1.0), bits)
 
 
 def expm1(x: V) -> V:
-    r, w, k = reduce_exp(clamp(x, EXPM1_LOWEST[x.type], EXP_RANGE[x.type][1]))
-    half = k >> 1
-    rest = k - half
-    up = pow2(half)
-    # 2^k (1 + r + w) - 1, the -1 taken at the scale of 2^half; the small w last; r + w for k = 0
-    y = fma(w, up, fma(r, up, up - pow2(-rest))) * pow2(rest)
+    r, w, bits = reduce_exp(clamp(x, EXPM1_LOWEST[x.type], EXP_RANGE[x.type][1]), 2 * bias(x.type))
+    up, rest = pow2_parts(bits)
+    down = float_of((2 * bias(x.type) << mantissa_bits(x.type)) - rest.bits())
+    # 2^k (1 + r + w) - 1, the -1 taken at the scale of `up`; the small w last; r + w for k = 0
+    y = fma(w, up, fma(r, up, up - down)) * rest
     return copysign(y, x)  # -0
 
 
-def logistic_tail(a: V) -> V:
-    """1 / (1 + e^a) for a >= 0, as 2^-k / (1 + (2^-k + r + w)): e^a itself is never rounded."""
-    r, w, k = reduce_exp(a)
-    half = k >> 1
-    up, rest = pow2(-half), pow2(half - k)
-    return up / (fma(up, rest, r + w) + 1.0) * rest
-
-
 def sigmoid(x: V) -> V:
-    """1 / (1 + e^-x), accurate in both tails."""
+    """1 / (1 + e^-x), accurate in both tails.
+
+    With e^|x| = (1 + r + w) / 2^k, never rounded as a whole, one tail is 2^k / (1 + 2^k + r + w).
+    """
     a = fabs(x)
     top = -EXP_RANGE[x.type][0]
-    s = logistic_tail(select(a.gt(top), top, a))
+    r, w, bits = reduce_exp_inverse(select(a.gt(top), top, a), 2 * bias(x.type))
+    up, rest = pow2_parts(bits)
+    head = fma(up, rest, 1.0)
+    lost = fma(up, rest, 1.0 - head)
+    s = up / (head + (r + w + lost)) * rest
     return select(x.lt(0), s, 1.0 - s)
 
 

@@ -20,8 +20,9 @@ from graphjit.kernels.vmath_exp import (
 
 INF, NAN = math.inf, math.nan
 
-# lgamma(x) / ((x-1)(x-2)) in x - 1.6, 0.7 <= x <= 2.5; minimax, error 2^-54.5
-LGAMMA_CENTRE = 1.6
+# lgamma(x) / ((x-1)(x-2)) in x - 1.6, 0.7 <= x <= 2.5; minimax, error 2^-54.5.  The constant term stands apart,
+# so that the sum is never rounded by itself.
+LGAMMA_CENTRE, LGAMMA_CONSTANT = 1.6, 0.46913235706981576
 LGAMMA = (
     -2.7291549183141105e-07, 4.0591716647655123e-07, 9.898999597730145e-07, -1.3730235900654172e-06,
     -2.275492913733846e-06, 3.0720989795858334e-06, 2.3075615133431396e-06, -2.7341739936277755e-06,
@@ -30,7 +31,6 @@ LGAMMA = (
     -7.239194105619303e-05, 0.00012392886932257926, -0.0002132538950961469, 0.0003693331141374677,
     -0.0006443604399921359, 0.0011343932210310973, -0.002020110390498509, 0.0036517546498277746,
     -0.006737661431177168, 0.01280096293992186, -0.025433536502727783, 0.0544399696163751, -0.13425408899797137,
-    0.46913235706981576,
 )  # fmt: skip
 
 # digamma(x) / (x - x0) in x - 1.5, 1 <= x <= 2, x0 its zero; minimax, error 2^-54.2
@@ -94,8 +94,9 @@ def lgamma(x: V) -> V:
     y = select(small, a + 1.0, select(large, 2.0, y))
     y1, y2 = y - 1.0, y - 2.0
     t = y1 * y2
-    p = poly(y - LGAMMA_CENTRE, LGAMMA)
-    direct = fma(t, p, fma(y1, y2, -t) * p)
+    u = y - LGAMMA_CENTRE
+    p = u * poly(u, LGAMMA)
+    direct = fma(t, LGAMMA_CONSTANT, fma(t, p, fma(y1, y2, -t) * (p + LGAMMA_CONSTANT)))
 
     # one logarithm, in two parts for Stirling's formula, which multiplies its error by x
     m, k = normal_split(select(middle, product, a))
@@ -131,19 +132,23 @@ def digamma(x: V) -> V:
     small, large = a.lt(1.0), a.ge(8.0)
 
     # down by whole steps to y in [1, 2], adding up 1/(x-1) + 1/(x-2) + ... as one fraction
-    y, num, den = a, a.const(0.0), a.const(1.0)
+    # (the denominator in two parts: its rounding errors would add up)
+    y, num, den, den_lo = a, a.const(0.0), a.const(1.0), a.const(0.0)
     for _ in range(6):
         more = y.gt(2.0) & ~large
         y = select(more, y - 1.0, y)
         num = select(more, fma(num, y, den), num)
-        den = select(more, den * y, den)
+        product = den * y
+        den_lo = select(more, fma(den_lo, y, fma(den, y, -product)), den_lo)
+        den = select(more, product, den)
     y = select(small, a + 1.0, select(large, 2.0, y))
     num = select(small, -1.0, select(large, 1.0, num))
-    quotient = num / select(small | large, a, den)
+    den = select(small | large, a, den)
+    quotient = num / den
 
     hi, lo = DIGAMMA_ZERO
     direct = ((y - hi) - lo) * poly(y - DIGAMMA_CENTRE, DIGAMMA)
-    near = direct + quotient
+    near = quotient + fma(quotient, -den_lo / den, direct)
 
     w = quotient * quotient
     far = _log(a) - fma(w, poly(w, DIGAMMA_LARGE), quotient * 0.5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt, through_double
-from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, logistic_tail
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
 
 INF, NAN = math.inf, math.nan
 
@@ -35,18 +35,16 @@ def _reduced(a: V) -> tuple[V, V, V, V, V, V]:
     The addition theorems then need no division, and nothing cancels for small a.
     """
     a = select(a.gt(OVERFLOW[a.type]), OVERFLOW[a.type], a)
-    n, k = round_to_int(a, LOG2E)
+    n, bits = round_to_int(a, LOG2E, 2 * bias(a.type))
     r = fma(n, -LN2_LO[a.type], fma(n, -LN2_HI[a.type], a))
     w = r * r
     s = r * w * poly(w, SINH[a.type])
     c = w * poly(w, COSH[a.type])
-    half = k >> 1
-    rest = k - half
-    up = pow2(half - 1)
-    exponent = -(k + rest) - 1
-    least = LEAST_EXPONENT[a.type]
-    down = pow2(select(exponent.lt(least), least, exponent))
-    return r, s, c, up - down, up + down, pow2(rest)
+    up, rest = pow2_parts(bits)
+    up = up * 0.5
+    # the inverse of (2 up rest) rest, or something that no longer matters
+    down = 0.5 / (fma(up, rest, 0.0) * rest)
+    return r, s, c, up - down, up + down, rest
 
 
 def sinh(x: V) -> V:
@@ -72,27 +70,28 @@ SATURATED = {F32: 10.0, F64: 20.0}  # beyond it tanh rounds to 1
 
 
 def tanh(x: V) -> V:
-    """1 - 2 / (1 + e^2a) of a = |x|, by its series near 0 where that cancels."""
+    """1 - 2 / (1 + e^2a) of a = |x|, and the series near 0 where that cancels; see `sigmoid`."""
     a = fabs(x)
     a = select(a.gt(SATURATED[x.type]), SATURATED[x.type], a)
-    s = logistic_tail(a + a)
+    r, w, bits = reduce_exp_inverse(a + a, bias(x.type))
+    down = pow2(bits)
+    far = fma(down / (down + 1.0 + (r + w)), -2.0, 1.0)
     w = a * a
     near = fma(a * w, poly(w, TANH[x.type]), a)
-    return copysign(select(a.lt(0.5625), near, fma(s, -2.0, 1.0)), x)
+    return copysign(select(a.lt(0.5625), near, far), x)
 
 
 # ---------------------------------------------------------------------------------------- inverses
 
 
-HUGE = 2.0**60  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
+HUGE = {F32: 2.0**30, F64: 2.0**60}  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
 LN2 = 0.6931471805599453
 
 
-@through_double
 def asinh(x: V) -> V:
     """log1p(a + a^2 / (1 + sqrt(1 + a^2))) of a = |x|."""
     a = fabs(x)
-    big = a.gt(HUGE)
+    big = a.gt(HUGE[x.type])
     w = a * a
     step = w / (sqrt(w + 1.0) + 1.0)
     u = a + step
@@ -102,10 +101,9 @@ def asinh(x: V) -> V:
     return copysign(select(a.lt(INF), y, a), x)
 
 
-@through_double
 def acosh(x: V) -> V:
     """log1p(t + sqrt(2 t + t^2)) of t = x - 1."""
-    big = x.gt(HUGE)
+    big = x.gt(HUGE[x.type])
     t = x - 1.0
     root = sqrt(fma(t, t, t + t))
     u = t + root
@@ -115,7 +113,6 @@ def acosh(x: V) -> V:
     return select(x.lt(1.0), NAN, select(x.lt(INF), y, x))
 
 
-@through_double
 def atanh(x: V) -> V:
     """log1p(2 a / (1 - a)) / 2 of a = |x|."""
     a = fabs(x)

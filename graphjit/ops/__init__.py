@@ -1,7 +1,8 @@
-"""THE TABLE: all that is known of each op, a file per family."""
+"""THE TABLE: all that is known of each op, a file per family, and the array functions made of them."""
 
-from graphjit.ops import (  # noqa: F401  # registers the rows, attaches the methods
+from graphjit.ops import (  # noqa: F401  # the modules register their rows and attach the methods
     contract,
+    conv,
     creation,
     cumulative,
     einsum,
@@ -10,6 +11,7 @@ from graphjit.ops import (  # noqa: F401  # registers the rows, attaches the met
     indexing,
     join,
     movement,
+    pool,
     random,
     reduce,
     setitem,

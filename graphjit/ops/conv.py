@@ -1,5 +1,5 @@
-"""Convolution: three rows, the convolution and its gradients by input and weight, each linear in both operands,
-so that the gradients of each are the other two.
+"""Convolution: three rows, the convolution and its gradients by input and weight, each linear in both
+operands, so that the gradients of each are the other two.
 
 Layouts are PyTorch's: input (N, C, *sizes), weight (O, C / groups, *kernel), result (N, O, *places).
 """
@@ -30,7 +30,7 @@ from graphjit.ops.windows import (
     type_of,
     windows,
 )
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, promoted
+from graphjit.tensor import Tensor, TensorLike, apply, promoted
 from graphjit.types import Extent, TensorType
 
 # ---- shape rules
@@ -157,27 +157,160 @@ CONV_WEIGHT_GRAD = register(Op("conv_weight_grad", _weight_grad, _infer_weight_g
 
 # ---- functions
 
-def _operands(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None,
-              channels: int) -> tuple[Tensor, Tensor, Tensor | None, bool]:
-    """Operands of one dtype; whether the input came without its batch axis. ``channels`` is the weight's axis of
-    output channels (before groups)."""
+def _operands(name: str, rank: int, x: TensorLike, weight: TensorLike,
+              bias: TensorLike | None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+    """Operands of one dtype, the input with its batch axis, and whether it came without."""
     given = promoted(x, weight) if bias is None else promoted(x, weight, bias)
     t, w, b = given[0], given[1], given[2] if bias is not None else None
+    if t.ndim not in (rank + 1, rank + 2) or w.ndim != rank + 2:
+        raise ShapeError(f"{name} needs an input of {rank + 2} dimensions ({rank + 1} without the batch) and "
+                         f"a weight of {rank + 2}", detail=operands_text((t._type, w._type)))
     single = t.ndim == rank + 1
-    if single:
-        t = expand_dims(t, 0)
-    if t.ndim != rank + 2 or w.ndim != rank + 2:
-        raise ShapeError(f"{name} needs an input of {rank + 2} dimensions (or {rank + 1}, without the batch) and a "
-                         f"weight of {rank + 2}", detail=operands_text((as_tensor(x)._type, w._type)))
-    if b is not None and b.shape != (channels,) and b.ndim != 1:
-        raise ShapeError(f"{name}: the bias has one number for each output channel, not shape {b.shape}")
-    return t, w, b, single
+    return (expand_dims(t, 0) if single else t), w, b, single
 
 
-def _finish(out: Tensor, bias: Tensor | None, single: bool, name: str) -> Tensor:
+def _finish(name: str, out: Tensor, bias: Tensor | None, single: bool) -> Tensor:
     if bias is not None:
         if bias.shape != out.shape[1:2]:
-            raise ShapeError(f"{name}: a bias of shape {tuple(map(int, bias.shape))} for "
-                             f"{int(out.shape[1])} output channels")
+            raise ShapeError(f"{name}: a bias {bias._type} for {int(out.shape[1])} output channels",
+                             hint="The bias is 1-d, a number for each output channel.")
         out = out + reshape_to(bias, (bias.shape[0], *(1,) * (out.ndim - 2)))
     return squeeze(out, 0) if single else out
+
+
+def _pads(name: str, padding: Any, rank: int, stride: Ints, span: Ints) -> Pads:
+    if padding == "valid":
+        return ((0, 0),) * rank
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise ArgumentError(f"{name}: padding='same' needs a stride of 1, not {stride}")
+        return tuple(((m - 1) // 2, m - 1 - (m - 1) // 2) for m in span)
+    if isinstance(padding, str):
+        raise ArgumentError(f"{name}: padding is 'same', 'valid' or numbers, not {padding!r}")
+    return tuple((p, p) for p in ints(padding, rank, f"{name}: padding", 0))
+
+
+def _conv_nd(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None, stride: Any,
+             padding: Any, dilation: Any, groups: int) -> Tensor:
+    t, w, b, single = _operands(name, rank, x, weight, bias)
+    steps, apart = ints(stride, rank, f"{name}: stride"), ints(dilation, rank, f"{name}: dilation")
+    ints(groups, 1, f"{name}: groups")
+    pads = _pads(name, padding, rank, steps, covered(w.shape[2:], apart))
+    out = apply(CONV, t, w, stride=steps, padding=pads, dilation=apart, groups=int(groups))
+    return _finish(name, out, b, single)
+
+
+def _conv_transpose_nd(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None,
+                       stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any) -> Tensor:
+    t, w, b, single = _operands(name, rank, x, weight, bias)
+    steps, apart = ints(stride, rank, f"{name}: stride"), ints(dilation, rank, f"{name}: dilation")
+    pads = tuple((p, p) for p in ints(padding, rank, f"{name}: padding", 0))
+    more = ints(output_padding, rank, f"{name}: output_padding", 0)
+    ints(groups, 1, f"{name}: groups")
+    if any(m >= s for m, s in zip(more, steps, strict=True)):
+        raise ArgumentError(f"{name}: output_padding {more} must be smaller than the stride {steps}")
+    size: list[int] = []
+    spans = covered(w.shape[2:], apart)
+    for n, s, (low, high), span, m in zip(t.shape[2:], steps, pads, spans, more, strict=True):
+        length = (n - 1) * s - low - high + span + m
+        if length < 1 or n < 1:
+            raise ShapeError(f"{name}: nothing is left of an axis of {int(n)} after padding {low}",
+                             detail=operands_text((t._type, w._type)))
+        size.append(Extent(length) if isinstance(n, Extent) else length)
+    out = apply(CONV_INPUT_GRAD, t, w, size=tuple(size), stride=steps, padding=pads, dilation=apart,
+                groups=int(groups))
+    return _finish(name, out, b, single)
+
+
+def conv1d(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Any = 1,
+           padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation along one axis, as ``torch.nn.functional.conv1d``.
+
+    Args:
+        x: (N, C, L), or (C, L) for a single signal.
+        weight: (O, C / groups, K).
+        bias: (O,), added to each output channel.
+        stride: step from window to window.
+        padding: zeros on both sides; "valid": none; "same": so many that the length stays (stride 1 only).
+        dilation: step between the elements of a window.
+        groups: parts of the channels that do not see each other.
+
+    Returns:
+        (N, O, (L + 2 * padding - dilation * (K - 1) - 1) // stride + 1).
+
+    Raises:
+        ShapeError: channels, groups and shapes do not fit, or the window is longer than the padded input.
+
+    >>> import graphjit as gj
+    >>> gj.conv1d([[[1.0, 2.0, 3.0, 4.0]]], [[[1.0, -1.0]]]).tolist()
+    [[[-1.0, -1.0, -1.0]]]
+    """
+    return _conv_nd("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Any = 1,
+           padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation along two axes, as ``torch.nn.functional.conv2d``.
+
+    Args:
+        x: (N, C, H, W), or (C, H, W) for a single image.
+        weight: (O, C / groups, KH, KW).
+        bias: (O,), added to each output channel.
+        stride, padding, dilation: as in ``conv1d``, one int or two.
+        groups: parts of the channels that do not see each other.
+
+    Returns:
+        (N, O, OH, OW), lengths as in ``conv1d``.
+
+    Raises:
+        ShapeError: channels, groups and shapes do not fit, or the window is larger than the padded input.
+    """
+    return _conv_nd("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose1d(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Any = 1,
+                     padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
+    """The transpose of ``conv1d`` (its gradient by the input), as ``torch.nn.functional.conv_transpose1d``.
+
+    Args:
+        x: (N, C, L), or (C, L).
+        weight: (C, O / groups, K).
+        bias: (O,).
+        stride, padding, dilation, groups: those of the convolution that this is the transpose of.
+        output_padding: length to add at the end, below the stride.
+
+    Returns:
+        (N, O, (L - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1).
+
+    Raises:
+        ShapeError: channels, groups and shapes do not fit.
+
+    >>> import graphjit as gj
+    >>> gj.conv_transpose1d([[[1.0, 2.0]]], [[[1.0, 10.0]]], stride=2).tolist()
+    [[[1.0, 10.0, 2.0, 20.0]]]
+    """
+    return _conv_transpose_nd("conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups,
+                              dilation)
+
+
+def conv_transpose2d(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Any = 1,
+                     padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
+    """The transpose of ``conv2d``, as ``torch.nn.functional.conv_transpose2d``.
+
+    Args:
+        x: (N, C, H, W), or (C, H, W).
+        weight: (C, O / groups, KH, KW).
+        bias: (O,).
+        stride, padding, output_padding, groups, dilation: as in ``conv_transpose1d``, one int or two.
+
+    Returns:
+        (N, O, OH, OW), lengths as in ``conv_transpose1d``.
+
+    Raises:
+        ShapeError: channels, groups and shapes do not fit.
+    """
+    return _conv_transpose_nd("conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups,
+                              dilation)
+
+
+__all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"]

@@ -12,14 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.errors import ArgumentError
 from graphjit.kernels import reference
-from graphjit.op import Elementwise, Op, register
+from graphjit.op import Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import same, to_bool
 from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, promoted, result_dtype
 from graphjit.types import BOOL, FLOAT32, FLOAT64, DType, TensorType, check_dtype, is_float
 
 NUMBER = "fiu"
+ANY = "fiub"
+
+
+def numeric(eager: Callable[..., Any]) -> Callable[..., Any]:
+    """An eager rule that refuses the bools NumPy would make integers of, as the shape rule does."""
+    def rule(x: Array, *more: Array) -> Any:
+        if x.dtype.kind == "b":
+            raise TypeError("bool operands")
+        return eager(x, *more)
+    return rule
 
 
 def named(infix: str, function: str) -> Callable[[tuple[TensorType, ...], TensorType], str]:
@@ -39,14 +50,20 @@ def _unary(name: str, eager: Callable[..., Any], vjp: Callable[..., tuple[Any, .
 
 # ---- arithmetic
 
-ADD = register(Op("add", np.add, same("add", NUMBER), lambda g, out, x, y: (g, g),
+ADD = register(Op("add", np.add, same("add", ANY), lambda g, out, x, y: (g, g),
                   Elementwise(named("+", "add"))))
 SUB = register(Op("sub", np.subtract, same("sub", NUMBER), lambda g, out, x, y: (g, -g),
                   Elementwise(named("-", "sub"))))
-MUL = register(Op("mul", np.multiply, same("mul", NUMBER), lambda g, out, x, y: (g * y, g * x),
+MUL = register(Op("mul", np.multiply, same("mul", ANY), lambda g, out, x, y: (g * y, g * x),
                   Elementwise(named("*", "mul"))))
 DIV = register(Op("div", np.divide, same("div", "f"), lambda g, out, x, y: (g / y, -g * out / y),
                   Elementwise("{0} / {1}")))
+
+
+@numeric
+def _power(x: Array, y: Array) -> Any:
+    # kernels cannot raise on data: a negative exponent of an integer counts as 0
+    return np.power(x, np.maximum(y, 0) if x.dtype.kind == "i" else y)
 
 
 def _pow_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
@@ -60,11 +77,11 @@ def _pow_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
     return base, exponent
 
 
-POW = register(Op("pow", np.power, same("pow", NUMBER), _pow_vjp, Elementwise("pow_({0}, {1})", cheap=False)))
+POW = register(Op("pow", _power, same("pow", NUMBER), _pow_vjp, Elementwise("pow_({0}, {1})", cheap=False)))
 NEG = _unary("neg", np.negative, lambda g, out, x: (-g,), kinds=NUMBER, cheap=True)
-ABS = _unary("abs", np.absolute, lambda g, out, x: (g * sign(x),), expr="abs_({0})", kinds=NUMBER, cheap=True)
+ABS = _unary("abs", np.absolute, lambda g, out, x: (g * sign(x),), expr="abs_({0})", kinds=ANY, cheap=True)
 SIGN = _unary("sign", np.sign, lambda g, out, x: (None,), kinds=NUMBER, cheap=True)
-SQUARE = _unary("square", np.square, lambda g, out, x: (g * (x * 2),), kinds=NUMBER, cheap=True)
+SQUARE = _unary("square", numeric(np.square), lambda g, out, x: (g * (x * 2),), kinds=NUMBER, cheap=True)
 SQRT = _unary("sqrt", np.sqrt, lambda g, out, x: (g / (out * 2),))
 RSQRT = _unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, out, x: (g * (out / x) * -0.5,))
 RECIPROCAL = _unary("reciprocal", np.reciprocal, lambda g, out, x: (-g * out * out,))
@@ -93,7 +110,7 @@ SOFTPLUS = _unary("softplus", reference.softplus, lambda g, out, x: (g * sigmoid
 ERF = _unary("erf", reference.erf, lambda g, out, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),))
 ERFINV = _unary("erfinv", reference.erfinv,
                 lambda g, out, x: (g * (exp(out * out) * (math.sqrt(math.pi) / 2)),))
-RELU = _unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), lambda g, out, x: (where(out > 0, g, 0),),
+RELU = _unary("relu", numeric(lambda x: np.maximum(x, x.dtype.type(0))), lambda g, out, x: (where(out > 0, g, 0),),
               expr="maximum({0}, {zero})", kinds=NUMBER, cheap=True)
 
 # ---- rounding (derivative 0 everywhere)
@@ -172,8 +189,8 @@ ISFINITE = _unary("isfinite", np.isfinite, None, to=to_bool, cheap=True)
 
 
 def _whole(name: str, function: str, eager: Callable[..., Any], kinds: str) -> Op:
-    return register(Op(name, eager, same(name, kinds), None, Elementwise(f"{function}({{0}}, {{1}})"),
-                       why="its result is not continuous"))
+    return register(Op(name, eager if "b" in kinds else numeric(eager), same(name, kinds), None,
+                       Elementwise(f"{function}({{0}}, {{1}})"), why="its result is not continuous"))
 
 
 BITWISE_AND = _whole("bitwise_and", "bit_and", np.bitwise_and, "iub")
@@ -183,9 +200,9 @@ BITWISE_NOT = _unary("bitwise_not", np.invert, None, expr="bit_not({0})", kinds=
 SHIFT_LEFT = _whole("bitwise_left_shift", "shl", np.left_shift, "iu")
 SHIFT_RIGHT = _whole("bitwise_right_shift", "shr", np.right_shift, "iu")
 
-FLOOR_DIVIDE = register(Op("floor_divide", np.floor_divide, same("floor_divide", NUMBER),
+FLOOR_DIVIDE = register(Op("floor_divide", numeric(np.floor_divide), same("floor_divide", NUMBER),
                            lambda g, out, x, y: (None, None), Elementwise("floor_divide({0}, {1})", cheap=False)))
-REMAINDER = register(Op("remainder", np.remainder, same("remainder", NUMBER),
+REMAINDER = register(Op("remainder", numeric(np.remainder), same("remainder", NUMBER),
                         lambda g, out, x, y: (g, -g * floor_divide(x, y)),
                         Elementwise("remainder({0}, {1})", cheap=False)))
 
@@ -243,7 +260,17 @@ add = _binary(ADD, "x + y, element-wise.")
 subtract = _binary(SUB, "x - y, element-wise.")
 multiply = _binary(MUL, "x * y, element-wise.")
 divide = _float_binary(DIV, "x / y, element-wise; integers give a float.")
-pow = _binary(POW, "x ** y, element-wise.")
+def pow(x: TensorLike, y: TensorLike) -> Tensor:
+    """x ** y, element-wise; the exponents of integers must not be negative.
+
+    Raises:
+        ArgumentError: integers to a negative Python integer. (In arrays a negative exponent counts as 0.)
+    """
+    if isinstance(y, int) and y < 0 and not is_float(result_dtype((x, y))):
+        raise ArgumentError(f"integers to the power {y}", hint="Convert with x.astype(...), or use gj.divide.")
+    return apply(POW, *promoted(x, y))
+
+
 negative = _any_unary(NEG, "-x.")
 abs = _any_unary(ABS, "Absolute value; its gradient at 0 is 0.")
 sign = _any_unary(SIGN, "-1, 0 or 1 by the sign of x; NaN for NaN.")

@@ -60,10 +60,9 @@ CONCAT = register(Op("concat", _concat_eager, _infer_concat, _concat_vjp, Assemb
 def _operands(xs: Sequence[TensorLike], what: str) -> list[Tensor]:
     if not isinstance(xs, Tensor) and not isinstance(xs, (tuple, list, np.ndarray)):
         raise ArgumentError(f"{what} needs a sequence of tensors, not {type(xs).__name__}")
-    ts = promoted(*xs)
-    if not ts:
+    if not len(xs):
         raise ArgumentError(f"{what} needs at least one tensor")
-    return [operand(t) for t in ts]
+    return [operand(t) for t in promoted(*xs)]
 
 
 def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:

@@ -11,7 +11,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Array
-from graphjit.types import Extent, TensorType
+from graphjit.ops.shape import operand
+from graphjit.tensor import Tensor, TensorLike
+from graphjit.types import FLOAT64, Extent, TensorType, is_float
 
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -28,7 +30,8 @@ def ints(value: Any, rank: int, what: str, least: int = 1) -> Ints:
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     if len(given) != rank or any(
             isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least for n in given):
-        raise ArgumentError(f"{what} must be an integer of at least {least}, or {rank} of them, not {value!r}")
+        raise ArgumentError(f"{what} must be an integer of at least {least}, or {rank} of them, "
+                            f"not {value!r}")
     return tuple(n if isinstance(n, int) else int(n) for n in given)
 
 
@@ -37,7 +40,8 @@ def covered(kernel: Sequence[int], dilation: Sequence[int]) -> Ints:
     return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
 
 
-def count(name: str, x: TensorType, kernel: Sequence[int], stride: Ints, padding: Pads, dilation: Ints) -> Ints:
+def count(name: str, x: TensorType, kernel: Sequence[int], stride: Ints, padding: Pads,
+          dilation: Ints) -> Ints:
     """How many windows fit along each spatial axis of x (its axes from the third on).
 
     Raises:
@@ -92,11 +96,20 @@ def blocks(batch: int, each: int) -> list[slice]:
     return [slice(i, i + step) for i in range(0, batch, step)]
 
 
-def check_sizes(name: str, found: Sequence[int], wanted: Sequence[int], types: Sequence[TensorType]) -> None:
-    """Raise unless a gradient has the shape of what it is the gradient of."""
-    if tuple(found) != tuple(wanted):
-        raise ShapeError(f"{name}: a cotangent of shape {tuple(map(int, found))} for a result of shape "
-                         f"{tuple(map(int, wanted))}", detail=tuple(f"operand {i}: {t}" for i, t in enumerate(types)))
+def check_cotangent(name: str, g: TensorType, wanted: TensorType) -> None:
+    """Raise unless a cotangent has the shape and dtype of what it is the cotangent of."""
+    if g.shape != wanted.shape or g.dtype != wanted.dtype:
+        raise ShapeError(f"{name}: a cotangent {g} for a result {wanted}")
+
+
+def type_of(x: Array) -> TensorType:
+    return TensorType(x.shape, x.dtype)
+
+
+def floating(x: TensorLike) -> Tensor:
+    """As a tensor that has means: integers and bools become float64."""
+    t = operand(x)
+    return t if is_float(t.dtype) else t.astype(FLOAT64)
 
 
 def product(lengths: Sequence[int]) -> int:

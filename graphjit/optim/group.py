@@ -15,7 +15,9 @@ from graphjit.tensor import Tensor
 from graphjit.types import DType
 
 Numbers = tuple[Tensor, ...]
-CEILINGS = {"lr": math.inf, "momentum": math.inf, "weight_decay": math.inf, "eps": math.inf, "betas": 1.0}
+CEILINGS = {"lr": math.inf, "momentum": math.inf, "dampening": math.inf, "weight_decay": math.inf,
+            "eps": math.inf, "betas": 1.0}
+PAIRS = ("betas",)
 SWITCHES = ("momentum", "dampening")  # an update without them has another structure
 
 
@@ -30,17 +32,12 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
     def __init__(self, owner: str, params: list[Tensor], options: dict[str, Any]) -> None:
         self._params = params
         self._numbers: dict[str, Numbers] = {}
-        self._pairs: set[str] = set()
         self._flags: dict[str, Any] = {}
         self._zero: dict[str, bool] = {}
         for name, value in options.items():
-            parts = value if isinstance(value, (tuple, list)) else (value,)
-            if isinstance(value, (bool, str, type(None))):
-                self._flags[name] = value
-                continue
-            if isinstance(value, (tuple, list)):
-                self._pairs.add(name)
-            self._numbers[name] = tuple(Tensor(np.zeros(()), label=f"{owner}.{name}") for _ in parts)
+            if name in CEILINGS or not isinstance(value, (bool, str, type(None))):
+                count = 2 if name in PAIRS else 1
+                self._numbers[name] = tuple(Tensor(np.zeros(()), label=f"{owner}.{name}") for _ in range(count))
             self[name] = value
 
     def tensors(self, name: str, dtype: DType | None = None) -> Numbers:
@@ -59,7 +56,7 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         found: Sequence[Any] = self._numbers[name]
         if state.trace is None:
             found = tuple(t.item() for t in self._numbers[name])
-        return tuple(found) if name in self._pairs else found[0]
+        return tuple(found) if name in PAIRS else found[0]
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name == "params":
@@ -70,10 +67,9 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
                 clock.structure += 1
             self._flags[name] = value
             return
-        parts = tuple(value) if name in self._pairs else (value,)
-        if len(parts) != len(self._numbers[name]):
-            raise ArgumentError(f"{name} takes {len(self._numbers[name])} numbers, not {value!r}")
-        parts = tuple(_number(name, p) for p in parts)
+        if name in PAIRS and not (isinstance(value, (tuple, list)) and len(value) == 2):
+            raise ArgumentError(f"{name} takes two numbers, not {value!r}")
+        parts = tuple(_number(name, p) for p in (value if name in PAIRS else (value,)))
         with grad_mode(False):
             for t, part in zip(self._numbers[name], parts, strict=True):
                 t.assign(part)

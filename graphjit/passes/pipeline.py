@@ -8,6 +8,7 @@ from graphjit.ir import Graph, verify
 from graphjit.passes.cse import cse
 from graphjit.passes.fold import fold
 from graphjit.passes.layout import contiguous
+from graphjit.passes.products import transpose_products
 from graphjit.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
@@ -18,6 +19,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse", cse),
     ("simplify again", simplify),
     ("cse again", cse),
+    ("transpose products", transpose_products),
     ("contiguous", contiguous),
 )
 

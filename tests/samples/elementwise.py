@@ -12,37 +12,14 @@ from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import elementwise as ew
 from graphjit.types import DTYPES
 
-from .base import ERRORS, SAMPLES, ErrorSample, Sample
+from .make import INF, NAN, between, error, fixed, integers, sample
 
-INF, NAN = np.inf, np.nan
 EDGES = np.array([NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e30, -1e30, 1e-30, 3.7, -3.7])
 INTS = ("int32", "int64", "uint8")
 
 
-def sample(op: str, id: str, function: Callable[..., Any], args: Callable[..., Any],
-           reference: Callable[..., Any], **more: Any) -> None:
-    SAMPLES.append(Sample(id, (op,), function, args, reference, **more))
-
-
-def error(op: str, id: str, function: Callable[..., Any], args: Callable[..., Any], kind: type[Exception]) -> None:
-    ERRORS.append(ErrorSample(id, (op,), function, args, kind))
-
-
-def fixed(*arrays: Any) -> Callable[..., Any]:
-    """The same arrays, whatever the generator."""
-    return lambda rng: arrays
-
-
-def between(low: float, high: float, *shapes: tuple[int, ...]) -> Callable[..., Any]:
-    """Uniform arrays of these shapes."""
-    return lambda rng: tuple(np.asarray(rng.uniform(low, high, s)) for s in shapes)
-
-
-def integers(dtype: str, low: int, high: int, *shapes: tuple[int, ...]) -> Callable[..., Any]:
-    return lambda rng: tuple(rng.integers(low, high, s).astype(dtype) for s in shapes)
-
-
 # ---- functions of one float
+
 
 def unary(op: str, reference: Callable[..., Any], low: float, high: float, second: bool = True) -> None:
     function = getattr(ew, op)
@@ -58,19 +35,38 @@ def _sigmoid(x: Any) -> Any:
 
 
 for _op, _reference, _low, _high in (
-        ("sqrt", np.sqrt, 0.5, 3), ("rsqrt", lambda x: 1 / np.sqrt(x), 0.5, 3),
-        ("reciprocal", lambda x: 1 / x, 0.5, 3), ("square", np.square, -2, 2), ("exp", np.exp, -2, 2),
-        ("expm1", np.expm1, -1, 1), ("log", np.log, 0.5, 3), ("log1p", np.log1p, -0.5, 2), ("log2", np.log2, 0.5, 3),
-        ("sin", np.sin, -3, 3), ("cos", np.cos, -3, 3), ("tan", np.tan, -1, 1), ("asin", np.arcsin, -0.7, 0.7),
-        ("acos", np.arccos, -0.7, 0.7), ("atan", np.arctan, -3, 3), ("sinh", np.sinh, -2, 2),
-        ("cosh", np.cosh, -2, 2), ("tanh", np.tanh, -2, 2), ("sigmoid", _sigmoid, -3, 3),
-        ("softplus", lambda x: np.logaddexp(x, 0).astype(x.dtype), -3, 3), ("erf", scipy.special.erf, -2, 2),
-        ("erfinv", scipy.special.erfinv, -0.8, 0.8)):
+    ("sqrt", np.sqrt, 0.5, 3),
+    ("rsqrt", lambda x: 1 / np.sqrt(x), 0.5, 3),
+    ("reciprocal", lambda x: 1 / x, 0.5, 3),
+    ("square", np.square, -2, 2),
+    ("exp", np.exp, -2, 2),
+    ("expm1", np.expm1, -1, 1),
+    ("log", np.log, 0.5, 3),
+    ("log1p", np.log1p, -0.5, 2),
+    ("log2", np.log2, 0.5, 3),
+    ("sin", np.sin, -3, 3),
+    ("cos", np.cos, -3, 3),
+    ("tan", np.tan, -1, 1),
+    ("asin", np.arcsin, -0.7, 0.7),
+    ("acos", np.arccos, -0.7, 0.7),
+    ("atan", np.arctan, -3, 3),
+    ("sinh", np.sinh, -2, 2),
+    ("cosh", np.cosh, -2, 2),
+    ("tanh", np.tanh, -2, 2),
+    ("sigmoid", _sigmoid, -3, 3),
+    ("softplus", lambda x: np.logaddexp(x, 0).astype(x.dtype), -3, 3),
+    ("erf", scipy.special.erf, -2, 2),
+    ("erfinv", scipy.special.erfinv, -0.8, 0.8),
+):
     unary(_op, _reference, _low, _high)
 
 # away from their kinks and jumps
-for _op, _reference in (("neg", np.negative), ("abs", np.abs), ("sign", np.sign),
-                        ("relu", lambda x: np.maximum(x, x.dtype.type(0)))):
+for _op, _reference in (
+    ("neg", np.negative),
+    ("abs", np.abs),
+    ("sign", np.sign),
+    ("relu", lambda x: np.maximum(x, x.dtype.type(0))),
+):
     _function = ew.negative if _op == "neg" else getattr(ew, _op)
     sample(_op, "positive", _function, between(0.5, 3, (3, 4)), _reference)
     sample(_op, "negative", _function, between(-3, -0.5, (2, 1, 3)), _reference)
@@ -84,17 +80,34 @@ for _dtype in INTS:
     sample("square", _dtype, ew.square, integers(_dtype, 0, 10, (5,)), np.square)
 for _op, _reference in (("floor", np.floor), ("ceil", np.ceil), ("round", np.round), ("trunc", np.trunc)):
     _function = getattr(ew, _op)
-    sample(_op, "values", _function, lambda rng: (rng.integers(-4, 4, (3, 4)) + rng.uniform(0.1, 0.4, (3, 4)),),
-           _reference)
-    sample(_op, "edges", _function, fixed(np.append(EDGES, [0.5, 1.5, 2.5, -2.5, 1e15 + 0.5])), _reference, grad=False)
+    sample(
+        _op,
+        "values",
+        _function,
+        lambda rng: (rng.integers(-4, 4, (3, 4)) + rng.uniform(0.1, 0.4, (3, 4)),),
+        _reference,
+    )
+    sample(
+        _op,
+        "edges",
+        _function,
+        fixed(np.append(EDGES, [0.5, 1.5, 2.5, -2.5, 1e15 + 0.5])),
+        _reference,
+        grad=False,
+    )
     sample(_op, "empty", _function, between(0, 1, (0, 3)), _reference)
     sample(_op, "ints", _function, integers("int32", -9, 9, (4,)), lambda x: x)
 
 # integers and bools become floats where a float is meant
 for _op, _reference in (("exp", np.exp), ("tanh", np.tanh), ("sqrt", np.sqrt)):
     for _dtype, _to in (("int64", "float64"), ("int32", "float64"), ("int8", "float32"), ("bool", "float32")):
-        sample(_op, f"from {_dtype}", getattr(ew, _op), integers(_dtype, 0, 2, (2, 3)),
-               lambda x, f=_reference, to=_to: f(x.astype(to)))
+        sample(
+            _op,
+            f"from {_dtype}",
+            getattr(ew, _op),
+            integers(_dtype, 0, 2, (2, 3)),
+            lambda x, f=_reference, to=_to: f(x.astype(to)),
+        )
 
 for _op, _reference in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite)):
     sample(_op, "edges", getattr(ew, _op), fixed(EDGES.reshape(2, 7)), _reference, grad=False)
@@ -104,12 +117,26 @@ for _op, _reference in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", n
 
 # ---- functions of two numbers
 
-SHAPES = (((3, 4), (3, 4)), ((3, 1), (1, 4)), ((2, 3), (3,)), ((), (2, 2)), ((0, 3), (1, 3)), ((1,), (1,)),
-          ((0, 1), (1, 3)))
+SHAPES = (
+    ((3, 4), (3, 4)),
+    ((3, 1), (1, 4)),
+    ((2, 3), (3,)),
+    ((), (2, 2)),
+    ((0, 3), (1, 3)),
+    ((1,), (1,)),
+    ((0, 1), (1, 3)),
+)
 
 
-def binary(op: str, function: Callable[..., Any], reference: Callable[..., Any], low: float, high: float,
-           ints: bool = True, second: bool = True) -> None:
+def binary(
+    op: str,
+    function: Callable[..., Any],
+    reference: Callable[..., Any],
+    low: float,
+    high: float,
+    ints: bool = True,
+    second: bool = True,
+) -> None:
     for x, y in SHAPES:
         sample(op, f"{x}{y}".replace(" ", ""), function, between(low, high, x, y), reference, second=second)
     sample(op, "edges", function, fixed(EDGES[:, None], EDGES), reference, grad=False)
@@ -130,23 +157,47 @@ binary("atan2", ew.atan2, np.arctan2, 0.5, 3, ints=False)
 for _op in ("add", "mul"):
     _function, _reference = {"add": (ew.add, np.add), "mul": (ew.multiply, np.multiply)}[_op]
     sample(_op, "bool", _function, fixed(np.array([[True], [False]]), np.array([True, False])), _reference)
-    sample(_op, "int with float", _function, lambda rng: (rng.integers(0, 5, (2, 1)), rng.normal(size=3)), _reference,
-           dtypes=("float64",))
-    sample(_op, "Python int", lambda x, f=_function: f(x, 3), between(-2, 2, (3,)), lambda x, f=_reference: f(x, 3))
-    sample(_op, "Python float on ints", lambda x, f=_function: f(0.5, x), integers("int64", 0, 9, (3,)),
-           lambda x, f=_reference: f(0.5, x))
-    sample(_op, "uint8 with int32", _function,
-           lambda rng: (rng.integers(0, 9, 3).astype("uint8"), rng.integers(-9, 9, 3).astype("int32")), _reference)
+    sample(
+        _op,
+        "int with float",
+        _function,
+        lambda rng: (rng.integers(0, 5, (2, 1)), rng.normal(size=3)),
+        _reference,
+        dtypes=("float64",),
+    )
+    sample(
+        _op,
+        "Python int",
+        lambda x, f=_function: f(x, 3),
+        between(-2, 2, (3,)),
+        lambda x, f=_reference: f(x, 3),
+    )
+    sample(
+        _op,
+        "Python float on ints",
+        lambda x, f=_function: f(0.5, x),
+        integers("int64", 0, 9, (3,)),
+        lambda x, f=_reference: f(0.5, x),
+    )
+    sample(
+        _op,
+        "uint8 with int32",
+        _function,
+        lambda rng: (rng.integers(0, 9, 3).astype("uint8"), rng.integers(-9, 9, 3).astype("int32")),
+        _reference,
+    )
 sample("div", "ints", ew.divide, integers("int64", 1, 9, (3, 1), (4,)), np.divide)
-sample("div", "int8", ew.divide, integers("int8", 1, 9, (3,), (3,)), lambda x, y: x.astype("f4") / y.astype("f4"))
+sample(
+    "div", "int8", ew.divide, integers("int8", 1, 9, (3,), (3,)), lambda x, y: x.astype("f4") / y.astype("f4")
+)
 sample("sub", "operator, reflected", lambda x: 1 - x, between(-1, 1, (3,)), lambda x: 1 - x)
 sample("div", "operator, reflected", lambda x: 1 / x, between(1, 2, (3,)), lambda x: 1 / x)
 
 sample("pow", "positive base", ew.pow, between(0.5, 2, (3, 1), (1, 4)), np.power)
-sample("pow", "operator, cube", lambda x: x ** 3, between(-2, 2, (3, 4)), lambda x: x ** 3)
-sample("pow", "operator, reflected", lambda x: 2 ** x, between(-2, 2, (3,)), lambda x: 2 ** x)
-sample("pow", "square at zero", lambda x: x ** 2, fixed(np.array([0.0, 1.0, -1.0])), lambda x: x ** 2)
-sample("pow", "negative power", lambda x: x ** -1.5, between(0.5, 2, (3,)), lambda x: x ** -1.5)
+sample("pow", "operator, cube", lambda x: x**3, between(-2, 2, (3, 4)), lambda x: x**3)
+sample("pow", "operator, reflected", lambda x: 2**x, between(-2, 2, (3,)), lambda x: 2**x)
+sample("pow", "square at zero", lambda x: x**2, fixed(np.array([0.0, 1.0, -1.0])), lambda x: x**2)
+sample("pow", "negative power", lambda x: x**-1.5, between(0.5, 2, (3,)), lambda x: x**-1.5)
 sample("pow", "empty", ew.pow, between(1, 2, (0, 3), (3,)), np.power)
 sample("pow", "edges", ew.pow, fixed(EDGES[:, None], np.append(EDGES, [2, 3, -2, -3])), np.power, grad=False)
 for _dtype in INTS:
@@ -166,7 +217,13 @@ for _op, _reference in (("maximum", np.maximum), ("minimum", np.minimum)):
     sample(_op, "empty", _function, between(0, 1, (0, 3), (1, 3)), _reference)
     sample(_op, "edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
     for _dtype in (*INTS, "bool"):
-        sample(_op, _dtype, _function, integers(_dtype, 0, 2 if _dtype == "bool" else 50, (3, 1), (4,)), _reference)
+        sample(
+            _op,
+            _dtype,
+            _function,
+            integers(_dtype, 0, 2 if _dtype == "bool" else 50, (3, 1), (4,)),
+            _reference,
+        )
 
 
 def _quotient(rng: np.random.Generator) -> tuple[Any, Any]:
@@ -179,97 +236,248 @@ for _op, _reference in (("floor_divide", np.floor_divide), ("remainder", np.rema
     _function = getattr(ew, _op)
     sample(_op, "signs", _function, _quotient, _reference)
     sample(_op, "empty", _function, between(1, 2, (0, 3), (3,)), _reference)
-    sample(_op, "whole", _function, fixed(np.array([6.0, -6.0, 7.5, -7.5])[:, None], np.array([3.0, -3.0, 2.5])),
-           _reference, grad=False)
+    sample(
+        _op,
+        "whole",
+        _function,
+        fixed(np.array([6.0, -6.0, 7.5, -7.5])[:, None], np.array([3.0, -3.0, 2.5])),
+        _reference,
+        grad=False,
+    )
     sample(_op, "edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
     for _dtype in ("int32", "int64", "int8"):
-        sample(_op, _dtype, _function,
-               fixed(np.array([7, -7, 6, -6, 0], _dtype)[:, None], np.array([3, -3, 5, -1, 0], _dtype)), _reference)
-    sample(_op, "uint8", _function, fixed(np.array([7, 200, 0], "uint8")[:, None], np.array([3, 255, 0], "uint8")),
-           _reference)
+        sample(
+            _op,
+            _dtype,
+            _function,
+            fixed(np.array([7, -7, 6, -6, 0], _dtype)[:, None], np.array([3, -3, 5, -1, 0], _dtype)),
+            _reference,
+        )
+    sample(
+        _op,
+        "uint8",
+        _function,
+        fixed(np.array([7, 200, 0], "uint8")[:, None], np.array([3, 255, 0], "uint8")),
+        _reference,
+    )
 
 # ---- comparisons, logic, bits
 
-for _op, _reference in (("equal", np.equal), ("not_equal", np.not_equal), ("less", np.less),
-                        ("less_equal", np.less_equal), ("greater", np.greater), ("greater_equal", np.greater_equal)):
+for _op, _reference in (
+    ("equal", np.equal),
+    ("not_equal", np.not_equal),
+    ("less", np.less),
+    ("less_equal", np.less_equal),
+    ("greater", np.greater),
+    ("greater_equal", np.greater_equal),
+):
     _function = getattr(ew, _op)
     sample(_op, "edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
     sample(_op, "empty", _function, fixed(np.zeros((0, 3)), np.zeros((1, 3))), _reference, grad=False)
     for _dtype in (*INTS, "bool"):
         sample(_op, _dtype, _function, integers(_dtype, 0, 2, (3, 1), (4,)), _reference)
-    sample(_op, "int with float", _function, fixed(np.arange(4), np.array([0.0, 1.5, 2.0, 2.5])), _reference,
-           grad=False)
-    sample(_op, "Python number", lambda x, f=_function: f(x, 1), integers("int32", 0, 3, (5,)),
-           lambda x, f=_reference: f(x, 1))
+    sample(
+        _op,
+        "int with float",
+        _function,
+        fixed(np.arange(4), np.array([0.0, 1.5, 2.0, 2.5])),
+        _reference,
+        grad=False,
+    )
+    sample(
+        _op,
+        "Python number",
+        lambda x, f=_function: f(x, 1),
+        integers("int32", 0, 3, (5,)),
+        lambda x, f=_reference: f(x, 1),
+    )
 
-for _op, _reference in (("bitwise_and", np.bitwise_and), ("bitwise_or", np.bitwise_or),
-                        ("bitwise_xor", np.bitwise_xor)):
+for _op, _reference in (
+    ("bitwise_and", np.bitwise_and),
+    ("bitwise_or", np.bitwise_or),
+    ("bitwise_xor", np.bitwise_xor),
+):
     for _dtype in (*INTS, "bool"):
-        sample(_op, _dtype, getattr(ew, _op), integers(_dtype, 0, 2 if _dtype == "bool" else 100, (3, 1), (4,)),
-               _reference)
+        sample(
+            _op,
+            _dtype,
+            getattr(ew, _op),
+            integers(_dtype, 0, 2 if _dtype == "bool" else 100, (3, 1), (4,)),
+            _reference,
+        )
     sample(_op, "negative", getattr(ew, _op), integers("int64", -100, 100, (5,), (5,)), _reference)
     _logical = _op.replace("bitwise", "logical")
-    sample(_op, _logical, getattr(ew, _logical), fixed(np.array([0.0, 2.0, NAN])[:, None], np.array([0.0, 1.0])),
-           getattr(np, _logical), grad=False)
+    sample(
+        _op,
+        _logical,
+        getattr(ew, _logical),
+        fixed(np.array([0.0, 2.0, NAN])[:, None], np.array([0.0, 1.0])),
+        getattr(np, _logical),
+        grad=False,
+    )
 for _dtype in (*INTS, "bool"):
     sample("bitwise_not", _dtype, ew.bitwise_not, integers(_dtype, 0, 2, (3, 4)), np.invert)
-sample("bitwise_not", "logical_not", ew.logical_not, fixed(np.array([0.0, -0.0, 2.0, NAN])), np.logical_not, grad=False)
+sample(
+    "bitwise_not",
+    "logical_not",
+    ew.logical_not,
+    fixed(np.array([0.0, -0.0, 2.0, NAN])),
+    np.logical_not,
+    grad=False,
+)
 for _op, _reference in (("bitwise_left_shift", np.left_shift), ("bitwise_right_shift", np.right_shift)):
     for _dtype in INTS:
         sample(_op, _dtype, getattr(ew, _op), integers(_dtype, 0, 7, (3, 1), (4,)), _reference)
-    sample(_op, "negative", getattr(ew, _op), fixed(np.array([-9, -1, 5])[:, None], np.array([0, 1, 3, 63])), _reference)
+    sample(
+        _op,
+        "negative",
+        getattr(ew, _op),
+        fixed(np.array([-9, -1, 5])[:, None], np.array([0, 1, 3, 63])),
+        _reference,
+    )
 
 # ---- choices and casts
 
 _MASK = np.array([[True], [False], [True]])
-sample("where", "broadcast", lambda x, y: ew.where(_MASK, x, y), between(-1, 1, (4,), (3, 1)),
-       lambda x, y: np.where(_MASK, x, y))
-sample("where", "mask given", ew.where, lambda rng: (rng.random((2, 3)) < 0.5, rng.normal(size=(3,)), rng.normal(size=())),
-       np.where)
-sample("where", "Python numbers", lambda x: ew.where(x > 0, x, 0), between(0.5, 1, (3,)),
-       lambda x: np.where(x > 0, x, 0))
-sample("where", "ints", ew.where, lambda rng: (rng.random(4) < 0.5, rng.integers(0, 9, 4), rng.integers(0, 9, (2, 1))),
-       np.where)
+sample(
+    "where",
+    "broadcast",
+    lambda x, y: ew.where(_MASK, x, y),
+    between(-1, 1, (4,), (3, 1)),
+    lambda x, y: np.where(_MASK, x, y),
+)
+sample(
+    "where",
+    "mask given",
+    ew.where,
+    lambda rng: (rng.random((2, 3)) < 0.5, rng.normal(size=(3,)), rng.normal(size=())),
+    np.where,
+)
+sample(
+    "where",
+    "Python numbers",
+    lambda x: ew.where(x > 0, x, 0),
+    between(0.5, 1, (3,)),
+    lambda x: np.where(x > 0, x, 0),
+)
+sample(
+    "where",
+    "ints",
+    ew.where,
+    lambda rng: (rng.random(4) < 0.5, rng.integers(0, 9, 4), rng.integers(0, 9, (2, 1))),
+    np.where,
+)
 sample("where", "bools", ew.where, lambda rng: tuple(rng.random((3, 2)) < 0.5 for _ in range(3)), np.where)
-sample("where", "empty", lambda x, y: ew.where(np.zeros((0, 1), bool), x, y), between(0, 1, (3,), ()),
-       lambda x, y: np.where(np.zeros((0, 1), bool), x, y))
-sample("where", "clip", lambda x: ew.clip(x, -1, 1), fixed(np.array([-3.0, -0.5, 0.5, 3.0])), lambda x: np.clip(x, -1, 1))
-sample("where", "clip below", lambda x: ew.clip(x, min=0), fixed(np.array([-3, 4, 0])), lambda x: np.clip(x, 0, None))
-sample("where", "clip by tensors", ew.clip, fixed(np.array([[-3.0], [0.1], [3.0]]), np.array([-1.0, -2.0]),
-                                                  np.array(1.5)), np.clip)
-sample("where", "clip edges", lambda x: ew.clip(x, -1, 1), fixed(EDGES), lambda x: np.clip(x, -1, 1), grad=False)
-sample("where", "masked_fill", lambda x: ew.masked_fill(x, _MASK, -9), between(-1, 1, (3, 2)),
-       lambda x: np.where(_MASK, x.dtype.type(-9), x))
+sample(
+    "where",
+    "empty",
+    lambda x, y: ew.where(np.zeros((0, 1), bool), x, y),
+    between(0, 1, (3,), ()),
+    lambda x, y: np.where(np.zeros((0, 1), bool), x, y),
+)
+sample(
+    "where",
+    "clip",
+    lambda x: ew.clip(x, -1, 1),
+    fixed(np.array([-3.0, -0.5, 0.5, 3.0])),
+    lambda x: np.clip(x, -1, 1),
+)
+sample(
+    "where",
+    "clip below",
+    lambda x: ew.clip(x, min=0),
+    fixed(np.array([-3, 4, 0])),
+    lambda x: np.clip(x, 0, None),
+)
+sample(
+    "where",
+    "clip by tensors",
+    ew.clip,
+    fixed(np.array([[-3.0], [0.1], [3.0]]), np.array([-1.0, -2.0]), np.array(1.5)),
+    np.clip,
+)
+sample(
+    "where", "clip edges", lambda x: ew.clip(x, -1, 1), fixed(EDGES), lambda x: np.clip(x, -1, 1), grad=False
+)
+sample(
+    "where",
+    "masked_fill",
+    lambda x: ew.masked_fill(x, _MASK, -9),
+    between(-1, 1, (3, 2)),
+    lambda x: np.where(_MASK, x.dtype.type(-9), x),
+)
 
 for _source in DTYPES:
-    _numbers = {"b": [True, False, True], "u": [0, 1, 100, 200], "i": [0, 1, -1, 100, -128],
-                "f": [0.0, -0.0, 1.0, 1.75, 100.7]}[_source.kind]
-    sample("cast", f"from {_source}", lambda x: [x.astype(d) for d in DTYPES],
-           fixed(np.array(_numbers, _source)), lambda x: [x.astype(d) for d in DTYPES],
-           dtypes=(str(_source),) if _source.kind == "f" else (), grad=False)
-sample("cast", "there and back", lambda x: x.astype("float64").astype("float32").astype(x.dtype) * 2,
-       fixed(np.array([0.5, 1.25, -3.0])), lambda x: x * 2, grad=False)
-sample("cast", "widening", lambda x: x.astype("float64") * 3, between(-1, 1, (2, 3)), lambda x: x.astype("f8") * 3)
-sample("cast", "empty", lambda x: x.astype(np.int32), fixed(np.zeros((0, 2))), lambda x: x.astype(np.int32), grad=False)
+    _numbers = {
+        "b": [True, False, True],
+        "u": [0, 1, 100, 200],
+        "i": [0, 1, -1, 100, -128],
+        "f": [0.0, -0.0, 1.0, 1.75, 100.7],
+    }[_source.kind]
+    sample(
+        "cast",
+        f"from {_source}",
+        lambda x: [x.astype(d) for d in DTYPES],
+        fixed(np.array(_numbers, _source)),
+        lambda x: [x.astype(d) for d in DTYPES],
+        dtypes=(str(_source),) if _source.kind == "f" else (),
+        grad=False,
+    )
+sample(
+    "cast",
+    "there and back",
+    lambda x: x.astype("float64").astype("float32").astype(x.dtype) * 2,
+    fixed(np.array([0.5, 1.25, -3.0])),
+    lambda x: x * 2,
+    grad=False,
+)
+sample(
+    "cast",
+    "widening",
+    lambda x: x.astype("float64") * 3,
+    between(-1, 1, (2, 3)),
+    lambda x: x.astype("f8") * 3,
+    dtypes=("float32",),
+)
+sample(
+    "cast",
+    "empty",
+    lambda x: x.astype(np.int32),
+    fixed(np.zeros((0, 2))),
+    lambda x: x.astype(np.int32),
+    grad=False,
+)
 
 # ---- errors
 
-for _op, _function in (("add", ew.add), ("sub", ew.subtract), ("mul", ew.multiply), ("div", ew.divide),
-                       ("pow", ew.pow), ("maximum", ew.maximum), ("less", ew.less), ("atan2", ew.atan2),
-                       ("remainder", ew.remainder), ("floor_divide", ew.floor_divide), ("equal", ew.equal)):
+for _op, _function in (
+    ("add", ew.add),
+    ("sub", ew.subtract),
+    ("mul", ew.multiply),
+    ("div", ew.divide),
+    ("pow", ew.pow),
+    ("maximum", ew.maximum),
+    ("less", ew.less),
+    ("atan2", ew.atan2),
+    ("remainder", ew.remainder),
+    ("floor_divide", ew.floor_divide),
+    ("equal", ew.equal),
+):
     error(_op, "shapes", _function, fixed(np.ones((2, 3)), np.ones((2, 4))), ShapeError)
 error("where", "shapes", ew.where, fixed(np.ones(3, bool), np.ones(4), np.ones(())), ShapeError)
 for _op in ("sub", "pow", "floor_divide", "remainder"):
     _function = ew.subtract if _op == "sub" else getattr(ew, _op)
     error(_op, "bools", _function, fixed(np.ones(2, bool), np.ones(2, bool)), DTypeError)
 for _op in ("neg", "sign", "square", "relu"):
-    error(_op, "bools", ew.negative if _op == "neg" else getattr(ew, _op), fixed(np.ones(2, bool)), DTypeError)
+    error(
+        _op, "bools", ew.negative if _op == "neg" else getattr(ew, _op), fixed(np.ones(2, bool)), DTypeError
+    )
 for _op in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"):
     error(_op, "floats", getattr(ew, _op), fixed(np.ones(2), np.ones(2)), DTypeError)
 for _op in ("bitwise_left_shift", "bitwise_right_shift"):
     error(_op, "bools", getattr(ew, _op), fixed(np.ones(2, bool), np.ones(2, bool)), DTypeError)
 error("bitwise_not", "floats", ew.bitwise_not, fixed(np.ones(2)), DTypeError)
-error("pow", "negative exponent of ints", lambda x: x ** -1, fixed(np.array([1, 2])), ArgumentError)
+error("pow", "negative exponent of ints", lambda x: x**-1, fixed(np.array([1, 2])), ArgumentError)
 error("cast", "complex", lambda x: x.astype("complex64"), fixed(np.ones(2)), DTypeError)
 error("cast", "no dtype", lambda x: x.astype("float33"), fixed(np.ones(2)), DTypeError)
 error("add", "int does not fit", lambda x: x + 300, fixed(np.ones(2, "uint8")), DTypeError)

@@ -1,0 +1,184 @@
+"""graphjit: differentiate and train on the CPU, eagerly or compiled.
+
+The public surface is this page: tensors and array functions, derivatives, ``compile``, and the rooms ``nn``,
+``optim``, ``data``, ``linalg``, ``random``, ``testing``, imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphjit.errors import (
+    ArgumentError,
+    BoundsError,
+    DataDependentError,
+    DTypeError,
+    GradientError,
+    GraphjitError,
+    InternalCompilerError,
+    LeakedTensorError,
+    NumericalError,
+    ShapeError,
+    TraceError,
+)
+from graphjit.jit import CompiledFunction, compile, eager
+from graphjit.ops.contract import dot, matmul, outer, tensordot, vecdot
+from graphjit.ops.creation import (
+    arange,
+    eye,
+    full,
+    full_like,
+    identity,
+    linspace,
+    one_hot,
+    ones,
+    ones_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
+from graphjit.ops.einsum import einsum
+from graphjit.ops.elementwise import (
+    abs,
+    acos,
+    add,
+    asin,
+    astype,
+    atan,
+    atan2,
+    bitwise_and,
+    bitwise_left_shift,
+    bitwise_not,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
+    ceil,
+    clip,
+    cos,
+    cosh,
+    divide,
+    equal,
+    erf,
+    erfinv,
+    exp,
+    expm1,
+    floor,
+    floor_divide,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    masked_fill,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    pow,
+    reciprocal,
+    relu,
+    remainder,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sinh,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tan,
+    tanh,
+    trunc,
+    where,
+)
+from graphjit.ops.gather import scatter_add, take, take_along_axis
+from graphjit.ops.join import concat, concatenate, diag, meshgrid, pad, repeat, roll, split, stack, tile, unstack
+from graphjit.ops.movement import (
+    broadcast_arrays,
+    broadcast_to,
+    flip,
+    matrix_transpose,
+    moveaxis,
+    permute_dims,
+    swapaxes,
+    transpose,
+)
+from graphjit.ops.random import (
+    Generator,
+    bernoulli,
+    manual_seed,
+    normal,
+    permutation,
+    randint,
+    uniform,
+)
+from graphjit.ops.reduce import all, any, argmax, argmin, count_nonzero, cumprod, cumsum, max, min, prod, sum
+from graphjit.ops.shape import expand_dims, flatten, ravel, reshape, squeeze
+from graphjit.ops.sorting import argsort, searchsorted, sort, topk
+from graphjit.ops.statistics import log_softmax, logsumexp, mean, softmax, std, var
+from graphjit.tensor import Tensor, tensor
+from graphjit.transforms import (
+    custom_vjp,
+    enable_grad,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    no_grad,
+    value_and_grad,
+    vjp,
+)
+
+if TYPE_CHECKING:
+    from graphjit import data, linalg, nn, optim, random, testing
+
+__version__ = "0.1.0"
+
+_ROOMS = frozenset({"data", "linalg", "nn", "optim", "random", "testing"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"graphjit.{name}")
+    raise AttributeError(f"module 'graphjit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})
+
+
+__all__ = [
+    "ArgumentError", "BoundsError", "CompiledFunction", "DTypeError", "DataDependentError", "Generator",
+    "GradientError", "GraphjitError", "InternalCompilerError", "LeakedTensorError", "NumericalError", "ShapeError",
+    "Tensor", "TraceError", "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin",
+    "astype", "atan", "atan2", "bernoulli", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "clip", "compile", "concat",
+    "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "custom_vjp", "data", "diag", "divide",
+    "dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye",
+    "flatten", "flip", "floor", "floor_divide", "full", "full_like", "grad", "greater", "greater_equal", "hessian",
+    "hvp", "identity", "isfinite", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace",
+    "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
+    "manual_seed", "masked_fill", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
+    "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad", "normal", "not_equal", "one_hot", "ones",
+    "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "pow", "prod", "randint", "random",
+    "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "scatter_add",
+    "searchsorted", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensor",
+    "tensordot", "testing", "tile", "topk", "transpose", "tril", "triu", "trunc", "uniform", "unstack",
+    "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
+]

@@ -1,0 +1,42 @@
+"""Matrix products in the order their result is wanted."""
+
+from __future__ import annotations
+
+from graphjit.ir import Apply, Graph, Node, apply_op, users
+from graphjit.op import TABLE
+
+
+def transpose_products(graph: Graph) -> Graph:
+    """(A B)ᵀ is Bᵀ Aᵀ: a product wanted only transposed is computed so, its operands' views being free."""
+    count = {n: len(u) for n, u in users(graph).items()}
+    wanted = {n for n in count if isinstance(n, Apply) and n.op.name == "permute_dims"
+              and count[n.args[0]] == 1 and n.args[0] not in graph.outputs and _swaps_last(n)}
+    new: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if not isinstance(node, Apply):
+            new[node] = node
+            continue
+        args = tuple(new[a] for a in node.args)
+        product = args[0] if args else None
+        if node in wanted and isinstance(product, Apply) and product.op.name == "matmul":
+            a, b = product.args
+            new[node] = apply_op(product.op, (_swapped(b, node), _swapped(a, node)), {}, product.where)
+        elif all(a is b for a, b in zip(args, node.args, strict=True)):
+            new[node] = node
+        else:
+            new[node] = Apply(node.op, args, node.params, node.type, node.where)
+    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+
+
+def _swaps_last(node: Apply) -> bool:
+    axes = node.kwargs["axes"]
+    n = len(axes)
+    return n >= 2 and axes == (*range(n - 2), n - 1, n - 2)
+
+
+def _swapped(x: Node, node: Apply) -> Node:
+    n = x.type.ndim
+    axes = (*range(n - 2), n - 1, n - 2)
+    if isinstance(x, Apply) and x.op.name == "permute_dims" and x.kwargs["axes"] == axes:
+        return x.args[0]
+    return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, node.where)
