@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
+
+from graphjit.transforms import custom_vjp
 
 _LIBRARIES = tuple({sysconfig.get_paths()[k] + os.sep for k in ("stdlib", "platstdlib", "purelib", "platlib")}
                    | {os.path.dirname(os.path.abspath(__file__)) + os.sep})
@@ -82,9 +85,15 @@ def _content(cell: CellType) -> object:
 
 
 def _functions(held: object) -> list[FunctionType]:
-    held = getattr(held, "__wrapped__", held)
-    held = getattr(held, "__func__", held)
-    return [held] if isinstance(held, FunctionType) else []
+    """The user's functions behind a callable: under decorators, transforms, methods and partials."""
+    if isinstance(held, FunctionType) and not hasattr(held, "__wrapped__"):
+        return [held]
+    if isinstance(held, custom_vjp):
+        return [f for part in (held.function, held.fwd, held.bwd) for f in _functions(part)]
+    if isinstance(held, partial):
+        return _functions(held.func)
+    inner = getattr(held, "__wrapped__", getattr(held, "__func__", None))
+    return [] if inner is None else _functions(inner)
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -13,7 +13,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from graphjit.errors import GradientError, Where
 from graphjit.op import Array, Op
@@ -30,7 +33,21 @@ class ThreadState(threading.local):
 
     trace: Trace | None = None
     grad_enabled: bool = True
+    _quiet: Callable[..., Any] | None = None
     eager: bool = os.environ.get("GRAPHJIT_EAGER", "") not in ("", "0")
+
+    @property
+    def quiet(self) -> Callable[..., Any]:
+        """Calls a function with NumPy's floating-point warnings off.
+
+        A context of its own, entered by ``Context.run``, costs a fifth of ``np.errstate`` at each operation.
+        """
+        found = self._quiet
+        if found is None:
+            context = copy_context()
+            context.run(np.seterr, all="ignore")
+            found = self._quiet = context.run
+        return found
 
 
 state = ThreadState()
@@ -51,6 +68,7 @@ class Clock:
 
 
 clock = Clock()
+_tick = clock.tick
 
 
 class Call:
@@ -77,11 +95,25 @@ class Item:
         self.index = index
 
 
+class Home:
+    """What is known of the tensor and the buffer behind a value; most values need none of it."""
+
+    __slots__ = ("leaf", "views", "writers", "written")
+
+    def __init__(self) -> None:
+        self.leaf: weakref.ref[Tensor] | None = None           # the tensor whose gradient backward() is to set
+        self.views: list[weakref.ref[Value]] | None = None     # values that share the buffer
+        self.writers: tuple[list[int], ...] = ()               # when compiled functions that write it last ran
+        self.written = 0                                       # when it was last overwritten
+
+
+_NOWHERE = Home()
+
+
 class Value:
     """An array (or, in a trace, a graph node) and how it came about."""
 
-    __slots__ = ("__weakref__", "data", "inputs", "leaf", "op", "params", "requires_grad", "stamp", "trace",
-                 "views", "where", "writers", "written")
+    __slots__ = ("__weakref__", "_home", "data", "inputs", "op", "params", "requires_grad", "stamp", "trace", "where")
 
     data: Array | Node | None
 
@@ -95,11 +127,47 @@ class Value:
         self.inputs = inputs       # None once backward has released them
         self.params = params
         self.where = where
-        self.stamp = clock.tick()  # when it was made
-        self.written = 0           # when its buffer was last overwritten
-        self.writers: tuple[list[int], ...] = ()  # when compiled functions that write it last ran
-        self.leaf: weakref.ref[Tensor] | None = None
-        self.views: list[weakref.ref[Value]] | None = None
+        self.stamp = _tick()       # when it was made
+        self._home: Home | None = None
+
+    @property
+    def home(self) -> Home:
+        """Its buffer's record, made when first asked for."""
+        if self._home is None:
+            self._home = Home()
+        return self._home
+
+    @property
+    def leaf(self) -> weakref.ref[Tensor] | None:
+        return (self._home or _NOWHERE).leaf
+
+    @leaf.setter
+    def leaf(self, tensor: weakref.ref[Tensor] | None) -> None:
+        self.home.leaf = tensor
+
+    @property
+    def views(self) -> list[weakref.ref[Value]] | None:
+        return (self._home or _NOWHERE).views
+
+    @views.setter
+    def views(self, views: list[weakref.ref[Value]] | None) -> None:
+        self.home.views = views
+
+    @property
+    def writers(self) -> tuple[list[int], ...]:
+        return (self._home or _NOWHERE).writers
+
+    @writers.setter
+    def writers(self, writers: tuple[list[int], ...]) -> None:
+        self.home.writers = writers
+
+    @property
+    def written(self) -> int:
+        return (self._home or _NOWHERE).written
+
+    @written.setter
+    def written(self, at: int) -> None:
+        self.home.written = at
 
     @property
     def type(self) -> TensorType:
@@ -117,7 +185,8 @@ class Value:
 def check_saved(value: Value) -> None:
     """Raise if an input of this step was overwritten after the step was taken."""
     for operand in value.inputs or ():
-        if operand.written > value.stamp or any(w[0] > value.stamp for w in operand.writers):
+        home = operand._home
+        if home is not None and (home.written > value.stamp or any(w[0] > value.stamp for w in home.writers)):
             raise GradientError(
                 f"a tensor of type {operand.type} that {step_name(value)} needs for its gradient was "
                 "overwritten in place after it was used",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,7 +23,7 @@ from graphjit.interop import NumpyProtocol
 from graphjit.op import Array, Op
 from graphjit.operators import Operators
 from graphjit.tape import Value, clock, state, walk_back
-from graphjit.trace import leaked
+from graphjit.trace import Trace, leaked
 from graphjit.types import FLOAT32, FLOAT64, DType, Shape, TensorType, check_dtype, is_float, promote
 
 TensorLike = Any  # a Tensor, a NumPy array or scalar, a Python number, nested lists of numbers
@@ -545,6 +546,16 @@ def scalar(x: bool | int | float, dtype: DType) -> Tensor:
         raise DTypeError(f"the Python integer {x} does not fit dtype {dtype}") from None
 
 
+def operand(x: bool | int | float, dtype: DType) -> Tensor:
+    """``scalar`` for an operand that no one else gets to hold, so that one tensor can serve again."""
+    if state.trace is not None or x == 0:  # 0.0 and -0.0 are equal, and would be one entry of the cache
+        return scalar(x, dtype)
+    return _kept_scalar(x, dtype)
+
+
+_kept_scalar = lru_cache(maxsize=256, typed=True)(scalar)
+
+
 def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
     """A tensor of one repeated number."""
     if state.trace is not None:
@@ -607,42 +618,54 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     Raises:
         ShapeError, DTypeError: operands the op has no meaning for.
     """
-    trace = state.trace
-    if trace is not None:
-        values = tuple([trace.read(t) for t in tensors])
-        value = trace.record(op, values, params)
-    else:
-        values = tuple([t._value for t in tensors])
-        value = Value(_run(op, values, params))
-        if op.view:
-            _guard_view(values[0], value)
-    if state.grad_enabled:
-        for v in values:
-            if v.requires_grad:
-                if value.type.dtype.kind == "f":
-                    value.requires_grad = True
-                    value.op = op
-                    value.inputs = values
-                    value.params = params
-                break
+    if state.trace is not None:
+        return _record(state.trace, op, tensors, params)
+    arrays: list[Any] = []
+    needs_grad = False
+    for t in tensors:
+        v = t._value
+        if v.trace is not None:
+            raise leaked(v)
+        arrays.append(v.data)
+        if v.requires_grad:
+            needs_grad = True
+    try:
+        out = state.quiet(op.eager, *arrays, **params)
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError, RuntimeError) as error:
+        if isinstance(error, GraphjitError):
+            raise
+        raise _explained(op, [t._value for t in tensors], params, error) from error
+    value = Value(out if type(out) is np.ndarray else np.asarray(out))
+    if op.view:
+        _guard_view(tensors[0]._value, value)
+    if needs_grad and state.grad_enabled and out.dtype.kind == "f":
+        value.requires_grad = True
+        value.op = op
+        value.inputs = tuple([t._value for t in tensors])
+        value.params = params
     return Tensor._of(value)
 
 
-def _run(op: Op, values: tuple[Value, ...], params: dict[str, Any]) -> Array:
-    for v in values:
-        if v.trace is not None:
-            raise leaked(v)
+def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:
+    values = tuple([trace.read(t) for t in tensors])
+    value = trace.record(op, values, params)
+    if state.grad_enabled and any(v.requires_grad for v in values) and is_float(value.type.dtype):
+        value.requires_grad = True
+        value.op = op
+        value.inputs = values
+        value.params = params
+    return Tensor._of(value)
+
+
+def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:
+    """What the shape rule says of operands that the eager rule could not take."""
     try:
-        with np.errstate(all="ignore"):
-            out = op.eager(*[v.data for v in values], **params)
-    except GraphjitError:
-        raise
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError) as error:
-        op.infer(*(v.type for v in values), **params)  # says it better
-        raise InternalCompilerError(
-            f"the eager rule of {op.name} failed where its shape rule did not: {error}",
-            detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(values))) from error
-    return out if type(out) is np.ndarray else np.asarray(out)
+        op.infer(*(v.type for v in values), **params)
+    except GraphjitError as found:
+        return found
+    return InternalCompilerError(
+        f"the eager rule of {op.name} failed where its shape rule did not: {error}",
+        detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(values)))
 
 
 def result_dtype(xs: Sequence[TensorLike]) -> DType:
@@ -658,7 +681,7 @@ def result_dtype(xs: Sequence[TensorLike]) -> DType:
                 weak.append(float)
             else:
                 strong.append(found.dtype)
-        elif isinstance(x, (np.ndarray, np.generic)):
+        elif isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind in "biufc":
             strong.append(check_dtype(x.dtype))
         else:
             strong.append(to_array(x).dtype)
@@ -694,7 +717,7 @@ def promoted(*xs: TensorLike, dtype: DType | None = None) -> list[Tensor]:
             found = x._type
             out.append(x if found.dtype == dtype and (keep_weak or not found.weak) else x.astype(dtype))
         elif isinstance(x, (bool, int, float)):
-            out.append(scalar(x, dtype))
+            out.append(operand(x, dtype))
         else:
             t = as_tensor(x)
             out.append(t if t.dtype == dtype else t.astype(dtype))

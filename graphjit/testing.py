@@ -19,12 +19,12 @@ STEP = 1e-4  # of the central difference: its error is of order STEP**4, roundin
 
 
 def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, rtol: float = 1e-6,
-                atol: float = 0.0, seed: int = 0) -> None:
+                atol: float = 1e-10, seed: int = 0) -> None:
     """Hold the derivatives of ``f`` that graphjit computes against central differences of its values.
 
-    One random direction and one random cotangent test all partial derivatives together: ``<u, J v>`` must equal
-    the slope of ``<u, f(x + t v)>`` at ``t = 0``, found by a fourth-order central difference. For ``order=2``
-    the pullback of ``f`` is checked in the same way, and so on.
+    One random direction and one random cotangent test all partial derivatives together: ``<u, J v>`` must
+    equal the slope of ``<u, f(x + t v)>`` at ``t = 0``, found by a fourth-order central difference. For
+    ``order=2`` the pullback of ``f`` is checked in the same way, and so on.
 
     Args:
         f: a function of tensors, giving nested containers of tensors; smooth near the arguments.
@@ -32,7 +32,7 @@ def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, rtol
             converted to float64 and varied; all else is passed as it is.
         order: the highest derivative to check.
         rtol: error allowed, relative to the size the slope has for a typical direction.
-        atol: absolute error allowed.
+        atol: absolute error allowed: what rounding makes of a derivative that is 0.
         seed: of the random direction.
 
     Raises:
@@ -88,8 +88,8 @@ def _check(what: str, f: Callable[..., list[Tensor]], start: list[Array], names:
     whole = along(v)
     if not whole.agrees:
         lines = [f"{what} does not agree with the central difference of its values",
-                 f"  along a random direction: computed {whole.computed:.10g}, measured {whole.measured:.10g}, "
-                 f"allowed error {whole.allowed:.2g}"]
+                 f"  along a random direction: computed {whole.computed:.10g}, "
+                 f"measured {whole.measured:.10g}, allowed error {whole.allowed:.2g}"]
         for i, name in enumerate(names):
             alone = along([d if i == j else np.zeros_like(d) for j, d in enumerate(v)])
             verdict = "agrees" if alone.agrees else "DIFFERS"

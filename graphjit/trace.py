@@ -18,7 +18,7 @@ from graphjit.errors import LeakedTensorError, TraceError, Where, user_line
 from graphjit.ir import Const, Graph, Input, Node, apply_op
 from graphjit.op import Array, Op
 from graphjit.tape import Value, clock, state
-from graphjit.types import DType, Extent, TensorType
+from graphjit.types import DType, Extent, Ratio, TensorType
 
 if TYPE_CHECKING:
     from graphjit.tensor import Tensor
@@ -101,7 +101,7 @@ class Trace:
         """A Python number as a constant of this dtype."""
         key = (type(value), repr(value), dtype)
         if key not in self._scalars:
-            self._scalars[key] = Const(np.array(value, dtype), opaque=isinstance(value, Extent))
+            self._scalars[key] = Const(np.array(value, dtype), opaque=isinstance(value, (Extent, Ratio)))
         return Value(self._scalars[key], False, self)
 
     def constant(self, array: Array) -> Value:

@@ -54,12 +54,48 @@ class Extent(int):
     def __floordiv__(self, other: int) -> int:
         return _extent(int.__floordiv__(self, other))
 
+    def __truediv__(self, other: float) -> float:
+        return Ratio(int.__truediv__(self, other)) if isinstance(other, int) else Ratio(int(self) / other)
+
+    def __rtruediv__(self, other: float) -> float:
+        return Ratio(other / int(self))
+
     __radd__ = __add__
     __rmul__ = __mul__
 
 
 def _extent(n: int) -> int:
     return Extent(n) if isinstance(n, int) else n
+
+
+class Ratio(float):
+    """A number computed from an Extent by division, like 1 / batch size: no kernel may depend on its value."""
+
+    __slots__ = ()
+
+    def __add__(self, other: float) -> float:
+        return Ratio(float(self) + other)
+
+    def __sub__(self, other: float) -> float:
+        return Ratio(float(self) - other)
+
+    def __rsub__(self, other: float) -> float:
+        return Ratio(other - float(self))
+
+    def __mul__(self, other: float) -> float:
+        return Ratio(float(self) * other)
+
+    def __truediv__(self, other: float) -> float:
+        return Ratio(float(self) / other)
+
+    def __rtruediv__(self, other: float) -> float:
+        return Ratio(other / float(self))
+
+    def __neg__(self) -> float:
+        return Ratio(-float(self))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
 
 
 class TensorType(NamedTuple):

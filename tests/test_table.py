@@ -23,10 +23,10 @@ import graphjit.ops
 from graphjit import tree
 from graphjit.errors import DTypeError, GradientError, GraphjitError, InternalCompilerError
 from graphjit.ir import Apply, Graph, interpret, verify
-from graphjit.op import TABLE
+from graphjit.op import TABLE, Assemble, Layout, View
 from graphjit.tensor import Tensor, apply, as_tensor, tensor
 from graphjit.trace import Trace, tracing
-from graphjit.types import DTYPES, TensorType
+from graphjit.types import DTYPES, TensorType, contiguous_strides
 
 for _module in pkgutil.iter_modules(samples.__path__):
     importlib.import_module(f"samples.{_module.name}")
@@ -88,7 +88,7 @@ def record(function: Callable[..., Any], arrays: Arrays) -> tuple[Graph, list[An
     """The graph, the values of its inputs, and the number of results."""
     trace = Trace()
     with tracing(trace):
-        args = [Tensor._of(trace.argument(TensorType(a.shape, a.dtype), f"x{i}")) for i, a in enumerate(arrays)]
+        args = [Tensor._of(trace.argument(TensorType(a.shape, a.dtype), "x")) for a in arrays]
         results = [trace.read(t).data for t in leaves(function(*args))]
     states = [s.tensor.numpy() for s in trace.states.values()]
     lifted = [array for array, _ in trace.arrays.values()]
@@ -125,6 +125,11 @@ def strided(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return wide[..., 1::2]
 
 
+def transposed(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same values, the first axis the fastest."""
+    return np.asfortranarray(a) if a.ndim else a
+
+
 # ---- values
 
 def test_every_op_has_a_sample() -> None:
@@ -157,7 +162,7 @@ def test_traced(case: Case) -> None:
 @each([c for c in CASES if any(np.ndim(a) for a in c.arrays())])
 def test_strided_and_transposed_arguments_eager(case: Case) -> None:
     eager = run(case.sample.function, case.arrays())
-    for other in (strided, np.asfortranarray):
+    for other in (strided, transposed):
         near(run(case.sample.function, [other(a) for a in case.arrays()]), eager, case.sample.rtol or 20)
 
 
@@ -165,7 +170,8 @@ def test_strided_and_transposed_arguments_eager(case: Case) -> None:
 
 def cotangents(case: Case, outs: Sequence[Tensor]) -> list[np.ndarray[Any, Any] | None]:
     rng = np.random.default_rng(zlib.crc32(case.id.encode()) + 1)
-    return [np.asarray(rng.normal(size=o.shape)).astype(o.dtype) if o.dtype.kind == "f" else None for o in outs]
+    draws = [np.asarray(rng.normal(size=o.shape)) for o in outs]
+    return [d.astype(o.dtype) if o.dtype.kind == "f" else None for d, o in zip(draws, outs, strict=True)]
 
 
 def directions(case: Case, arrays: Arrays, seed: int) -> list[np.ndarray[Any, Any]]:
@@ -268,6 +274,52 @@ def test_second_gradient(case: Case) -> None:
     check_slope(case, value, [g.numpy() for g in second(case)(*case.arrays("float64"))], "second gradient")
 
 
+# ---- what rows say of memory
+
+def read(buffer: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
+    """The elements of a 1-d buffer that a layout names."""
+    index = np.full(layout.shape, layout.offset)
+    for axis, (n, step) in enumerate(zip(layout.shape, layout.strides, strict=True)):
+        index += np.expand_dims(np.arange(n) * step, [i for i in range(index.ndim) if i != axis])
+    return buffer[index] if index.size else np.empty(layout.shape, buffer.dtype)
+
+
+def layouts(array: np.ndarray[Any, Any]) -> list[tuple[np.ndarray[Any, Any], Layout]]:
+    """A buffer and how the array may lie in it: row-major, column-major, stepped backwards."""
+    rows = Layout(0, array.shape, contiguous_strides(array.shape))
+    columns = Layout(0, array.shape, contiguous_strides(array.shape[::-1])[::-1])
+    stepped = np.zeros(2 * array.size + 1, array.dtype)
+    back = Layout(2 * array.size - 1, array.shape, tuple(-2 * s for s in rows.strides))
+    stepped[1::2] = array.ravel()[::-1]
+    return [(array.ravel(), rows), (array.ravel("F"), columns), (stepped, back)]
+
+
+@pytest.mark.parametrize("op", [n for n in OPS if isinstance(TABLE[n].lower, (View, Assemble))])
+def test_memory_layout(op: str) -> None:
+    """A view's layout reads, and an assembly's regions fill, what the eager rule gives."""
+    for case in of(op, CASES):
+        graph, inputs, _ = record(case.sample.function, case.arrays())
+        for node in graph.nodes:
+            if not isinstance(node, Apply) or node.op.name != op:
+                continue
+            operands = interpret(Graph(graph.inputs, node.args), inputs)
+            wanted = np.asarray(node.op.eager(*operands, **node.kwargs))
+            match node.op.lower:
+                case View(layout):
+                    for buffer, at in layouts(operands[0]):
+                        found = layout(Layout(at.offset, node.args[0].type.shape, at.strides), **node.kwargs)
+                        assert found is not None or at.strides != contiguous_strides(at.shape), case.id
+                        if found is not None:
+                            assert found.shape == node.type.shape, case.id
+                            np.testing.assert_array_equal(read(buffer, found), wanted, err_msg=case.id)
+                case Assemble(regions, fill):
+                    flat = np.full(wanted.size, node.kwargs[fill] if fill else 0, wanted.dtype)
+                    for array, at in zip(operands, regions(node.type, *[a.type for a in node.args], **node.kwargs),
+                                         strict=True):
+                        flat[read(np.arange(flat.size), at)] = array
+                    np.testing.assert_array_equal(flat.reshape(wanted.shape), wanted, err_msg=case.id)
+
+
 # ---- compiled: all samples of an op in one function, so that they are one compile
 
 def together(cases: Sequence[Case], functions: Sequence[Callable[..., Any]], eps: float) -> None:
@@ -283,7 +335,7 @@ def together(cases: Sequence[Case], functions: Sequence[Callable[..., Any]], eps
     flat = [a for c in cases for a in c.arrays()]
     wanted = [[t.numpy() for t in leaves(out)] for out in everything(*[Tensor(a) for a in flat])]
     step = compile(everything)
-    for other in (np.asarray, strided, np.asfortranarray):
+    for other in (np.asarray, strided, transposed):
         found = step(*[other(a) for a in flat])
         for case, a, b in zip(cases, found, wanted, strict=True):
             near([t.numpy() for t in leaves(a)], b, case.sample.rtol or eps, f"{case.id}, {other.__name__}")

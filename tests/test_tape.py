@@ -8,12 +8,20 @@ import weakref
 import numpy as np
 import pytest
 
-import graphjit.ops  # noqa: F401  # attaches the methods of Tensor
-from graphjit.errors import DTypeError, GradientError, ShapeError
-from graphjit.ops.elementwise import exp, sin, tanh, where
+from graphjit import (
+    DTypeError,
+    GradientError,
+    ShapeError,
+    Tensor,
+    enable_grad,
+    exp,
+    no_grad,
+    sin,
+    tanh,
+    tensor,
+    where,
+)
 from graphjit.tape import state
-from graphjit.tensor import Tensor, tensor
-from graphjit.transforms import enable_grad, no_grad
 
 
 def leaf(data, dtype="float64") -> Tensor:

@@ -7,24 +7,29 @@ import weakref
 
 import numpy as np
 import pytest
+from tracing import traced
 
-import graphjit.ops  # noqa: F401  # attaches the methods of Tensor
-from graphjit.ops.elementwise import cos, exp, sin, tanh, where
-from graphjit.tape import state
-from graphjit.tensor import tensor
-from graphjit.transforms import (
+from graphjit import (
+    compile,
+    cos,
     custom_vjp,
     enable_grad,
+    exp,
     grad,
     hessian,
     hvp,
     jacobian,
     jvp,
     no_grad,
+    sin,
+    tanh,
+    tensor,
     value_and_grad,
     vjp,
+    where,
 )
-from tests.tracing import traced
+from graphjit.tape import state
+from graphjit.tree import flatten
 
 RNG = np.random.default_rng(0)
 A, B, V = RNG.standard_normal((3, 4)), RNG.standard_normal(4), RNG.standard_normal((3, 4))
@@ -224,15 +229,44 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_trace_gives_the_same(name):
-    from graphjit.tree import flatten
+@pytest.mark.parametrize("run", [traced, lambda f, *xs: compile(f)(*xs)], ids=["traced", "compiled"])
+def test_a_trace_gives_the_same(run, name):
     program = PROGRAMS[name]
-    ours, spec = flatten(traced(program, A, V))
+    ours, spec = flatten(run(program, A, V))
     eager, like = flatten(program(tensor(A), tensor(V)))
-    W.zero_grad()
+    W.grad = None
     assert spec == like
     for a, b in zip(ours, eager, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
+        close(a, b)
+
+
+INSIDE = {
+    "grad": lambda f: grad(f)(A),
+    "backward": lambda f: by_backward_of(f),
+    "jvp": lambda f: jvp(f, (A,), (V,)),
+    "hvp": lambda f: hvp(f, A, V),
+    "vjp": lambda f: vjp(f, A)[1](2.0),
+    "jacobian": lambda f: jacobian(f)(A),
+    "grad of grad": lambda f: grad(lambda x: (grad(f)(x) * V).sum())(A),
+    "compiled grad": lambda f: compile(grad(f))(A),
+    "compiled grad of compiled grad": lambda f: compile(grad(lambda x: (compile(grad(f))(x) * V).sum()))(A),
+    "grad through a compiled gradient": lambda f: grad(lambda x: (compile(grad(f))(x) * V).sum())(A),
+}
+
+
+def by_backward_of(f):
+    x = tensor(A, requires_grad=True)
+    W.grad = None
+    f(x).backward()
+    return x.grad, W.grad
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_transforms_of_a_compiled_function(name):
+    ours, eager = (flatten(INSIDE[name](f))[0] for f in (compile(model), model))
+    W.grad = None
+    for a, b in zip(ours, eager, strict=True):
         close(a, b)
 
 

@@ -46,7 +46,8 @@ def view_axes(view: Apply) -> tuple[int, ...] | None:
 def align(shape: Shape, to: Shape) -> tuple[int, ...]:
     """Axes of ``shape`` matched from the right with those of the shape it broadcasts to."""
     lead = len(to) - len(shape)
-    return tuple(NONE if is_one(n) else lead + j for j, n in enumerate(shape))
+    # a caller's length that happens to be one is an axis like any other, unless it is stretched
+    return tuple(NONE if is_one(n) or (n == 1 and to[lead + j] != 1) else lead + j for j, n in enumerate(shape))
 
 
 def through(axes: tuple[int, ...], imap: IndexMap) -> IndexMap:

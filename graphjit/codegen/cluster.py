@@ -18,6 +18,7 @@ from graphjit.codegen.axes import (
     look_through,
     operand_map,
     result_map,
+    through,
 )
 from graphjit.ir import Apply, Graph, Node
 from graphjit.op import View
@@ -39,6 +40,8 @@ class Cluster:
     extents: list[int]
     reduced: frozenset[int]
     members: dict[Apply, IndexMap]
+    levels: frozenset[frozenset[int]]    # the sets of axes that members run over
+    fold_axes: frozenset[frozenset[int]]  # the sets of axes that reductions fold
 
     @property
     def all_axes(self) -> frozenset[int]:
@@ -69,8 +72,12 @@ def singleton(node: Apply) -> Cluster:
         imap.append(NONE if is_one(n) else len(extents))
         if not is_one(n):
             extents.append(n)
-    reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE} if is_reduction(node) else frozenset()
-    return Cluster(extents, reduced, {node: tuple(imap)})
+    reduced: frozenset[int] = frozenset()
+    folds: frozenset[frozenset[int]] = frozenset()
+    if is_reduction(node):
+        reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE}
+        folds = frozenset([reduced])
+    return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds)
 
 
 def base(node: Node) -> Node:
@@ -86,6 +93,10 @@ def operand_below(node: Apply, k: int, imap: IndexMap) -> tuple[Node, IndexMap] 
     return None if implied is None else look_through(node.args[k], implied)
 
 
+def _agrees(below: Apply, at: IndexMap, axes: tuple[int, ...] | None, reader: IndexMap) -> bool:
+    return axes is not None and through(axes, reader) == result_map(below, at)
+
+
 class Order:
     """Which units (clusters and single nodes) come before which, kept up to date as clusters merge.
 
@@ -93,39 +104,39 @@ class Order:
     """
 
     def __init__(self, graph: Graph, of: dict[Node, Cluster]) -> None:
-        self.bit: dict[object, int] = {}
+        self.bits: dict[object, int] = {}      # of each unit, the bits of the nodes it was merged from
         self.ancestors: dict[object, int] = {}
-        self.after: dict[object, int] = {}  # direct successors
+        self.after: dict[object, int] = {}     # direct successors
+        count = 0
         for node in graph.nodes:
             if isinstance(node, Apply) and isinstance(node.op.lower, View):
                 continue
             unit: object = of.get(node, node)
-            own = self.bit[unit] = 1 << len(self.bit)
+            own = self.bits[unit] = 1 << count
+            count += 1
             found = 0
             for below in {base(a) for a in node.args} if isinstance(node, Apply) else ():
                 before: object = of.get(below, below)
-                found |= self.ancestors[before] | self.bit[before]
+                found |= self.ancestors[before] | self.bits[before]
                 self.after[before] |= own
             self.ancestors[unit] = found
             self.after[unit] = 0
 
     def between(self, a: Cluster, b: Cluster) -> bool:
         """Whether a path joins a and b through a unit that is neither: merging would close a cycle."""
-        return bool(self.after[a] & ~self.bit[b] & self.ancestors[b]
-                    or self.after[b] & ~self.bit[a] & self.ancestors[a])
+        return bool(self.after[a] & ~self.bits[b] & self.ancestors[b]
+                    or self.after[b] & ~self.bits[a] & self.ancestors[a])
 
     def merge(self, a: Cluster, b: Cluster) -> None:
         """Unit ``a`` becomes part of ``b``."""
-        gone, kept = self.bit.pop(a), self.bit[b]
-        above = (self.ancestors.pop(a) | self.ancestors[b]) & ~(gone | kept)
-        self.ancestors[b] = above
-        self.after[b] = (self.after.pop(a) | self.after[b]) & ~(gone | kept)
-        for unit, found in self.ancestors.items():
-            if found & (gone | kept):
-                self.ancestors[unit] = (found | above | kept) & ~gone
-        for unit, found in self.after.items():
-            if found & gone:
-                self.after[unit] = (found | kept) & ~gone
+        bits = self.bits[b] = self.bits.pop(a) | self.bits[b]
+        above = self.ancestors[b] = (self.ancestors.pop(a) | self.ancestors[b]) & ~bits
+        self.after[b] = (self.after.pop(a) | self.after[b]) & ~bits
+        both = above | bits
+        ancestors = self.ancestors
+        for unit, found in ancestors.items():
+            if found & bits:
+                ancestors[unit] = found | both
 
 
 class Fusion:
@@ -136,28 +147,38 @@ class Fusion:
         self.of: dict[Node, Cluster] = {n: singleton(n) for n in self.order
                                         if isinstance(n, Apply) and fusable(n)}
         self.units = Order(graph, self.of)
+        # for each member what it reads: the computed node below views, and which axes of the reader it follows
+        self.operands: dict[Node, list[tuple[Node, tuple[int, ...] | None]]] = {}
+        self.readers: dict[Node, list[tuple[Apply, tuple[int, ...] | None]]] = {n: [] for n in self.of}
+        for node, cluster in self.of.items():
+            assert isinstance(node, Apply)
+            own = tuple(range(len(cluster.members[node])))
+            self.operands[node] = []
+            for k, operand in enumerate(node.args):
+                below = base(operand)
+                if below in self.of:
+                    found = operand_below(node, k, own)
+                    axes = found[1] if found is not None else None
+                    self.operands[node].append((below, axes))
+                    self.readers[below].append((node, axes))
 
     def run(self) -> list[Cluster]:
         """Merge along edges, then siblings; clusters in the order of their first members."""
         for node in self.order:
             if isinstance(node, Apply) and node in self.of:
-                for k in range(len(node.args)):
-                    self.try_edge(node, k)
+                for below, axes in self.operands[node]:
+                    self.try_edge(node, below, axes)
         self.merge_siblings()
         found = list(dict.fromkeys(self.of[n] for n in self.order if n in self.of))
         for cluster in found:
             cluster.members = dict(sorted(cluster.members.items(), key=lambda m: self.order[m[0]]))
         return found
 
-    def try_edge(self, node: Apply, k: int) -> None:
-        consumer = self.of[node]
-        found = operand_below(node, k, consumer.members[node])
-        if found is None:
+    def try_edge(self, node: Apply, below: Node, axes: tuple[int, ...] | None) -> None:
+        consumer, producer = self.of[node], self.of[below]
+        if producer is consumer or axes is None or not isinstance(below, Apply):
             return
-        below, want = found
-        producer = self.of.get(below)
-        if producer is None or producer is consumer or not isinstance(below, Apply):
-            return
+        want = through(axes, consumer.members[node])
         have = result_map(below, producer.members[below])
         match: dict[int, int] = {}
         for a, b in zip(have, want, strict=True):
@@ -186,39 +207,40 @@ class Fusion:
             if i not in match:
                 match[i] = len(extents)
                 extents.append(n)
-        members = dict(b.members)
-        for node, imap in a.members.items():
-            members[node] = tuple(NONE if x == NONE else match[x] for x in imap)
         from_a = frozenset(match[i] for i in a.reduced)
-        if from_a and b.reduced and from_a != b.reduced:
+        if (from_a and b.reduced and from_a != b.reduced) or len(a.members) + len(b.members) > LARGEST:
             return False
-        merged = Cluster(extents, from_a | b.reduced, members)
-        if len(members) > LARGEST or not self.valid(merged) or self.units.between(a, b):
+        reduced = from_a | b.reduced
+        everything = frozenset(range(len(extents)))
+        levels = frozenset(frozenset(match[i] for i in level) for level in a.levels) | b.levels
+        if any(level != everything and (not reduced or level != everything - reduced) for level in levels):
+            return False
+        folds = frozenset(frozenset(match[i] for i in fold) for fold in a.fold_axes) | b.fold_axes
+        if any(fold != reduced for fold in folds):
+            return False
+        moved = {node: tuple(NONE if x == NONE else match[x] for x in imap) for node, imap in a.members.items()}
+        if not self.edges_agree(moved, b) or self.units.between(a, b):
+            return False
+        merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds)
+        # a fold of everything stays apart from what uses it element by element, so that it can be split
+        if reduced == everything and reduced and self.second_stage(merged):
             return False
         self.units.merge(a, b)
         for node in a.members:
             self.of[node] = b
-        b.extents, b.reduced, b.members = merged.extents, merged.reduced, merged.members
+        b.extents, b.reduced, b.members, b.levels, b.fold_axes = extents, reduced, merged.members, levels, folds
         return True
 
-    def valid(self, cluster: Cluster) -> bool:
-        everything, outer = cluster.all_axes, cluster.outer
-        for node, imap in cluster.members.items():
-            axes = used(imap)
-            if axes != everything and (not cluster.reduced or axes != outer or is_reduction(node)):
-                return False
-            if is_reduction(node) and frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE} != cluster.reduced:
-                return False
-            # what a member reads from a fellow member it must read at the point where that one is computed
-            for k, operand in enumerate(node.args):
-                fellow = base(operand)
-                if fellow in cluster.members:
-                    found = operand_below(node, k, imap)
-                    assert isinstance(fellow, Apply)
-                    if found is None or found[1] != result_map(fellow, cluster.members[fellow]):
-                        return False
-        # a fold of everything stays apart from what uses it element by element, so that it can be split
-        return bool(outer) or not cluster.reduced or not self.second_stage(cluster)
+    def edges_agree(self, moved: dict[Apply, IndexMap], b: Cluster) -> bool:
+        """Whether members read from fellow members at the very point where those are computed."""
+        for node, imap in moved.items():
+            for below, axes in self.operands[node]:
+                if below in b.members and not _agrees(below, b.members[below], axes, imap):  # type: ignore[index, arg-type]
+                    return False
+            for user, axes in self.readers[node]:
+                if user in b.members and not _agrees(node, imap, axes, b.members[user]):
+                    return False
+        return True
 
     def second_stage(self, cluster: Cluster) -> bool:
         late: set[Node] = set()

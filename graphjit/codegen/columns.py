@@ -108,7 +108,7 @@ def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, spl
     if start:
         out.nest([w.header(j, split)], start)
     if block_end:
-        n, b = w.extent(last), f"b{last}"
+        n, b = w.extent(last), f"block{last}"
         inner = Body(frozenset())
         inner.nest([w.header(j, split)], block_start)
         inner.nest([f"for i{last} in range({b}, min({b} + {COLUMN_BLOCK}, {n})):"], rows.lines)

@@ -228,7 +228,7 @@ class LoopWriter:
             return name
         if isinstance(node, Apply) and isinstance(node.op.lower, View):
             below = operand_map(node, 0, imap)
-            if below is not None and base(node) in self.cluster.members:
+            if below is not None and (base(node) in self.cluster.members or base(node) in self.inline):
                 return self.value(node.args[0], below, body)
             return self.read(access(node, imap, self.n_axes), home, key)
         if node in self.written:
@@ -477,7 +477,7 @@ class LoopWriter:
         types = {acc: node.type.dtype for node, acc in accumulators}
         out.lines.extend(text for acc, text in starts.items() if acc not in sums)
         out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
-        n, b = self.extent(last), f"b{last}"
+        n, b = self.extent(last), f"block{last}"
         block = [starts[acc] for acc in sums]
         block += [f"for i{last} in range({b}, min({b} + {ROW_BLOCK}, {n})):"]
         block += ["    " + line for line in body.lines]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from graphjit.codegen.access import Place
-from graphjit.codegen.axes import fusable, result_map
+from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.codegen.cluster import Cluster, Fusion, base, operand_below, singleton, used
 from graphjit.codegen.library import library_call
@@ -39,10 +39,11 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     """
     graph = _own_node_for_each_write(graph, n_results, states)
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
-    clusters = Fusion(graph).run()
+    fusion = Fusion(graph)
+    clusters = fusion.run()
     direct = {node for node in writes if _may_write_in_place(node, writes[node], clusters)}
     while True:
-        steps = _Lowering(graph, clusters, {n: writes[n] for n in direct},
+        steps = _Lowering(graph, fusion, clusters, {n: writes[n] for n in direct},
                           {n: s for n, s in writes.items() if n not in direct}).run()
         order, stuck = _schedule(steps, graph, set(states))
         if not stuck:
@@ -90,9 +91,10 @@ def _may_write_in_place(node: Node, state: Input, clusters: list[Cluster]) -> bo
 class _Lowering:
     """One attempt: which nodes are stored, and the steps that store them."""
 
-    def __init__(self, graph: Graph, clusters: list[Cluster], direct: Mapping[Node, Input],
+    def __init__(self, graph: Graph, fusion: Fusion, clusters: list[Cluster], direct: Mapping[Node, Input],
                  copied: Mapping[Node, Input]) -> None:
         self.graph = graph
+        self.readers = fusion.readers
         self.clusters = clusters
         self.of: dict[Node, Cluster] = {n: c for c in clusters for n in c.members}
         self.direct = direct
@@ -182,15 +184,15 @@ class _Lowering:
 
     def read_in_full(self, node: Node) -> bool:
         """Whether every reader runs over as many elements as the node has (and so computes each but once)."""
-        for user in self.graph.nodes:
-            if not isinstance(user, Apply) or user not in self.of or self.of[user] is self.of[node]:
+        for user, axes in self.readers[node]:
+            cluster = self.of[user]
+            if cluster is self.of[node]:
                 continue
-            for k, operand in enumerate(user.args):
-                if base(operand) is node:
-                    imap = self.of[user].members[user]
-                    found = operand_below(user, k, imap)
-                    if found is None or (used(found[1]) != used(imap) and node.type.ndim > 0):
-                        return False
+            if axes is None:
+                return False
+            imap = cluster.members[user]
+            if node.type.ndim and used(through(axes, imap)) != used(imap):
+                return False
         return True
 
     def special(self, node: Apply) -> list[Step]:

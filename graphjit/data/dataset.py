@@ -16,8 +16,8 @@ from graphjit.tensor import Tensor, TensorLike, to_array
 
 
 class Dataset:
-    """Base of data sets. A subclass defines ``__len__``, and ``__getitem__``, which gives a sample: a tuple (or
-    a dict, or one alone) of arrays and numbers.
+    """Base of data sets. A subclass defines ``__len__`` and ``__getitem__``, which gives a sample: a tuple
+    (or a dict, or one alone) of arrays and numbers.
 
     >>> from graphjit import data
     >>> class Squares(data.Dataset):

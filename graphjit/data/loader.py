@@ -44,7 +44,7 @@ class DataLoader:
         if not isinstance(dataset, Sized):
             raise ArgumentError(f"a {type(dataset).__name__} is not a data set: it needs len() and indexing",
                                 hint="gj.data.TensorDataset(x, y) makes one of arrays.")
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last

@@ -65,6 +65,7 @@ class Graph:
 
     inputs: tuple[Input, ...]
     outputs: tuple[Node, ...]
+    _order: list[Node] = field(default_factory=list, init=False, repr=False)
 
     def __str__(self) -> str:
         from graphjit.ir.show import show
@@ -77,8 +78,10 @@ class Graph:
 
     @property
     def nodes(self) -> list[Node]:
-        """Every node the outputs need, operands before users."""
-        return topological(self.outputs)
+        """Every node the outputs need, operands before users; found once, not to be changed."""
+        if not self._order:
+            self._order.extend(topological(self.outputs))
+        return self._order
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

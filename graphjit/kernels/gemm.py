@@ -245,7 +245,7 @@ def _packing(problem: _Problem, element: Element) -> Packing:
         return Packing.TRANSPOSE if b.row == 1 else Packing.GATHER
     # in place wins while a row of B is short of a page
     wide = problem.n * element.size >= 4096 and problem.m >= 32 and problem.k >= 64
-    return Packing.COPY if wide else Packing.NONE
+    return Packing.COPY if wide and problem.c.col == 1 else Packing.NONE
 
 
 def _a_packing(problem: _Problem, element: Element) -> tuple[Packing, int]:
@@ -260,6 +260,8 @@ class TileShape:
     """The largest tile, and the largest height of each number of vectors from 1 on."""
 
     heights: tuple[int, ...]
+    packing: int = 8
+    packing_vectors: int = 3
 
     @property
     def vectors(self) -> int:
@@ -316,10 +318,11 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
     for i in range(len(spec.layouts)):
         set_field(Frame.E_ROW + i, extras[step * i + 1])
     scatters = at["c_col"] != size
-    packs = at["packing"] != 0
+    packs = at["packing"] > Packing.COPY
     panel = at["workspace"]
     width = shape.vectors * lanes * size
-    scratch = panel + (at["k_block"] * width).where(packs, 0)
+    scratch = panel + (at["k_block"] * width).where(at["packing"] != 0, 0)
+    set_field(Frame.PANEL, panel)
     a_panel = scratch + (Int(builder, shape.height * width)).where(scatters, 0)
     set_field(Frame.C_ROW, Int(builder, width).where(scatters, at["c_row"]))
 
@@ -370,31 +373,57 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
                     for i, layout in enumerate(spec.layouts):
                         address = e[i] if layout is Layout.ROW else e[i] + extras[step * i + 1] * i0
                         operands.append(address if layout is Layout.COLUMN else address + j0 * size)
-                    call(rows, builder, [frame, n_vectors, height, columns, a_block, panel.where(packs, source),
+                    fuses = at["packing"].flag(builder.and_(at["packing"] == Packing.COPY, height >= shape.packing))
+                    call(rows, builder, [frame, n_vectors, fuses, height, columns, a_block, panel.where(packs, source),
                                          c_block, at["c_row"], at["c_col"], scratch, *operands])  # fmt: skip
 
 
 def _rows_function(module: Any, spec: TileSpec) -> Any:
-    """`rows(frame, vectors, height, columns, a, b, c, c row, c column, scratch, e0...)`: one panel of columns, cut
+    """`rows(frame, vectors, fuses, height, columns, a, b, c, c row, c column, scratch, e0...)`: one panel of columns, cut
     into tiles of nearly equal height."""
     name = f"rows_{spec.name}"
     if name in module.globals:
         return module.globals[name]
-    made, builder, arguments = function(module, name, 10 + len(spec.layouts))
-    frame, vectors, height, columns, a, b, c, c_row, c_col, scratch, *operands = arguments
+    made, builder, arguments = function(module, name, 11 + len(spec.layouts))
+    frame, vectors, fuses, height, columns, a, b, c, c_row, c_col, scratch, *operands = arguments
     element, shape = spec.element, tile_shape()
     gather, scatter = gather_function(module, element), scatter_function(module, element)
     width = Int(builder, shape.vectors * element.lanes * element.size)
+    a_row = Int(builder, builder.load(builder.inttoptr((frame + 8 * Frame.A_ROW).value, I64.as_pointer())))
+    ragged = vectors.flag(columns % element.lanes != 0) if not spec.masks else Int(builder, 0)
+    scatters = c_col != element.size
+
+    def dispatch(rows: Int, tile_arguments: list[Int], sizes: list[tuple[int, int]], packs: bool) -> None:
+        """Call the tile of this many rows and vectors."""
+        done = builder.append_basic_block("tile_done")
+        switch = builder.switch(((vectors * 2 + ragged) * 64 + rows).value, done)
+        for n_rows, n_vectors in sizes:
+            for masked in (True,) if spec.masks else (False, True):
+                case = builder.append_basic_block(f"tile_{n_rows}x{n_vectors}")
+                code = (n_vectors * 2 + (masked and not spec.masks)) * 64 + n_rows
+                switch.add_case(ir.Constant(I64, code), case)
+                builder.position_at_end(case)
+                call(tile_function(module, spec, n_rows, n_vectors, masked, packs), builder, tile_arguments)
+                builder.branch(done)
+        builder.position_at_end(done)
+
+    # the first rows leave a packed copy of B for the others
+    with builder.if_then(fuses != 0):
+        dispatch(Int(builder, shape.packing), [frame, a, b, c, *operands],
+                 [(shape.packing, n) for n in range(1, shape.packing_vectors + 1)], True)
+        builder.store((vectors * (element.lanes * element.size)).value, builder.inttoptr((frame + 8 * Frame.B_ROW).value, I64.as_pointer()))
+    panel = Int(builder, builder.load(builder.inttoptr((frame + 8 * Frame.PANEL).value, I64.as_pointer())))
+    b = panel.where(fuses != 0, b)
+    skip = fuses * shape.packing
+    height = height - skip
     limit = Int(builder, shape.heights[-1])
     for count, tallest in enumerate(shape.heights[:-1], 1):
         limit = Int(builder, tallest).where(vectors == count, limit)
     tiles = (height + limit - 1) // limit
-    share, larger = height // tiles, height % tiles
-    a_row = Int(builder, builder.load(builder.inttoptr((frame + 8 * Frame.A_ROW).value, I64.as_pointer())))
-    ragged = vectors.flag(columns % element.lanes != 0) if not spec.masks else Int(builder, 0)
-    scatters = c_col != element.size
+    share, larger = height // tiles.max(1), height % tiles.max(1)
+    sizes = [(rows, n) for n, tallest in enumerate(shape.heights, 1) for rows in range(1, tallest + 1)]
     with loop(0, tiles) as t:
-        i = share * t + t.min(larger)
+        i = share * t + t.min(larger) + skip
         rows = share + t.flag(t < larger)
         to = c + c_row * i
         tile_c = scratch.where(scatters, to)
@@ -406,20 +435,7 @@ def _rows_function(module: Any, spec: TileSpec) -> Any:
                 field = (frame + 8 * (Frame.E_ROW + number)).value
                 operand = operand + Int(builder, builder.load(builder.inttoptr(field, I64.as_pointer()))) * i
             e.append(operand)
-        tile_arguments = [frame, a + a_row * i, b, tile_c, *e]
-        done = builder.append_basic_block("tile_done")
-        which = (vectors * 2 + ragged) * 64 + rows
-        switch = builder.switch(which.value, done)
-        for n_vectors, tallest in enumerate(shape.heights, 1):
-            for masked in (True,) if spec.masks else (False, True):
-                for n_rows in range(1, tallest + 1):
-                    case = builder.append_basic_block(f"tile_{n_rows}x{n_vectors}")
-                    code = (n_vectors * 2 + (masked and not spec.masks)) * 64 + n_rows
-                    switch.add_case(ir.Constant(I64, code), case)
-                    builder.position_at_end(case)
-                    call(tile_function(module, spec, n_rows, n_vectors, masked), builder, tile_arguments)
-                    builder.branch(done)
-        builder.position_at_end(done)
+        dispatch(rows, [frame, a + a_row * i, b, tile_c, *e], sizes, False)
         with builder.if_then(scatters, likely=False):
             call(scatter, builder, [scratch, width, to, c_row, c_col, rows, columns])
     builder.ret_void()

@@ -85,8 +85,9 @@ class V:
             value = round_to_f32(value)
         elif is_float(type):
             value = float(value)
-        else:
-            value = int(value)
+        elif type != B1:  # wrapped into the signed range, as LLVM prints them
+            half = 1 << (width(type) - 1)
+            value = (int(value) + half) % (2 * half) - half
         return V(self.builder, ir.Constant(llvm_type(type), value), type)
 
     def _lift(self, other: V | Number) -> V:
@@ -124,7 +125,7 @@ class V:
 
     def _saturate(self, type: Any) -> V:
         name = "llvm.fptosi.sat" if is_signed(type) else "llvm.fptoui.sat"
-        suffix = f".i{width(type)}.{_suffix(self.type)}"
+        suffix = f".i{width(type)}.{suffix(self.type)}"
         return V(self.builder, _call(self.builder, name + suffix, llvm_type(type), [self.ir]), type)
 
     def cast_bits(self, type: Any) -> V:
@@ -237,7 +238,7 @@ class V:
         return V(b, b.fcmp_unordered("uno", self.ir, self.ir, flags=CONTRACT), B1)
 
 
-def _suffix(t: Any) -> str:
+def suffix(t: Any) -> str:
     return f"f{width(t)}" if is_float(t) else f"i{width(t)}"
 
 
@@ -249,7 +250,7 @@ def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
 def call(name: str, x: V, *more: V | Number) -> V:
     """An LLVM intrinsic whose operands and result share one type: `call("llvm.sqrt", x)`."""
     args = [x, *(x._lift(m) for m in more)]
-    name = f"{name}.{_suffix(x.type)}"
+    name = f"{name}.{suffix(x.type)}"
     return V(x.builder, _call(x.builder, name, llvm_type(x.type), [a.ir for a in args]), x.type)
 
 

@@ -17,7 +17,8 @@ from graphjit.kernels.target import Element
 
 
 import os
-_PFA, _PFA2, _PFC = (int(x) for x in os.environ.get('PF', '16,0,1').split(','))
+_PFB=int(os.environ.get('PF','0').split(',')[0])
+AHEAD = 16  # how many k the prefetch of A runs ahead: 12 cycles each, the second-level cache takes some 15
 
 
 class Frame(IntEnum):
@@ -31,7 +32,8 @@ class Frame(IntEnum):
     ADD = 5  # 1: start from C, 0: from zero
     LAST = 6  # 1: no more of k follows, the epilogue is due
     LANES = 7  # live lanes of the last vector
-    E_ROW = 8  # and the next ones: row strides of the epilogue's operands
+    PANEL = 8  # where a packing tile leaves its copy of B
+    E_ROW = 9  # and the next ones: row strides of the epilogue's operands
 
 
 class Layout(StrEnum):
@@ -59,10 +61,12 @@ class TileSpec:
 class _Tile:
     """Emission of one tile; what epilogues see of it is `graphjit.kernels.epilogue.Tile`."""
 
-    def __init__(self, module: Any, spec: TileSpec, height: int, vectors: int, masked: bool) -> None:
+    def __init__(self, module: Any, spec: TileSpec, height: int, vectors: int, masked: bool,
+                 packs: bool) -> None:
         self.module, self.spec, self.element = module, spec, spec.element
-        self.height, self.vectors, self.masked = height, vectors, masked
-        name = f"tile_{spec.name}_{height}x{vectors}{'m' if masked else ''}"
+        self.height, self.vectors, self.masked, self.packs = height, vectors, masked, packs
+        self.width = self.element.lanes * self.element.size
+        name = f"tile_{spec.name}_{height}x{vectors}{'m' if masked else ''}{'p' if packs else ''}"
         self.function, self.builder, arguments = function(module, name, 4 + len(spec.layouts))
         self.frame, self.a, self.b, self.c, *self.operands = arguments
         self.cells = [(i, j) for i in range(height) for j in range(vectors)]
@@ -101,7 +105,7 @@ class _Tile:
     def load_vector(self, row: Int, j: int) -> Any:
         """Vector j of a row; lanes behind the matrix are not touched and read as 0."""
         kind, size = self.element.vector, self.element.size
-        address = row + j * kind.count * size
+        address = row + j * self.width
         if not self._is_ragged(j):
             return load(address, kind, size)
         masked_load = intrinsic(self.module, f"llvm.masked.load.{self.element.suffix}.p0", kind,
@@ -110,7 +114,7 @@ class _Tile:
 
     def store_vector(self, value: Any, row: Int, j: int) -> None:
         kind, size = self.element.vector, self.element.size
-        address = row + j * kind.count * size
+        address = row + j * self.width
         if not self._is_ragged(j):
             store(value, address, size)
             return
@@ -121,10 +125,10 @@ class _Tile:
     def _is_ragged(self, j: int) -> bool:
         return self.masked and j == self.vectors - 1
 
-    def prefetch(self, address: Int, write: int = 0) -> None:
+    def prefetch(self, address: Int) -> None:
         byte = ir.IntType(8)
         fetch = intrinsic(self.module, "llvm.prefetch.p0", ir.VoidType(), byte.as_pointer(), I32, I32, I32)
-        self.builder.call(fetch, [pointer(address, byte), I32(write), I32(3), I32(1)])
+        self.builder.call(fetch, [pointer(address, byte), I32(0), I32(3), I32(1)])
 
     def block(self, name: str) -> Any:
         return self.function.append_basic_block(name)
@@ -142,9 +146,6 @@ class _Tile:
         start, k_loop, done = self.block("start"), self.block("k"), self.block("done")
         b.position_at_end(old)
         previous = {(i, j): self.load_vector(self.c + c_row * i, j) for i, j in self.cells}
-        if _PFC:
-            for i, j in self.cells:
-                self.prefetch(self.c + c_row * (i + self.height) + j * self.element.lanes * self.element.size, 1)
         b.branch(start)
         b.position_at_end(fresh)
         b.branch(start)
@@ -156,18 +157,20 @@ class _Tile:
             phi.add_incoming(self.constant(0.0), fresh)
         count, a_row = self.field(Frame.K), self.field(Frame.A_ROW)
         a_col, b_row = self.field(Frame.A_COL), self.field(Frame.B_ROW)
+        panel = self.field(Frame.PANEL)
         odd = {i: a_row * i for i in range(1, self.height, 2)}
         b.cbranch(count > 0, k_loop, done)
 
         b.position_at_end(k_loop)
-        left, at_a, at_b = (Int(b, b.phi(I64)) for _ in range(3))
+        left, at_a, at_b, at_panel = (Int(b, b.phi(I64)) for _ in range(4))
         sums = {cell: b.phi(self.element.vector) for cell in self.cells}
-        if _PFA:
-            self.prefetch(at_a + a_col * _PFA)
-        if _PFA2:
-            self.prefetch(at_a + a_col * _PFA + a_row*(self.height-1))
-        following = self.step(at_a, odd, at_b, sums)
-        ends = [(left, count, left - 1), (at_a, self.a, at_a + a_col), (at_b, self.b, at_b + b_row)]
+        self.prefetch(at_a + a_col * AHEAD)
+        if self.packs and _PFB:
+            for j in range(self.vectors):
+                self.prefetch(at_b + b_row * _PFB + j * self.width)
+        following = self.step(at_a, odd, at_b, at_panel, sums)
+        ends = [(left, count, left - 1), (at_a, self.a, at_a + a_col), (at_b, self.b, at_b + b_row),
+                (at_panel, panel, at_panel + self.vectors * self.width)]
         for phi, first, then in ends:
             phi.value.add_incoming(first.value, start)
             phi.value.add_incoming(then.value, k_loop)
@@ -183,13 +186,17 @@ class _Tile:
             phi.add_incoming(following[cell], k_loop)
         self.finish(result, c_row)
 
-    def step(self, at_a: Int, odd: dict[int, Int], at_b: Int, sums: dict[Any, Any]) -> dict[Any, Any]:
+    def step(self, at_a: Int, odd: dict[int, Int], at_b: Int, at_panel: Int,
+             sums: dict[Any, Any]) -> dict[Any, Any]:
         """One k: a row of B, and for each row of the tile one number of A in all lanes.
 
         `odd` holds the odd multiples of A's row stride; x86 scales them by 2, 4, 8 in the load itself, so that
         half the rows need no register for their offset.
         """
         row_of_b = [self.load_vector(at_b, j) for j in range(self.vectors)]
+        if self.packs:
+            for j, vector in enumerate(row_of_b):
+                store(vector, at_panel + j * self.width, self.element.size)
         following = {}
         for i in range(self.height):
             twos = (i & -i) or 1
@@ -213,8 +220,12 @@ class _Tile:
         self.builder.ret_void()
 
 
-def tile_function(module: Any, spec: TileSpec, height: int, vectors: int, masked: bool) -> Any:
-    """Emit `void tile(frame, a, b, c, e0...)`, all addresses, of one tile size."""
-    tile = _Tile(module, spec, height, vectors, masked)
+def tile_function(module: Any, spec: TileSpec, height: int, vectors: int, masked: bool, packs: bool) -> Any:
+    """Emit `void tile(frame, a, b, c, e0...)`, all addresses, of one tile size.
+
+    A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel: the stores fit
+    between its multiply-adds, where a separate copy costs as much as nine rows of the product.
+    """
+    tile = _Tile(module, spec, height, vectors, masked, packs)
     tile.emit()
     return tile.function

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numba import types
 
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, is_float, is_signed, llvm_type, select, width
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, fma, is_float, is_signed, llvm_type, select, width
+from graphjit.kernels.vmath_rare import rarely
 
 
 def _quotient(x: V, y: V) -> V:
@@ -39,7 +40,23 @@ def _divide_floor(x: V, y: V) -> tuple[V, V]:
     return select(zero, 0, q), select(zero, 0, r)
 
 
+# below it an integral quotient and its successor are exact
+QUOTIENT_BOUND = {F32: 2.0**22, F64: 2.0**51}
+
+
 def _fmod(x: V, y: V) -> V:
+    """C's fmod, exactly: x - n y with n = x / y towards zero, which one fma computes without error."""
+    q = x / y
+    n = call("llvm.trunc", q)
+    r = fma(-n, y, x)
+    # the quotient may have been rounded up to an integer
+    one_less = fma(copysign(1.0, q) - n, y, x)
+    r = select(r.ne(0) & (r.bits() ^ x.bits()).lt(0), one_less, r)
+    r = select(n.eq(0), x, r)  # also for infinite y
+    return rarely("fmod", QUOTIENT_BOUND[x.type], _slow_fmod, r, q, x, y)
+
+
+def _slow_fmod(_quotient: V, x: V, y: V) -> V:
     return V(x.builder, x.builder.frem(x.ir, y.ir), x.type)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt
+from graphjit.kernels.irmath import F32, F64, V, bias, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt
 from graphjit.kernels.vmath_exp import EXP2, log_finite, reduce_exp, scale
 
 INF, NAN = math.inf, math.nan
@@ -48,9 +48,9 @@ def erf(x: V) -> V:
     near = fma(a, poly(w, ERF_NEAR[t]), a)
     far = select(a.gt(FAR[t]), FAR[t], a)
     g = poly(far - CENTRE[t], ERF_FAR[t])
-    n, k = round_to_int(-g)
+    n, bits = round_to_int(-g, offset=bias(t))
     r = -g - n
-    complement = fma(poly(r, EXP2[t]), r, 1.0) * pow2(k)
+    complement = fma(poly(r, EXP2[t]), r, 1.0) * pow2(bits)
     return copysign(select(a.lt(NEAR[t]), near, 1.0 - complement), x)
 
 
@@ -84,9 +84,9 @@ def erfc(x: V) -> V:
     inverse = 1.0 / (d * e)
     p = poly((a - K[t]) * (e * inverse), ERFC[t])
     square = a * a
-    r, w, k = reduce_exp(-square)
+    r, w, bits = reduce_exp(-square, bias(F64) if t == F32 else 2 * bias(F64))
     if t == F32:
-        y = (p * (r + w + 1.0) * (d * inverse) * pow2(k)).to(F32)
+        y = (p * (r + w + 1.0) * (d * inverse) * pow2(bits)).to(F32)
     else:
         grown = r + w
         # a^2 = square + rest; e^-rest - 1 = -rest, for rest < 2^-44
@@ -97,7 +97,7 @@ def erfc(x: V) -> V:
         y = u * e_inverse
         e_lo = fma(a, 2.0, 1.0 - e)
         residue = fma(-y, e, u) + (u_lo - y * e_lo)
-        y = scale(fma(residue, e_inverse, y), k)
+        y = scale(fma(residue, e_inverse, y), bits)
         # near 0 p is too steep
         near = 1.0 - fma(x, poly(square, ERF_NEAR[t]), x)
         return select(a.lt(0.4375), near, select(x.lt(0), 2.0 - y, y))

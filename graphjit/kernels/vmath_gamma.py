@@ -33,27 +33,29 @@ LGAMMA = (
     -0.006737661431177168, 0.01280096293992186, -0.025433536502727783, 0.0544399696163751, -0.13425408899797137,
 )  # fmt: skip
 
-# digamma(x) / (x - x0) in x - 1.5, 1 <= x <= 2, x0 its zero; minimax, error 2^-54.2
-DIGAMMA_CENTRE = 1.5
+# digamma(x) / (x - x0) in x - 1.75, 1 <= x <= 2.5, x0 its zero; minimax, error 2^-55
+DIGAMMA_CENTRE, DIGAMMA_CONSTANT = 1.75, 0.8581832171262995
 DIGAMMA_ZERO = (1.4616321449683622, 9.549995429965697e-17)
 DIGAMMA = (
-    0.0005231123223773309, -0.00020859463959730176, -0.00045812957925460743, -0.00010514232210117289,
-    0.0006524489662683282, -0.0005081403153396918, 0.0005810318391844172, -0.001029513231810249, 0.0015861870928730911,
-    -0.0023468269323819076, 0.0035150648956380408, -0.005279775989076457, 0.007927282016495651, -0.011908232334087441,
-    0.017907234449811956, -0.026975796102873033, 0.04076083437155497, -0.06192213328941631, 0.0949887244460378,
-    -0.1484049230537214, 0.24054248424082944, -0.42362742128146114, 0.9510558760318328,
+    -1.2253272857940766e-06, 2.0771847695372077e-06, 8.383557257603573e-07, -1.2313621102753329e-06,
+    -5.066708407748052e-06, 8.502659873377617e-06, -8.09479631652775e-06, 1.4491927603557804e-05,
+    -2.9472100000937878e-05, 5.1395283679579507e-05, -8.827707855212036e-05, 0.00015459421095503323,
+    -0.0002711158633667919, 0.0004747271414946675, -0.0008314933298642459, 0.0014573686088128882,
+    -0.0025566868997395215, 0.00449181421751475, -0.007910468751741328, 0.013985786158613258, -0.02489004848987064,
+    0.04479965445342082, -0.08228558635576412, 0.15712011335203652, -0.3262546278681058,
 )  # fmt: skip
 
 # Stirling's series: (lgamma(x) - (x - 1/2)(log x - 1) - (log(2 pi) - 1)/2) x and (log x - 1/(2x) - digamma(x)) x^2
-# in 1/x^2, x >= 8; minimax, errors 2^-67 and 2^-65
+# in 1/x^2, x >= LARGE; minimax, errors 2^-65.8 and 2^-63.7
+LARGE = 5.0
 LGAMMA_LARGE = (
-    0.004974075148973996, -0.0018857639248661248, 0.000841380718089247, -0.000595235754435037,
-    0.0007936507860032911, -0.002777777777766727, 0.08333333333333333,
+    0.056648209742028374, -0.022311490112206105, 0.006139891953797615, -0.0019111545335275433, 0.0008416575649042676,
+    -0.0005952372840831044, 0.0007936507898303328, -0.002777777777769733, 0.08333333333333333,
 )  # fmt: skip
 HALF_LOG_2PI_LESS_HALF = 0.4189385332046727
 DIGAMMA_LARGE = (
-    0.061558481470734866, -0.0205902158949391, 0.007569505278720396, -0.0041666232809022185, 0.003968253806267065,
-    -0.008333333333046306, 0.08333333333333316,
+    0.8092015712590522, -0.3093518352130917, 0.0780978011340612, -0.020960358845843075, 0.007573621432921167,
+    -0.0041666454711431385, 0.00396825384805816, -0.008333333332997368, 0.08333333333333301,
 )  # fmt: skip
 
 # sin(pi r) / r and cos(pi r) in r^2, |r| <= 1/2; minimax, errors 2^-54.5 and 2^-57.4 (absolute)
@@ -83,11 +85,11 @@ def _log(x: V) -> V:
 @through_double
 def lgamma(x: V) -> V:
     a = fabs(x)
-    small, middle, large = a.lt(0.7), a.ge(2.5) & a.lt(8.0), a.ge(8.0)
+    small, middle, large = a.lt(0.7), a.ge(2.5) & a.lt(LARGE), a.ge(LARGE)
 
     # middle: down by whole steps to y in [1.5, 2.5), gathering the factors
     y, product = a, a.const(1.0)
-    for _ in range(6):
+    for _ in range(3):
         more = y.ge(2.5) & middle
         y = select(more, y - 1.0, y)
         product = select(more, product * y, product)
@@ -129,13 +131,13 @@ def digamma(x: V) -> V:
     # digamma(x) = digamma(1 - x) - pi / tan(pi x) for x < 0
     negative = x.lt(0)
     a = select(negative, 1.0 - x, x)
-    small, large = a.lt(1.0), a.ge(8.0)
+    small, large = a.lt(1.0), a.ge(LARGE)
 
-    # down by whole steps to y in [1, 2], adding up 1/(x-1) + 1/(x-2) + ... as one fraction
+    # down by whole steps to y in [1, 2.5], adding up 1/(x-1) + 1/(x-2) + ... as one fraction
     # (the denominator in two parts: its rounding errors would add up)
     y, num, den, den_lo = a, a.const(0.0), a.const(1.0), a.const(0.0)
-    for _ in range(6):
-        more = y.gt(2.0) & ~large
+    for _ in range(3):
+        more = y.gt(2.5) & ~large
         y = select(more, y - 1.0, y)
         num = select(more, fma(num, y, den), num)
         product = den * y
@@ -145,10 +147,11 @@ def digamma(x: V) -> V:
     num = select(small, -1.0, select(large, 1.0, num))
     den = select(small | large, a, den)
     quotient = num / den
+    quotient_lo = (fma(-quotient, den, num) - quotient * den_lo) / den
 
     hi, lo = DIGAMMA_ZERO
-    direct = ((y - hi) - lo) * poly(y - DIGAMMA_CENTRE, DIGAMMA)
-    near = quotient + fma(quotient, -den_lo / den, direct)
+    d, u = (y - hi) - lo, y - DIGAMMA_CENTRE
+    near = quotient + fma(d, DIGAMMA_CONSTANT, fma(d, u * poly(u, DIGAMMA), quotient_lo))
 
     w = quotient * quotient
     far = _log(a) - fma(w, poly(w, DIGAMMA_LARGE), quotient * 0.5)

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt
+from graphjit.kernels.irmath import (
+    F32,
+    F64,
+    V,
+    bias,
+    copysign,
+    fabs,
+    float_of,
+    fma,
+    mantissa_bits,
+    poly,
+    pow2,
+    pow2_parts,
+    round_to_int,
+    select,
+    sqrt,
+)
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
 
 INF, NAN = math.inf, math.nan
@@ -25,7 +41,6 @@ COSH = {
     ),
 }  # fmt: skip
 OVERFLOW = {F32: 90.0, F64: 711.0}  # beyond it sinh and cosh are infinite
-LEAST_EXPONENT = {F32: -126, F64: -1022}
 
 
 def _reduced(a: V) -> tuple[V, V, V, V, V, V]:
@@ -41,9 +56,11 @@ def _reduced(a: V) -> tuple[V, V, V, V, V, V]:
     s = r * w * poly(w, SINH[a.type])
     c = w * poly(w, COSH[a.type])
     up, rest = pow2_parts(bits)
+    # down = 2^-n / (2 rest) by its bits; 0 where it no longer exists
+    down_bits = up.const((4 * bias(a.type) - 1) << mantissa_bits(a.type), up.bits().type)
+    down_bits = down_bits - up.bits() - (rest.bits() << 1)
+    down = float_of(select(down_bits.lt(0), 0, down_bits))
     up = up * 0.5
-    # the inverse of (2 up rest) rest, or something that no longer matters
-    down = 0.5 / (fma(up, rest, 0.0) * rest)
     return r, s, c, up - down, up + down, rest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, call, clamp, copysign, fabs, fma, poly, round_to_int, select
+from graphjit.kernels.irmath import F32, F64, V, bias, call, clamp, copysign, fabs, fma, poly, round_to_int, select
 from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE, LOG2E_PARTS, normal_split, scale
 
 INF, NAN = math.inf, math.nan
@@ -31,9 +31,9 @@ def pow_(x: V, y: V) -> V:
     z = select(one, 0.0, z)
     z_lo = select(one | fabs(z).ge(2000.0), 0.0, z_lo)  # an infinite z has no error
     z = clamp(z, *EXP2_RANGE[x.type])
-    n, k = round_to_int(z)
+    n, bits = round_to_int(z, offset=2 * bias(x.type))
     r = (z - n) + z_lo
-    p = scale(fma(r, poly(r, EXP2[x.type]), 1.0), k)
+    p = scale(fma(r, poly(r, EXP2[x.type]), 1.0), bits)
     whole = call("llvm.trunc", y).eq(y)
     half = y * 0.5
     odd = whole & call("llvm.trunc", half).ne(half)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from numba import types
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, poly, round_to_int, select, sqrt
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, poly, round_to_int, select, sqrt
+from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 
 # pi/2 as a sum of doubles
 PIO2_1, PIO2_2, PIO2_3 = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33
+# below it the reduction is exact enough for 2 units; beyond, libm's
+REDUCIBLE = {F32: 2.0**40, F64: 2.0**40}
 TWO_OVER_PI = 0.6366197723675814
 
 # (sin r - r) / r^3 and (cos r - 1 + r^2/2) / r^4 in r^2, |r| <= pi/4; minimax for float32, errors 2^-27.9 and
@@ -69,21 +73,27 @@ def _quadrant(s: V, c: V, n: V) -> V:
     return select((n & 2).ne(0), -y, y)
 
 
+def _libm(name: str) -> Callable[[V], V]:
+    return lambda x: call(f"llvm.{name}", x)
+
+
 def sin(x: V) -> V:
     y = _quadrant(*_sin_cos(x))
-    return select(x.eq(0), x, y)  # -0
+    y = select(x.eq(0), x, y)  # -0
+    return rarely("sin", REDUCIBLE[x.type], _libm("sin"), y, x)
 
 
 def cos(x: V) -> V:
     s, c, n = _sin_cos(x)
-    return _quadrant(s, c, n + 1)
+    return rarely("cos", REDUCIBLE[x.type], _libm("cos"), _quadrant(s, c, n + 1), x)
 
 
 def tan(x: V) -> V:
     s, c, n = _sin_cos(x)
     odd = (n & 1).ne(0)
     y = select(odd, -c, s) / select(odd, s, c)
-    return select(x.eq(0), x, y)
+    y = select(x.eq(0), x, y)
+    return rarely("tan", REDUCIBLE[x.type], _libm("tan"), y, x)
 
 
 # ---------------------------------------------------------------------------------------- inverses

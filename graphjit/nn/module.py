@@ -10,7 +10,7 @@ import numpy as np
 from graphjit.errors import ArgumentError
 from graphjit.nn.parameter import Parameter
 from graphjit.structure import Structured
-from graphjit.tape import grad_mode, state
+from graphjit.tape import Value, grad_mode, state
 from graphjit.tensor import Tensor, TensorLike, as_tensor, filled, to_array
 from graphjit.types import FLOAT32, FLOAT64, DType, is_float
 
@@ -112,7 +112,7 @@ class Module(Structured):
         _check_name(self, name)
         self._buffer_names[name] = persistent
         if tensor is not None and not isinstance(tensor, Tensor):
-            tensor = Tensor(np.array(to_array(tensor)))
+            tensor = Tensor._of(Value(np.array(to_array(tensor))))
         setattr(self, name, tensor)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphjit.errors import TraceError
-from graphjit.tape import state
+from graphjit.tape import Value, state
 from graphjit.tensor import Tensor, TensorLike, to_array
 
 
@@ -32,4 +32,8 @@ class Parameter(Tensor):
         if state.trace is not None:
             raise TraceError("a Parameter cannot be made inside a compiled function",
                              hint="Make parameters, modules and optimizers outside and use them inside.")
-        super().__init__(np.array(to_array(data), order="C"), requires_grad, label)
+        self._value = Value(np.array(to_array(data), order="C"))
+        self._grad = None
+        self.label = label
+        if requires_grad:
+            self.requires_grad = True

@@ -17,7 +17,8 @@ from graphjit.kernels import reference
 from graphjit.op import Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import same, to_bool
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, promoted, result_dtype
+from graphjit.tape import state
+from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, operand, promoted, result_dtype
 from graphjit.types import BOOL, FLOAT32, FLOAT64, DType, TensorType, check_dtype, is_float
 
 NUMBER = "fiu"
@@ -212,6 +213,8 @@ REMAINDER = register(Op("remainder", numeric(np.remainder), same("remainder", NU
 def _floating(x: TensorLike) -> Tensor:
     """As a tensor that floating functions take: bools and integers become floats as in NumPy (int64 to float64)."""
     t = as_tensor(x)
+    if state.trace is None and t.dtype.kind == "f":
+        return t
     kind = t._type
     if kind.weak:
         return t.astype(FLOAT32)
@@ -220,17 +223,31 @@ def _floating(x: TensorLike) -> Tensor:
     return t.astype(FLOAT32 if kind.dtype == BOOL or kind.dtype.itemsize < 4 else FLOAT64)
 
 
+def _quick(op: Op, x: TensorLike, y: TensorLike, kinds: str) -> Tensor | None:
+    """The common cases of eager code: two tensors of one dtype, a tensor of these kinds and a Python number."""
+    if state.trace is None and isinstance(x, Tensor) and x._value.trace is None:
+        dtype = x._value.data.dtype  # type: ignore[union-attr]  # an array outside of traces
+        if dtype.kind in kinds:
+            if isinstance(y, Tensor):
+                if y._value.trace is None and y._value.data.dtype is dtype:  # type: ignore[union-attr]  # an array
+                    return apply(op, x, y)
+            elif type(y) is float and dtype.kind == "f" or type(y) is int:
+                return apply(op, x, operand(y, dtype))
+    return None
+
+
 def _binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def function(x: TensorLike, y: TensorLike) -> Tensor:
-        # two tensors of one dtype need no promotion: the common case of eager code
-        if isinstance(x, Tensor) and isinstance(y, Tensor) and x._type.dtype is y._type.dtype:
-            return apply(op, *promoted(x, y)) if x._type.weak or y._type.weak else apply(op, x, y)
-        return apply(op, *promoted(x, y))
+        quick = _quick(op, x, y, NUMBER)
+        return apply(op, *promoted(x, y)) if quick is None else quick
     return _document(function, op, doc)
 
 
 def _float_binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def function(x: TensorLike, y: TensorLike) -> Tensor:
+        quick = _quick(op, x, y, "f")
+        if quick is not None:
+            return quick
         dtype = result_dtype((x, y))
         if not is_float(dtype):
             dtype = FLOAT32 if dtype == BOOL or dtype.itemsize < 4 else FLOAT64
@@ -334,7 +351,10 @@ trunc = _rounding(TRUNC, "x without its fraction.")
 
 def astype(x: TensorLike, dtype: Any) -> Tensor:
     """x with another element type; the same tensor when it has it already."""
-    t, kind = as_tensor(x), check_dtype(dtype)
+    t = as_tensor(x)
+    if dtype is t.dtype and state.trace is None:
+        return t
+    kind = check_dtype(dtype)
     found = t._type
     return t if found.dtype == kind and not found.weak else apply(CAST, t, dtype=kind)
 

@@ -113,11 +113,28 @@ def _take_vjp(g: Tensor, out: Tensor, x: Tensor, idx: Tensor, axis: int) -> tupl
     def scattered() -> Tensor:
         n = joined(idx.shape)
         flat = reshape_to(g, (*x.shape[:axis], n, *x.shape[axis + 1:]))
-        return apply(SCATTER_ADD, filled(x.shape, 0, x.dtype), reshape_to(idx, (n,)), flat, axis=axis)
+        return apply(TAKE_GRAD, reshape_to(idx, (n,)), flat, axis=axis, size=x.shape[axis])
     return scattered, None
 
 
 TAKE = register(Op("take", _take, _infer_take, _take_vjp, Gather()))
+
+
+def _take_grad(idx: Array, src: Array, axis: int, size: int) -> Array:
+    x = np.zeros(_scatter_shape(src.shape, (size,), axis), src.dtype)
+    return _scatter_add(x, idx, src, axis)
+
+
+def _infer_take_grad(idx: TensorType, src: TensorType, axis: int, size: int) -> TensorType:
+    x = src.with_shape(_scatter_shape(src.shape, (size,), axis))
+    return _infer_scatter("take_grad", x, idx, src, axis)
+
+
+# ``scatter_add`` to zeros, which need not be stored first
+TAKE_GRAD = register(Op(
+    "take_grad", _take_grad, _infer_take_grad,
+    lambda h, out, idx, src, axis, size: (None, lambda: apply(TAKE, h, idx, axis=axis)),
+    Library("take_grad")))
 
 
 def _scatter_shape(x: Shape, idx: Shape, axis: int) -> Shape:

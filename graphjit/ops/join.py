@@ -151,7 +151,7 @@ def pad(x: TensorLike, widths: Any, constant_values: TensorLike = 0) -> Tensor:
 
     >>> import graphjit as gj
     >>> gj.pad(gj.ones((2,)), (1, 2)).tolist()
-    [0.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    [0.0, 1.0, 1.0, 0.0, 0.0]
     """
     t = operand(x)
     try:

@@ -149,19 +149,19 @@ def _sum_pool_grad(g: Array, size: Ints, kernel: Ints, stride: Ints, padding: Pa
 
 # ---- rows
 
-MAX_POOL = register(Op(
+MAX_POOL: Op = register(Op(
     "max_pool", _max_pool, _infer_max,
     lambda g, out, x, **how: (apply(MAX_POOL_GRAD, x, g, **how),), Library("max_pool")))
-MAX_POOL_GRAD = register(Op(
+MAX_POOL_GRAD: Op = register(Op(
     "max_pool_grad", _max_pool_grad, _infer_max_grad,
     lambda h, out, x, g, **how: (None, apply(MAX_POOL_PICK, x, h, **how)), Library("max_pool_grad")))
-MAX_POOL_PICK = register(Op(
+MAX_POOL_PICK: Op = register(Op(
     "max_pool_pick", _max_pool_pick, _infer_max_pick,
     lambda g, out, x, h, **how: (None, apply(MAX_POOL_GRAD, x, g, **how)), Library("max_pool_pick")))
-SUM_POOL = register(Op(
+SUM_POOL: Op = register(Op(
     "sum_pool", _sum_pool, _infer_sum,
     lambda g, out, x, **how: (apply(SUM_POOL_GRAD, g, size=x.shape[2:], **how),), Library("sum_pool")))
-SUM_POOL_GRAD = register(Op(
+SUM_POOL_GRAD: Op = register(Op(
     "sum_pool_grad", _sum_pool_grad, _infer_sum_grad,
     lambda h, out, g, size, **how: (apply(SUM_POOL, h, **how),), Library("sum_pool_grad")))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphjit.errors import ArgumentError
 from graphjit.structure import Structured
-from graphjit.tape import clock, grad_mode, state
+from graphjit.tape import Value, clock, grad_mode, state
 from graphjit.tensor import Tensor
 from graphjit.types import DType
 
@@ -36,8 +36,8 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         self._zero: dict[str, bool] = {}
         for name, value in options.items():
             if name in CEILINGS or not isinstance(value, (bool, str, type(None))):
-                count = 2 if name in PAIRS else 1
-                self._numbers[name] = tuple(Tensor(np.zeros(()), label=f"{owner}.{name}") for _ in range(count))
+                labels = [f"{owner}.{name}"] * (2 if name in PAIRS else 1)
+                self._numbers[name] = tuple(Tensor._of(Value(np.zeros(())), label) for label in labels)
             self[name] = value
 
     def tensors(self, name: str, dtype: DType | None = None) -> Numbers:
@@ -99,8 +99,8 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         return {name: value for name, value in self.items() if name != "params"}
 
     def __repr__(self) -> str:
-        lines = "".join(f"    {name}: {value}\n" for name, value in sorted(self.options().items()))
-        return f"ParamGroup({len(self._params)} tensors\n{lines})"
+        options = ", ".join(f"{name}={value}" for name, value in self.options().items())
+        return f"ParamGroup({len(self._params)} tensors, {options})"
 
 
 def _number(name: str, value: Any) -> float | Tensor:

@@ -14,7 +14,7 @@ from graphjit.op import Array
 from graphjit.ops.elementwise import where
 from graphjit.optim.group import ParamGroup
 from graphjit.structure import Structured
-from graphjit.tape import clock, grad_mode, state
+from graphjit.tape import Value, clock, grad_mode, state
 from graphjit.tensor import Tensor, as_tensor, held
 from graphjit.types import is_float
 
@@ -244,7 +244,7 @@ def first(numbers: Sequence[Tensor]) -> Tensor:
 def _kept(array: Array, label: str) -> Tensor:
     """A tensor that outlives a running trace; the structure of the state has changed."""
     clock.structure += 1
-    return Tensor(array, label=label)
+    return Tensor._of(Value(array), label)
 
 
 def _counter(count: float) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op, rewrite
 from graphjit.op import TABLE, Layout, Library, View
-from graphjit.types import contiguous_strides, is_one
+from graphjit.types import contiguous_strides, is_float, is_one
 
-STRIDED = frozenset({"matmul"})  # library kernels that read any strides
+STRIDED = frozenset({"matmul"})  # library kernels that read floats of any strides
 
 
 def base_layout(node: Node) -> tuple[Node, Layout]:
@@ -46,7 +46,7 @@ def _contiguous(node: Apply) -> Node:
         _, layout = base_layout(node.args[0])
         if lower.layout(layout, **node.kwargs) is None:
             return Apply(node.op, (_copy(node.args[0], node),), node.params, node.type, node.where)
-    elif isinstance(lower, Library) and lower.kernel not in STRIDED:
+    elif isinstance(lower, Library) and not (lower.kernel in STRIDED and is_float(node.type.dtype)):
         args = tuple(a if _in_order(a) else _copy(a, node) for a in node.args)
         if any(a is not b for a, b in zip(args, node.args, strict=True)):
             return Apply(node.op, args, node.params, node.type, node.where)

@@ -17,7 +17,7 @@ from graphjit.codegen.lower import Lowered
 from graphjit.errors import BoundsError, InternalCompilerError
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Array
-from graphjit.passes.layout import base_layout
+from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import runner
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, plan_memory
@@ -80,8 +80,7 @@ class Program:
                 lives.extend(Lifetime(slot.buffer, slot.buffer.nbytes, i, i) for slot in step.slots
                              if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
         self.fresh = {buffer for buffer, layout in self.results
-                      if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED
-                      and layout.shape == buffer.type.shape and layout.offset == 0}
+                      if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and is_whole(buffer, layout)}
         for buffer, _ in self.results:
             last[buffer] = len(self.steps)
         for node in first:
@@ -178,7 +177,8 @@ class Program:
 
     def _output_step(self, result: tuple[Node, Any]) -> Callable[[], Array]:
         buffer, layout = result
-        if buffer in self.fresh:
+        first = next(r for r in self.results if r[0] is buffer and (r is result or is_whole(*r)))
+        if buffer in self.fresh and first is result:  # any other result that reads it is a copy
             return lambda: self.held[buffer]
         if buffer in self.plan.offsets:
             view = self._strided(self.view(buffer), layout)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import ArgumentError, GradientError, ShapeError
+from graphjit.structure import Structured
 from graphjit.tape import Value, note_call, state
 from graphjit.tensor import Tensor, _guard_view, _read, as_tensor
 from graphjit.transforms.record import name_of, zeros
@@ -17,7 +18,7 @@ from graphjit.tree import Spec, flatten, flatten_like, unflatten
 from graphjit.types import Shape, TensorType, is_float
 
 
-class custom_vjp:
+class custom_vjp(Structured):
     """A function whose pullback the user gives.
 
     Use it as a decorator, then name the two halves with ``f.defvjp(fwd, bwd)``:
@@ -65,6 +66,7 @@ class custom_vjp:
                 raise ArgumentError(f"{name_of(self)}: a custom_vjp function has no keyword-only arguments",
                                     detail=(", ".join(bound.kwargs),))
             args = bound.args
+        self._reach()
         name = name_of(self)
         leaves, spec = flatten(args)
         wanted = {i: v for i, x in enumerate(leaves)

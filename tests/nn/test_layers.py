@@ -146,7 +146,8 @@ def test_activations(mode):
     }
     for make, expected in wanted.items():
         layer = make()
-        np.testing.assert_allclose(mode(lambda x, layer=layer: layer(x))(x).data, expected, rtol=1e-12, atol=1e-15)
+        out = mode(lambda x, layer=layer: layer(x))(x)
+        np.testing.assert_allclose(out.data, expected, rtol=1e-12, atol=1e-15)
     with pytest.raises(ArgumentError, match="approximate"):
         F.gelu(x, approximate="erf")
 

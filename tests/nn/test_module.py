@@ -39,7 +39,7 @@ def test_parameters_buffers_and_modules_are_registered_by_being_set():
     assert list(net.children()) == [net.first, net.body]
     assert len(list(net.modules())) == 5
     assert [n for n, _ in net.named_parameters(recurse=False)] == ["scale"]
-    assert [n for n, _ in net.named_parameters(prefix="net")][0] == "net.scale"
+    assert next(n for n, _ in net.named_parameters(prefix="net")) == "net.scale"
     assert list(net.state_dict()) == ["scale", "seen", *NAMES[1:]]
     assert [p.label for p in net.parameters()] == NAMES
     assert net.seen.label == "seen"
@@ -75,9 +75,9 @@ def test_parameters_and_buffers_can_be_none_and_come_back():
 
 def test_wrong_registrations_are_refused():
     net = Net()
-    with pytest.raises(ArgumentError, match="cannot replace the parameter Net.scale"):
+    with pytest.raises(ArgumentError, match=r"cannot replace the parameter Net\.scale"):
         net.scale = gj.tensor([1.0])
-    with pytest.raises(ArgumentError, match="cannot replace the buffer Net.seen"):
+    with pytest.raises(ArgumentError, match=r"cannot replace the buffer Net\.seen"):
         net.seen = 3
     with pytest.raises(ArgumentError, match="without dots"):
         net.add_module("a.b", nn.ReLU())

@@ -293,3 +293,20 @@ def test_the_signature_of_an_optimizer():
 def test_repr_lists_the_hyperparameters():
     text = repr(optim.SGD([nn.Parameter(START)], lr=0.5))
     assert text.startswith("SGD (\nParameter Group 0\n") and "    lr: 0.5\n" in text
+
+
+def test_a_double_model_and_a_diverging_counter_inside_a_trace():
+    a, b = (nn.Parameter(START.astype(np.float32)) for _ in range(2))
+    opt = optim.Adam([a, b], lr=0.1)
+
+    def step(*used):
+        opt.zero_grad()
+        sum(p.sum() for p in used).backward()
+        opt.step()
+    step(a, b)
+    for p in (a, b):
+        p.data = p.data.astype(np.float64)
+    gj.compile(lambda: step(a))()
+    gj.compile(lambda: step(a, b))()
+    assert [opt.state[p]["step"].item() for p in (a, b)] == [3, 2]
+    assert {t.dtype.name for t in opt.state[a].values()} == {"float64"}

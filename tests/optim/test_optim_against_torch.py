@@ -50,7 +50,8 @@ def test_same_steps_as_pytorch(name, options, mode):
 @pytest.mark.parametrize("name, options", [("SGD", {"momentum": 0.9, "dampening": 0.5}), ("Adam", {})])
 def test_state_of_pytorch_is_taken_over(name, options):
     p, q = nn.Parameter(np.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    opt, reference = getattr(optim, name)([p], lr=0.1, **options), getattr(torch.optim, name)([q], lr=0.1, **options)
+    opt = getattr(optim, name)([p], lr=0.1, **options)
+    reference = getattr(torch.optim, name)([q], lr=0.1, **options)
     for _ in range(3):
         reference.zero_grad()
         (q * q).sum().backward()

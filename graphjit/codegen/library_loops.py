@@ -1,0 +1,271 @@
+"""Plain loop kernels for the ops that no generated loop nest computes: ``build`` gives the source of one.
+
+All operands are C-contiguous buffers. Sizes are run-time arguments, so that a new batch size needs no new
+kernel; what belongs to the model (strides, dilation, padding, the window's shape) is written into the source.
+Each result element is written by one turn of the outermost loop, whatever part of it a thread runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from graphjit.op import Params
+from graphjit.types import FLOAT32, DType, Shape, TensorType, is_float, is_one
+
+COLUMNS = 64  # neighbouring columns that one turn of a loop takes together
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCall:
+    """A loop kernel and its arguments.
+
+    Attributes:
+        name: of the function in ``source``.
+        source: text of ``def name(..., start, stop):`` over typed flat pointers and 64-bit integers.
+        args: type code of each parameter but the last two; bools are bytes ("*uint8").
+        values: "in0", "in1", ..., "out" or "status" for each pointer, the number for each scalar.
+        extent: the outermost loop runs over [0, extent) or any part of it.
+    """
+
+    name: str
+    source: str
+    args: tuple[str, ...]
+    values: tuple[str | int | float, ...]
+    extent: int
+
+
+class Writer:
+    """Writes a kernel: parameters as they are named, lines indented as blocks open."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parameters: list[tuple[str, str, str | int]] = []
+        self.lines: list[str] = []
+        self.depth = 1
+
+    def pointer(self, name: str, dtype: DType, value: str) -> None:
+        self.parameters.append((name, "*uint8" if dtype.kind == "b" else f"*{dtype.name}", value))
+
+    def sizes(self, **sizes: int) -> None:
+        for name, value in sizes.items():
+            self.parameters.append((name, "int64", int(value)))
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    @contextmanager
+    def block(self, header: str) -> Iterator[None]:
+        self.line(header + ":")
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+    def call(self, extent: int) -> LoopCall:
+        names, args, values = zip(*self.parameters, strict=True)
+        header = f"def {self.name}({', '.join(names)}, start, stop):"
+        return LoopCall(self.name, "\n".join([header, *self.lines, ""]), args, values, extent)
+
+
+def short(dtype: DType) -> str:
+    """The cast function of a dtype as it stands in memory."""
+    return "u8" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize * 8}"
+
+
+def plus(dtype: DType, x: str, y: str) -> str:
+    """Text of x + y in this dtype (Numba types int32 + int32 as int64)."""
+    return f"{x} + {y}" if is_float(dtype) else f"add({x}, {y})"
+
+
+def multiply_add(dtype: DType, x: str, y: str, acc: str) -> str:
+    return f"fma({x}, {y}, {acc})" if is_float(dtype) else f"add({acc}, mul({x}, {y}))"
+
+
+def around(shape: Shape, axis: int) -> tuple[int, int, int]:
+    """Numbers of elements before an axis, along it, after it."""
+    return math.prod(shape[:axis]), int(shape[axis]), math.prod(shape[axis + 1:])
+
+
+# ---- products of integers
+
+def _matmul(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    x, y = types
+    batch = out.shape[:-2]
+    w = Writer(f"matmul_{out.dtype.name}")
+    w.pointer("x", x.dtype, "in0")
+    w.pointer("y", y.dtype, "in1")
+    w.pointer("out", out.dtype, "out")
+    m, k, n = x.shape[-2], x.shape[-1], y.shape[-1]
+    w.sizes(m=m, k=k, n=n)
+    for axis, length in enumerate(batch):
+        w.sizes(**{f"n{axis}": length, f"x{axis}": _batch_stride(x, axis - len(batch)),
+                   f"y{axis}": _batch_stride(y, axis - len(batch))})
+    with w.block("for i in range(start, stop)"):
+        w.line("rest = i // m")
+        w.line("row = (i % m) * k")
+        w.line("column = 0")
+        for axis in reversed(range(len(batch))):
+            w.line(f"row += rest % n{axis} * x{axis}")
+            w.line(f"column += rest % n{axis} * y{axis}")
+            w.line(f"rest = rest // n{axis}")
+        with w.block("for j in range(n)"):
+            w.line(f"out[i * n + j] = {short(out.dtype)}(0)")
+        with w.block("for q in range(k)"):
+            w.line("a = x[row + q]")
+            with w.block("for j in range(n)"):
+                acc = multiply_add(out.dtype, "a", "y[column + q * n + j]", "out[i * n + j]")
+                w.line(f"out[i * n + j] = {acc}")
+    return w.call(math.prod(batch) * m)
+
+
+def _batch_stride(x: TensorType, axis: int) -> int:
+    """Elements from one matrix to the next along a batch axis (counted from the last one), 0 if stretched."""
+    at = x.ndim - 2 + axis
+    return 0 if at < 0 or x.shape[at] == 1 else math.prod(x.shape[at + 1:])
+
+
+# ---- indices
+
+def _check_index(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    (x,) = types
+    w = Writer(f"check_index_{x.dtype.name}")
+    w.pointer("x", x.dtype, "in0")
+    w.pointer("status", out.dtype, "status")
+    w.pointer("out", out.dtype, "out")
+    w.sizes(size=params["size"])
+    w.line("bad = i64(0)")
+    with w.block("for i in range(start, stop)"):
+        if x.dtype.kind == "u":
+            w.line("place = u64(x[i])")
+        else:
+            w.line("signed = i64(x[i])")
+            w.line("place = u64(where(lt(signed, i64(0)), add(signed, i64(size)), signed))")
+        w.line("wrong = ge(place, u64(size))")  # a negative number is a huge unsigned one
+        w.line("bad = bit_or(bad, i64(wrong))")
+        w.line("out[i] = where(wrong, i64(0), i64(place))")
+    with w.block("if bad != 0"):
+        w.line("status[0] = i64(1)")
+    return w.call(x.size)
+
+
+def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    """scatter_add, scatter_set and take_grad: by blocks of columns, in each the places in their order."""
+    base = op != "take_grad"
+    outer, n, inner = around(out.shape, params["axis"])
+    source = types[-1]
+    w = Writer(f"{op}_{out.dtype.name}")
+    if base:
+        w.pointer("x", out.dtype, "in0")
+    w.pointer("idx", types[-2].dtype, f"in{len(types) - 2}")
+    w.pointer("src", source.dtype, f"in{len(types) - 1}")
+    w.pointer("out", out.dtype, "out")
+    blocks = -(-inner // COLUMNS)
+    w.sizes(n=n, inner=inner, count=types[-2].size, blocks=blocks)
+    with w.block("for i in range(start, stop)"):
+        w.line("outer = i // blocks")
+        w.line(f"first = (i % blocks) * {COLUMNS}")
+        w.line(f"last = min(first + {COLUMNS}, inner)")
+        with w.block("for row in range(n)"):
+            w.line("at = (outer * n + row) * inner")
+            with w.block("for j in range(first, last)"):
+                w.line("out[at + j] = " + ("x[at + j]" if base else f"{short(out.dtype)}(0)"))
+        with w.block("for q in range(count)"):
+            w.line("at = (outer * n + idx[q]) * inner")
+            w.line("from_ = (outer * count + q) * inner")
+            with w.block("for j in range(first, last)"):
+                value = "src[from_ + j]"
+                w.line("out[at + j] = " + (
+                    value if op == "scatter_set" else plus(out.dtype, "out[at + j]", value)))
+    return w.call(outer * blocks)
+
+
+# ---- along an axis
+
+def _argreduce(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    (x,) = types
+    axis = params["axis"]
+    outer, n, inner = around(x.shape, axis)
+    rows = all(is_one(m) for m in x.shape[axis + 1:])
+    w = Writer(f"{op}_{'rows' if rows else 'columns'}_{x.dtype.name}")
+    w.pointer("x", x.dtype, "in0")
+    w.pointer("out", out.dtype, "out")
+    if rows:
+        # the extreme by a loop that vectorises, then its first place; a NaN is the extreme if there is one
+        w.sizes(n=n)
+        with w.block("for i in range(start, stop)"):
+            w.line("at = i * n")
+            w.line("best = x[at]")
+            with w.block("for j in range(n)"):
+                w.line(f"best = {'rmax' if op == 'argmax' else 'rmin'}(best, x[at + j])")
+            w.line("place = 0")
+            with w.block("for j in range(n)"):
+                w.line("value = x[at + j]")
+                with w.block("if value == best or value != value"):
+                    w.line("place = j")
+                    w.line("break")
+            w.line("out[i] = place")
+        return w.call(outer)
+    blocks = -(-inner // COLUMNS)
+    w.sizes(n=n, inner=inner, blocks=blocks)
+    with w.block("for i in range(start, stop)"):
+        w.line("outer = i // blocks")
+        w.line(f"first = (i % blocks) * {COLUMNS}")
+        w.line(f"last = min(first + {COLUMNS}, inner)")
+        with w.block("for j in range(first, last)"):
+            w.line("out[outer * inner + j] = 0")
+        sign = ">" if op == "argmax" else "<"
+        with w.block("for row in range(1, n)"), w.block("for j in range(first, last)"):
+            w.line("best = x[(outer * n + out[outer * inner + j]) * inner + j]")
+            w.line("value = x[(outer * n + row) * inner + j]")
+            with w.block(f"if value {sign} best or (value != value and best == best)"):
+                w.line("out[outer * inner + j] = row")
+    return w.call(outer * blocks)
+
+
+def _cumulative(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    (x,) = types
+    outer, n, inner = around(x.shape, params["axis"])
+    wide = op == "cumsum" and x.dtype == FLOAT32  # running sums in double precision
+    cast = "f64" if wide else short(x.dtype)
+    w = Writer(f"{op}_{x.dtype.name}")
+    w.pointer("x", x.dtype, "in0")
+    w.pointer("out", out.dtype, "out")
+    w.sizes(n=n, inner=inner)
+    value = "f64(x[at + row * inner])" if wide else "x[at + row * inner]"
+    with w.block("for i in range(start, stop)"):
+        w.line("at = i // inner * n * inner + i % inner")
+        w.line(f"acc = {cast}({0 if op == 'cumsum' else 1})")
+        with w.block("for row in range(n)"):
+            w.line(f"acc = {'add' if op == 'cumsum' else 'mul'}(acc, {value})")
+            w.line("out[at + row * inner] = " + ("f32(acc)" if wide else "acc"))
+    return w.call(outer * inner)
+
+
+# ---- the door
+
+Builder = Callable[[tuple[TensorType, ...], TensorType, Params], LoopCall]
+
+
+def _named(builder: Callable[..., LoopCall], op: str) -> Builder:
+    return lambda types, out, params: builder(op, types, out, params)
+
+
+BUILDERS: dict[str, Builder] = {
+    "matmul": _matmul,
+    "check_index": _check_index,
+    **{op: _named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad")},
+    **{op: _named(_argreduce, op) for op in ("argmax", "argmin")},
+    **{op: _named(_cumulative, op) for op in ("cumsum", "cumprod")},
+}
+
+
+def build(op: str, in_types: tuple[TensorType, ...], out_type: TensorType,
+          params: Mapping[str, Any]) -> LoopCall | None:
+    """The loop kernel of a library op for operands of these types; None for an op that has none."""
+    from graphjit.codegen.window_loops import WINDOW_BUILDERS
+
+    builder = BUILDERS.get(op) or WINDOW_BUILDERS.get(op)
+    return builder(in_types, out_type, params) if builder is not None else None
