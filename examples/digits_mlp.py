@@ -1,7 +1,7 @@
 """Handwritten digits, a multi-layer perceptron, the whole training step compiled.
 
-Run it with ``python examples/digits_mlp.py``; it needs scikit-learn for the data. Take the decorators away, or set
-``GRAPHJIT_EAGER=1``, and the same code runs eagerly with the same losses.
+Run it with ``python examples/digits_mlp.py``; it needs scikit-learn for the data. Take the decorators away, or
+set ``GRAPHJIT_EAGER=1``, and the same code runs eagerly with the same losses.
 """
 
 import numpy as np

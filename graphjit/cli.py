@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from graphjit import __version__
 from graphjit.data import SOURCES
 from graphjit.errors import GraphjitError
 from graphjit.training import Epoch, Result, Settings
@@ -124,16 +125,17 @@ def _summary(result: Result) -> None:
 @app.command()
 def doctor() -> None:
     """Show versions, what the CPU can do, the kernel cache and the threads."""
-    from graphjit.runtime.threads import get_num_threads
     from graphjit.kernels.target import target
     from graphjit.runtime import cache
     from graphjit.runtime.compiler import target_cpu
+    from graphjit.runtime.threads import get_num_threads
 
     name, features = target_cpu()
     machine = target()
     wanted = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bw", "neon", "sve")
     table = Table(show_header=False, box=None)
-    for package in ("graphjit", "numpy", "numba", "llvmlite", "scipy", "scikit-learn"):
+    table.add_row("graphjit", __version__)
+    for package in ("numpy", "numba", "llvmlite", "scipy", "scikit-learn"):
         table.add_row(package, _version(package))
     table.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     table.add_row("cpu", f"{name}: " + " ".join(f for f in wanted if f"+{f}" in features.split(",")))

@@ -14,8 +14,9 @@ from graphjit.tree import flatten, unflatten
 
 # array + tensor is a Tensor: NumPy asks here before the tensor's reflected method is tried
 _OPERATORS: dict[Any, Callable[..., Any]] = {
-    np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.true_divide: operator.truediv,
-    np.floor_divide: operator.floordiv, np.remainder: operator.mod, np.power: operator.pow,
+    np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul,
+    np.true_divide: operator.truediv, np.floor_divide: operator.floordiv, np.remainder: operator.mod,
+    np.power: operator.pow,
     np.matmul: operator.matmul, np.bitwise_and: operator.and_, np.bitwise_or: operator.or_,
     np.bitwise_xor: operator.xor, np.left_shift: operator.lshift, np.right_shift: operator.rshift,
     np.equal: operator.eq, np.not_equal: operator.ne, np.less: operator.lt, np.less_equal: operator.le,

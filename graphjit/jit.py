@@ -14,7 +14,7 @@ from typing import Any, overload
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
 from graphjit.runtime.compiler import compile_count
-from graphjit.signature import Signature, describe, is_dynamic
+from graphjit.signature import Signature, describe, is_dynamic, plain_key
 from graphjit.specialize import Specialization
 from graphjit.tape import state
 
@@ -42,6 +42,7 @@ class CompiledFunction:
         self._lock = threading.RLock()
         self._written = [0]
         self._latest: Specialization | None = None
+        self._plain: dict[Hashable, Specialization] = {}  # by the key of calls with plain arguments only
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -49,12 +50,20 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.trace is not None or state.eager:
             return self.function(*args, **kwargs)
+        plain = None if kwargs else plain_key(args)
+        if plain is not None:
+            known = self._plain.get(plain[0])
+            if known is not None and known.untouched():
+                self._latest = known
+                return known.run(plain[1], None)
         call = Signature(args, kwargs)
         key = (call.key, state.grad_enabled)
         found = self._find(key)
         if found is None:
             found = self._trace(key, call)
-        return found.run(call)
+        if plain is not None and found.backward is None:
+            self._plain[plain[0]] = found
+        return found.run(call.arrays, call)
 
     def _find(self, key: Hashable) -> Specialization | None:
         for candidate in self._programs.get(key, ()):
@@ -91,6 +100,8 @@ class CompiledFunction:
                     group.remove(oldest)
                     if not group:
                         del self._programs[key]
+            for plain in [k for k, v in self._plain.items() if v is oldest]:
+                del self._plain[plain]
 
     def _names(self, call: Signature) -> list[str]:
         """A name for each dynamic argument: the parameter's, with the place inside a container."""
@@ -162,6 +173,7 @@ class CompiledFunction:
         with self._lock:
             self._programs.clear()
             self._used.clear()
+            self._plain.clear()
             self._latest = None
 
     def __repr__(self) -> str:

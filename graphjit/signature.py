@@ -9,6 +9,7 @@ import numpy as np
 
 from graphjit.errors import ArgumentError
 from graphjit.structure import Same, Structured
+from graphjit.tape import state
 from graphjit.tensor import Tensor, to_array
 from graphjit.tree import Spec, flatten
 from graphjit.types import FLOAT64, DTYPES, TensorType
@@ -73,6 +74,35 @@ class Signature:
         if isinstance(array, float):
             return TensorType((), FLOAT64, weak=True)
         return TensorType(array.shape, array.dtype)
+
+
+def plain_key(args: tuple[Any, ...]) -> tuple[Hashable, list[Any]] | None:
+    """Key and arrays of a call whose arguments are arrays, floats and tensors that require no gradient.
+
+    The quick way for the calls of a training loop; None for any other call.
+    """
+    key: list[Hashable] = [state.grad_enabled]
+    arrays: list[Any] = []
+    for a in args:
+        kind = type(a)
+        if kind is np.ndarray:
+            key.append(a.shape)
+            key.append(a.dtype)
+            arrays.append(a)
+        elif kind is float:
+            key.append(FLOAT)
+            arrays.append(a)
+        elif kind is Tensor:
+            value = a._value
+            if value.requires_grad or value.trace is not None:
+                return None
+            a = value.data
+            key.append(a.shape)
+            key.append(a.dtype)
+            arrays.append(a)
+        else:
+            return None
+    return tuple(key), arrays
 
 
 def is_dynamic(leaf: Any) -> bool:

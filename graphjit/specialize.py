@@ -45,6 +45,7 @@ class Specialization:
         self.names = names
         self.seen = clock.structure
         self.seen_grads = clock.grad_writes
+        self.seen_views = -1
         self.capture = Capture(function)
         trace = self.trace = Trace()
         with tracing(trace):
@@ -98,6 +99,9 @@ class Specialization:
             else:
                 self.grads.append((tensor, -1))
 
+        self.kept_grads = any(i is not None and i >= 0 for _, i in self.grads)
+        self.single = self.out_leaves == [0] and self.out_spec.is_leaf()
+
     def _differentiable(self) -> list[int]:
         """Which results an eager backward() may start from."""
         if not state.grad_enabled:
@@ -145,6 +149,11 @@ class Specialization:
 
     # ---- whether it still stands
 
+    def untouched(self) -> bool:
+        """Whether nothing that could matter has moved since the last look."""
+        return (self.seen == clock.structure and (not self.grads or self.seen_grads == clock.grad_writes)
+                and self.capture.holds())
+
     def stands(self) -> bool:
         """Whether what was baked in still holds; binds to buffers that were replaced meanwhile."""
         if not self.capture.holds() or self.seen_grads != clock.grad_writes and not self._grads_hold():
@@ -181,24 +190,27 @@ class Specialization:
 
     # ---- running
 
-    def run(self, call: Signature) -> Any:
-        """The function's result for these arguments."""
-        arrays = [a if type(a) is float or a.flags.c_contiguous else np.ascontiguousarray(a) for a in call.arrays]
-        for node, array in self.copies.items():
-            if node not in self.bound:
-                np.copyto(self.program.fixed[node], array)
-        if self.writes:
+    def run(self, arrays: Sequence[Any], call: Signature | None) -> Any:
+        """The function's result for these arrays; ``call`` is needed where the result is differentiable."""
+        if self.copies:
+            for node, array in self.copies.items():
+                if node not in self.bound:
+                    np.copyto(self.program.fixed[node], array)
+        if self.writes and self.seen_views != clock.views:
             for s in self.writes:
-                if s.tensor._value.views:
-                    protect_views(s.tensor._value)
+                protect_views(s.tensor._value)
+            self.seen_views = clock.views
         results = self.program.run(arrays)
         if self.writes:
             self.written[0] = clock.tick()
         outs = [Tensor._of(Value(array)) for array in results[:len(self.out_values)]]
         if self.backward is not None and state.grad_enabled:
+            assert call is not None
             self.backward.note(call, arrays, outs, results[len(self.out_values):])
-        if self.grads and self.seen_grads != clock.grad_writes or any(i is not None and i >= 0 for _, i in self.grads):
+        if self.grads and (self.kept_grads or self.seen_grads != clock.grad_writes):
             self._leave_grads(outs)
+        if self.single:
+            return outs[0]
         return unflatten(self.out_spec, [leaf.it if isinstance(leaf, Static) else outs[leaf]
                                          for leaf in self.out_leaves])
 

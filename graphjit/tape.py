@@ -59,10 +59,11 @@ class Clock:
     By it a tape can tell whether what it saved still stands, and that a value cannot depend on a younger one.
     """
 
-    __slots__ = ("grad_writes", "structure", "tick")
+    __slots__ = ("grad_writes", "structure", "tick", "views")
 
     def __init__(self) -> None:
         self.tick = itertools.count(1).__next__
+        self.views = 0        # views taken of buffers
         self.structure = 0    # attributes of modules and optimizers set, buffers replaced
         self.grad_writes = 0  # .grad of any tensor set outside of a compiled step
 

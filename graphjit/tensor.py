@@ -440,6 +440,7 @@ def mark_written(value: Value) -> None:
 def _guard_view(base: Value, view: Value) -> None:
     """Remember that ``view`` shares the buffer of ``base``; a family of views has one list."""
     if base.trace is None:
+        clock.views += 1
         views = base.views
         if views is None:
             views = base.views = []

@@ -78,8 +78,8 @@ def _check(what: str, f: Callable[..., list[Tensor]], start: list[Array], names:
            atol: float, rng: np.random.Generator) -> list[Array]:
     """One order; gives the random cotangents it used."""
     out, pullback = vjp(f, *start)
-    u = [rng.standard_normal(t.shape) for t in out]
-    v = [rng.standard_normal(x.shape) for x in start]
+    u = [np.asarray(rng.standard_normal(t.shape)) for t in out]
+    v = [np.asarray(rng.standard_normal(x.shape)) for x in start]
     gradient = [g.numpy() for g in pullback([tensor(x) for x in u])]
 
     def along(directions: list[Array]) -> Slope:

@@ -48,6 +48,7 @@ class KernelCall:
         title, where: for reports.
         flops, nbytes: estimates of its work and of the memory it must touch.
         source: the Python text with the user's lines; empty for library kernels.
+        tangled: states it may not overwrite after all, as it reads them elsewhere.
     """
 
     kernel: Kernel
@@ -62,6 +63,7 @@ class KernelCall:
     nbytes: int = 0
     source: str = ""
     checks: bool = False
+    tangled: tuple[Node, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

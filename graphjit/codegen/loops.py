@@ -70,6 +70,7 @@ class LoopWriter:
         self.reads: dict[Node, None] = {}
         self.writes: dict[Node, None] = {}
         self.wheres: dict[Where, None] = {}
+        self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
         self.flops = 0
         self.written: dict[Node, Access] = {}   # stored members, once their store is emitted
@@ -247,6 +248,7 @@ class LoopWriter:
 
     def read(self, a: Access, home: Body, key: object) -> str:
         dtype = a.buffer.type.dtype
+        self.loaded.setdefault(a.buffer, set()).add(a)
         text = load(self.pointer(a.buffer, a.offset), self.index(a, home), dtype)
         name = self.fresh()
         home.add(f"{name} = {text}")
@@ -360,7 +362,12 @@ class LoopWriter:
             kernel=LoopKernel(name, source, tuple(self.codes)), codes=tuple(self.codes),
             slots=tuple(self.slots), extent=extent, reads=tuple(self.reads), writes=tuple(self.writes),
             title=" ".join(self._title_words()), where=tuple(self.wheres), flops=self.flops,
-            nbytes=sum(b.type.nbytes for b in buffers), source=source)
+            nbytes=sum(b.type.nbytes for b in buffers), source=source, tangled=self.tangled())
+
+    def tangled(self) -> tuple[Node, ...]:
+        """States stored in place whose old value is read at another point: a later turn would read the new one."""
+        stores = [self.placed(n) for n in self.stored if n in self.target]
+        return tuple(a.buffer for a in stores if self.loaded.get(a.buffer, set()) - {a})
 
     def _title_words(self) -> list[str]:
         names = [n.op.name for n in self.cluster.members]

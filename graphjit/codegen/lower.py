@@ -45,10 +45,13 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     while True:
         steps = _Lowering(graph, fusion, clusters, {n: writes[n] for n in direct},
                           {n: s for n, s in writes.items() if n not in direct}).run()
-        order, stuck = _schedule(steps, graph, set(states))
-        if not stuck:
-            return Lowered(order, graph, clusters, {n: writes[n] for n in direct})
-        back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
+        tangled = {state for s in steps if isinstance(s, KernelCall) for state in s.tangled}
+        back = {n for n in direct if writes[n] in tangled}
+        if not back:
+            order, stuck = _schedule(steps, graph, set(states))
+            if not stuck:
+                return Lowered(order, graph, clusters, {n: writes[n] for n in direct})
+            back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
         if not back:
             raise InternalCompilerError("the program's kernels wait for each other in a circle",
                                         detail=tuple(s.title for s in stuck[:8]))

@@ -48,8 +48,9 @@ class TensorDataset(Dataset):
         ShapeError: different numbers of rows. ArgumentError: no array at all.
 
     >>> from graphjit import data
-    >>> data.TensorDataset([[1.0], [2.0]], [0, 1])[1]
-    (array([2.], dtype=float32), 1)
+    >>> x, y = data.TensorDataset([[1.0], [2.0]], [0, 1])[1]
+    >>> x.tolist(), int(y)
+    ([2.0], 1)
     """
 
     def __init__(self, *tensors: TensorLike) -> None:

@@ -1,7 +1,7 @@
 """Eager array implementations of the functions NumPy lacks; SciPy is imported when first needed.
 
-Each takes an array or scalar of a float dtype and gives the same dtype and shape; a 0-d array stays an array and a
-NumPy scalar a scalar, as with a ufunc's `[()]`-free result on arrays.
+Each takes an array or NumPy scalar of float32 or float64 and gives the same dtype and shape; an array stays an
+array, a scalar a scalar.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ Floats = NDArray[Any]
 
 
 def _special(name: str, x: Any) -> Any:
-    import scipy.special  # 60-100 ms, paid by the first call
+    import scipy.special  # 60-100 ms: only programs that call it pay
 
-    y = getattr(scipy.special, name)(x)
-    return np.asarray(y) if isinstance(x, np.ndarray) else y
+    return _like(x, getattr(scipy.special, name)(x))
+
+
+def _like(x: Any, y: Any) -> Any:
+    """y, an array if x is one, else a scalar: NumPy makes scalars of 0-d results."""
+    return np.asarray(y) if isinstance(x, np.ndarray) else y[()]
 
 
 def erf(x: Floats) -> Floats:
@@ -37,8 +41,9 @@ def erfinv(x: Floats) -> Floats:
 
 
 def lgamma(x: Floats) -> Floats:
-    """log|gamma(x)|; +inf at 0, -1, -2, ..."""
-    return _special("gammaln", x)  # type: ignore[no-any-return]
+    """log|gamma(x)|; +inf at 0, -1, -2, ... and, unlike SciPy's but as in C99, at -inf."""
+    y = _special("gammaln", x)
+    return _like(x, np.where(np.isneginf(x), -x, y))
 
 
 def digamma(x: Floats) -> Floats:
@@ -50,12 +55,10 @@ def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow and with full relative accuracy in both tails."""
     with np.errstate(under="ignore"):
         t = np.exp(-np.abs(x))
-    y = np.where(np.less(x, 0), t, t.dtype.type(1)) / (1 + t)
-    return np.asarray(y) if isinstance(x, np.ndarray) else y[()]  # type: ignore[no-any-return]
+        return _like(x, np.where(np.less(x, 0), t, np.ones_like(t)) / (t + 1))
 
 
 def softplus(x: Floats) -> Floats:
     """log(1 + exp(x)), without overflow."""
     with np.errstate(under="ignore"):
-        y = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-    return np.asarray(y) if isinstance(x, np.ndarray) else y  # type: ignore[no-any-return]
+        return _like(x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))

@@ -1,15 +1,17 @@
 """NAMESPACE: every scalar function a generated kernel may call, by name.
 
-Each entry is a Numba intrinsic that emits its formula as IR where it is called (see `irmath`).  Operands of one
-call share one type, and the result has that type too unless the row says otherwise; mixing types is a typing
-error, so no kernel widens to int64 or float64 unseen.  PYTHON_NAMESPACE holds the same names for NumPy scalars, so
-that a kernel's source runs without the JIT.
+TABLE holds one row for each: its formula over `irmath.V`, the same function of NumPy scalars, the types it takes.
+From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and PYTHON_NAMESPACE,
+with which a kernel's source runs without the JIT.  Operands of one call share one type, and the result has that
+type too unless the row says otherwise; mixing types is a typing error, so no kernel widens to int64 or float64
+unseen.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,30 +43,34 @@ from graphjit.kernels.irmath import (
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
 
-NAMESPACE: dict[str, object] = {}
-PYTHON_NAMESPACE: dict[str, object] = {}
-
+TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)
 
 
-def _define(
-    name: str,
-    formula: Callable[..., V],
-    twin: Callable[..., Any],
-    arity: int = 1,
-    accepts: Sequence[Any] = SCALARS,
-    result: ResultRule = first_type,
-    alike: int = 0,
-) -> None:
-    """Enter one row; twin: the same function of NumPy scalars."""
+@dataclass(frozen=True)
+class Row:
+    """A kernel function.
 
-    def quiet(*args: Any) -> Any:
+    Attributes:
+        formula: operands and result as `irmath.V`.
+        twin: the same of NumPy scalars.
+        arity: how many operands; those from position `alike` on share one type, one of `accepts`.
+        result: operand types -> result type.
+    """
+
+    formula: Callable[..., V]
+    twin: Callable[..., Any]
+    arity: int = 1
+    accepts: Sequence[Any] = SCALARS
+    result: ResultRule = first_type
+    alike: int = 0
+
+    def intrinsic(self, name: str) -> Any:
+        return as_intrinsic(name, self.formula, self.arity, self.accepts, self.result, self.alike)
+
+    def quiet_twin(self, *args: Any) -> Any:
         with np.errstate(all="ignore"):
-            return twin(*args)
-
-    quiet.__name__ = name
-    NAMESPACE[name] = as_intrinsic(name, formula, arity, accepts, result, alike)
-    PYTHON_NAMESPACE[name] = quiet
+            return self.twin(*args)
 
 
 # ---------------------------------------------------------------------------------------- casts
@@ -76,13 +82,12 @@ CASTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _define_cast(name: str, to: Any) -> None:
+def _cast(to: Any) -> Row:
     dtype = np.dtype(np.bool_ if to == B1 else str(to))
-    _define(name, lambda x: x.to(to), lambda x: np.asarray(x).astype(dtype)[()], result=lambda _: to)
+    return Row(lambda x: x.to(to), lambda x: np.asarray(x).astype(dtype)[()], result=lambda _: to)
 
 
-for _name, _type in CASTS.items():
-    _define_cast(_name, _type)
+TABLE.update((name, _cast(to)) for name, to in CASTS.items())
 
 
 # ---------------------------------------------------------------------------------------- formulas
@@ -210,74 +215,89 @@ def rmin(acc: V, x: V) -> V:
 
 # ---------------------------------------------------------------------------------------- the table
 
-_define("add", add, np.add, 2)
-_define("sub", operator.sub, np.subtract, 2, NUMBERS)
-_define("mul", mul, np.multiply, 2)
-_define("div", operator.truediv, np.divide, 2, FLOATS)
-_define("neg", operator.neg, np.negative, 1, NUMBERS)
-_define("abs_", abs_, np.abs)
-_define("sign", sign, np.sign, 1, NUMBERS)
-_define("square", lambda x: x * x, np.square, 1, NUMBERS)
-_define("minimum", minimum, np.minimum, 2)
-_define("maximum", maximum, np.maximum, 2)
-_define("floor_divide", floor_divide, np.floor_divide, 2, NUMBERS)
-_define("remainder", remainder, np.remainder, 2, NUMBERS)
-_define("pow_", pow_, np.power, 2, NUMBERS)
 
-_define("bit_and", operator.and_, np.bitwise_and, 2, BITS)
-_define("bit_or", operator.or_, np.bitwise_or, 2, BITS)
-_define("bit_xor", operator.xor, np.bitwise_xor, 2, BITS)
-_define("bit_not", operator.invert, np.bitwise_not, 1, BITS)
-_define("shl", shl, np.left_shift, 2, INTS)
-_define("shr", shr, np.right_shift, 2, INTS)
+def _unless_integer(ufunc: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: ufunc(x) if np.asarray(x).dtype.kind == "f" else x
 
-_define("reciprocal", lambda x: 1.0 / x, np.reciprocal, 1, FLOATS)
-_define("sqrt", sqrt, np.sqrt, 1, FLOATS)
-_define("rsqrt", lambda x: 1.0 / sqrt(x), lambda x: np.reciprocal(np.sqrt(x)), 1, FLOATS)
-_define("floor", _rounding("llvm.floor"), np.floor)
-_define("ceil", _rounding("llvm.ceil"), np.ceil)
-_define("rint", _rounding("llvm.rint"), lambda x: np.rint(x) if x.dtype.kind == "f" else x)
-_define("trunc_", _rounding("llvm.trunc"), np.trunc)
-_define("isnan", isnan, np.isnan, result=boolean)
-_define("isinf", isinf, np.isinf, result=boolean)
-_define("isfinite", isfinite, np.isfinite, result=boolean)
-_define("signbit", lambda x: x.bits().lt(0), np.signbit, 1, FLOATS, boolean)
-_define("copysign", copysign, np.copysign, 2, FLOATS)
-_define("fma", fma, lambda a, b, c: a * b + c, 3, FLOATS)
-_define("where", where, lambda c, x, y: x if c else y, 3, result=lambda c, x, y: x, alike=1)
 
-_define("eq", V.eq, np.equal, 2, result=boolean)
-_define("ne", V.ne, np.not_equal, 2, result=boolean)
-_define("lt", V.lt, np.less, 2, result=boolean)
-_define("le", V.le, np.less_equal, 2, result=boolean)
-_define("gt", V.gt, np.greater, 2, result=boolean)
-_define("ge", V.ge, np.greater_equal, 2, result=boolean)
+TABLE.update({
+    "add": Row(add, np.add, 2),
+    "sub": Row(operator.sub, np.subtract, 2, NUMBERS),
+    "mul": Row(mul, np.multiply, 2),
+    "div": Row(operator.truediv, np.divide, 2, FLOATS),
+    "neg": Row(operator.neg, np.negative, 1, NUMBERS),
+    "abs_": Row(abs_, np.abs),
+    "sign": Row(sign, np.sign, 1, NUMBERS),
+    "square": Row(lambda x: x * x, np.square, 1, NUMBERS),
+    "minimum": Row(minimum, np.minimum, 2),
+    "maximum": Row(maximum, np.maximum, 2),
+    "floor_divide": Row(floor_divide, np.floor_divide, 2, NUMBERS),
+    "remainder": Row(remainder, np.remainder, 2, NUMBERS),
+    "pow_": Row(pow_, np.power, 2, NUMBERS),
+    "bit_and": Row(operator.and_, np.bitwise_and, 2, BITS),
+    "bit_or": Row(operator.or_, np.bitwise_or, 2, BITS),
+    "bit_xor": Row(operator.xor, np.bitwise_xor, 2, BITS),
+    "bit_not": Row(operator.invert, np.bitwise_not, 1, BITS),
+    "shl": Row(shl, np.left_shift, 2, INTS),
+    "shr": Row(shr, np.right_shift, 2, INTS),
+    "reciprocal": Row(lambda x: 1.0 / x, np.reciprocal, 1, FLOATS),
+    "sqrt": Row(sqrt, np.sqrt, 1, FLOATS),
+    "rsqrt": Row(lambda x: 1.0 / sqrt(x), lambda x: np.reciprocal(np.sqrt(x)), 1, FLOATS),
+    "floor": Row(_rounding("llvm.floor"), _unless_integer(np.floor)),
+    "ceil": Row(_rounding("llvm.ceil"), _unless_integer(np.ceil)),
+    "rint": Row(_rounding("llvm.rint"), _unless_integer(np.rint)),
+    "trunc_": Row(_rounding("llvm.trunc"), _unless_integer(np.trunc)),
+    "isnan": Row(isnan, np.isnan, result=boolean),
+    "isinf": Row(isinf, np.isinf, result=boolean),
+    "isfinite": Row(isfinite, np.isfinite, result=boolean),
+    "signbit": Row(lambda x: x.bits().lt(0), np.signbit, 1, FLOATS, boolean),
+    "copysign": Row(copysign, np.copysign, 2, FLOATS),
+    "fma": Row(fma, lambda a, b, c: a * b + c, 3, FLOATS),  # the twin rounds twice
+    "where": Row(where, lambda c, x, y: x if c else y, 3, SCALARS, lambda c, x, y: x, alike=1),
+    "eq": Row(V.eq, np.equal, 2, result=boolean),
+    "ne": Row(V.ne, np.not_equal, 2, result=boolean),
+    "lt": Row(V.lt, np.less, 2, result=boolean),
+    "le": Row(V.le, np.less_equal, 2, result=boolean),
+    "gt": Row(V.gt, np.greater, 2, result=boolean),
+    "ge": Row(V.ge, np.greater_equal, 2, result=boolean),
+    "radd": Row(radd, np.add, 2, NUMBERS),
+    "rmul": Row(rmul, np.multiply, 2, NUMBERS),
+    "rmax": Row(rmax, np.maximum, 2),
+    "rmin": Row(rmin, np.minimum, 2),
+    "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (types.uint32,)),
+    "exp": Row(vmath.exp, np.exp, 1, FLOATS),
+    "exp2": Row(vmath.exp2, np.exp2, 1, FLOATS),
+    "expm1": Row(vmath.expm1, np.expm1, 1, FLOATS),
+    "log": Row(vmath.log, np.log, 1, FLOATS),
+    "log1p": Row(vmath.log1p, np.log1p, 1, FLOATS),
+    "log2": Row(vmath.log2, np.log2, 1, FLOATS),
+    "log10": Row(vmath.log10, np.log10, 1, FLOATS),
+    "sigmoid": Row(vmath.sigmoid, reference.sigmoid, 1, FLOATS),
+    "softplus": Row(vmath.softplus, reference.softplus, 1, FLOATS),
+    "sin": Row(vmath.sin, np.sin, 1, FLOATS),
+    "cos": Row(vmath.cos, np.cos, 1, FLOATS),
+    "tan": Row(vmath.tan, np.tan, 1, FLOATS),
+    "asin": Row(vmath.asin, np.arcsin, 1, FLOATS),
+    "acos": Row(vmath.acos, np.arccos, 1, FLOATS),
+    "atan": Row(vmath.atan, np.arctan, 1, FLOATS),
+    "atan2": Row(vmath.atan2, np.arctan2, 2, FLOATS),
+    "sinh": Row(vmath.sinh, np.sinh, 1, FLOATS),
+    "cosh": Row(vmath.cosh, np.cosh, 1, FLOATS),
+    "tanh": Row(vmath.tanh, np.tanh, 1, FLOATS),
+    "asinh": Row(vmath.asinh, np.arcsinh, 1, FLOATS),
+    "acosh": Row(vmath.acosh, np.arccosh, 1, FLOATS),
+    "atanh": Row(vmath.atanh, np.arctanh, 1, FLOATS),
+    "erf": Row(vmath.erf, reference.erf, 1, FLOATS),
+    "erfc": Row(vmath.erfc, reference.erfc, 1, FLOATS),
+    "erfinv": Row(vmath.erfinv, reference.erfinv, 1, FLOATS),
+    "lgamma": Row(vmath.lgamma, reference.lgamma, 1, FLOATS),
+    "digamma": Row(vmath.digamma, reference.digamma, 1, FLOATS),
+})
 
-_define("radd", radd, np.add, 2, NUMBERS)
-_define("rmul", rmul, np.multiply, 2, NUMBERS)
-_define("rmax", rmax, np.maximum, 2)
-_define("rmin", rmin, np.minimum, 2)
+NAMESPACE: dict[str, object] = {name: row.intrinsic(name) for name, row in TABLE.items()}
+NAMESPACE.update(range=range, min=min, max=max)
+NAMESPACE.update({str(t): t for t in SCALARS})
 
-_define("threefry", threefry2x32, threefry2x32_numpy, 4, (types.uint32,))
-
-_ELEMENTARY: dict[str, Callable[..., Any]] = {
-    "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
-    "log": np.log, "log1p": np.log1p, "log2": np.log2, "log10": np.log10,
-    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh,
-    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
-    "sigmoid": reference.sigmoid, "softplus": reference.softplus,
-    "erf": reference.erf, "erfc": reference.erfc, "erfinv": reference.erfinv,
-    "lgamma": reference.lgamma, "digamma": reference.digamma,
-}  # fmt: skip
-
-for _name, _ufunc in _ELEMENTARY.items():
-    _define(_name, getattr(vmath, _name), _ufunc, 1, FLOATS)
-_define("atan2", vmath.atan2, np.arctan2, 2, FLOATS)
-
-# ---------------------------------------------------------------------------------------- what is not ours
-
-for _namespace in (NAMESPACE, PYTHON_NAMESPACE):
-    _namespace.update(range=range, min=min, max=max)
-NAMESPACE.update({str(t): t for t in (*NUMBERS, B1)})
-PYTHON_NAMESPACE.update({str(t): getattr(np, str(t)) for t in NUMBERS}, bool=np.bool_)
+PYTHON_NAMESPACE: dict[str, object] = {name: row.quiet_twin for name, row in TABLE.items()}
+PYTHON_NAMESPACE.update(range=range, min=min, max=max)
+PYTHON_NAMESPACE.update({str(t): np.dtype(str(t)).type for t in SCALARS})

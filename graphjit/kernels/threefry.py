@@ -7,18 +7,19 @@ random array, in any order, in eager mode and in a compiled kernel, with the sam
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphjit.kernels.irmath import V
+if TYPE_CHECKING:  # the eager mode needs these numbers without Numba
+    from graphjit.kernels.irmath import V
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # table 2 of the paper, R_32x2; rounds d use entry d mod 8
 PARITY = 0x1BD11BDA  # the key schedule's constant of Skein, 32-bit form
 ROUNDS = 20
 
-Word = TypeVar("Word", V, NDArray[np.uint32])
+Word = TypeVar("Word", "V", NDArray[np.uint32])
 
 
 def block(k0: Word, k1: Word, x0: Word, x1: Word) -> tuple[Word, Word]:

@@ -231,10 +231,10 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     return reshape_to(wide, shape)
 
 
-def tile(x: TensorLike, *reps: Any) -> Tensor:
+def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     """The whole of x repeated along each axis; ``reps`` is matched from the right, as in ``numpy.tile``."""
     t = operand(x)
-    counts = shape_argument(reps, "tile")
+    counts = shape_argument((reps,), "tile")
     counts = (1,) * (t.ndim - len(counts)) + counts
     if min(counts, default=0) < 0:
         raise ShapeError(f"tile of {t._type} by {text(counts)}")

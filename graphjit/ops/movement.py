@@ -48,25 +48,25 @@ PERMUTE = register(Op("permute_dims", lambda x, axes: x.transpose(axes), _infer_
                       View(_permute_layout), view=True))
 
 
-def permute_dims(x: TensorLike, *axes: Any) -> Tensor:
+def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
     """Axes in another order: axis i of the result is axis ``axes[i]`` of x.
 
     Raises:
         ShapeError: when ``axes`` does not name every axis once.
     """
     t = operand(x)
-    order = shape_argument(axes, "permute_dims")
+    order = shape_argument((axes, *more), "permute_dims")
     if not all(-t.ndim <= a < t.ndim for a in order):
         _infer_permute(t._type, order)
     return apply(PERMUTE, t, axes=tuple([a % t.ndim for a in order]))
 
 
-def transpose(x: TensorLike, *axes: Any) -> Tensor:
+def transpose(x: TensorLike, axes: Any = None, *more: Any) -> Tensor:
     """``permute_dims``; without axes (or with None) their order is reversed."""
     t = operand(x)
-    if not axes or axes[0] is None:
+    if axes is None:
         return apply(PERMUTE, t, axes=tuple(range(t.ndim))[::-1])
-    return permute_dims(t, *axes)
+    return permute_dims(t, axes, *more)
 
 
 def matrix_transpose(x: TensorLike) -> Tensor:
@@ -124,14 +124,14 @@ BROADCAST = register(Op("broadcast_to", lambda x, shape: np.broadcast_to(x, shap
                         View(_broadcast_layout), view=True))
 
 
-def broadcast_to(x: TensorLike, *shape: Any) -> Tensor:
+def broadcast_to(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     """x repeated (without a copy) along axes of length one, or new leading axes, to the given shape.
 
     Raises:
         ShapeError: when the shapes do not fit.
     """
     t = operand(x)
-    to = shape_argument(shape, "broadcast_to")
+    to = shape_argument((shape, *more), "broadcast_to")
     lead = len(to) - t.ndim
     if lead >= 0:  # a number that names an axis of the caller's length is that axis
         to = to[:lead] + tuple([like(m, n) if n == m else m for n, m in zip(t.shape, to[lead:], strict=True)])

@@ -21,13 +21,13 @@ from graphjit.ops.contract import matmul
 from graphjit.ops.gather import constant
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import expand_dims, operand, reshape_to, squeeze
+from graphjit.ops.statistics import floating
 from graphjit.ops.windows import (
     Ints,
     Pads,
     check_cotangent,
     count,
     covered,
-    floating,
     inside,
     ints,
     padded,

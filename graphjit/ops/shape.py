@@ -117,12 +117,12 @@ def shape_argument(shape: tuple[Any, ...], what: str) -> Shape:
     return tuple([_length(n, what) for n in shape])
 
 
-def reshape(x: TensorLike, *shape: Any) -> Tensor:
+def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     """The same elements, in row-major order, in another shape.
 
     Args:
         x: of any shape and dtype.
-        shape: ints or one tuple; one of them may be -1 and is computed.
+        shape: one tuple, or ints one after another; one of them may be -1 and is computed.
 
     Raises:
         ShapeError: when the number of elements differs.
@@ -132,7 +132,7 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
     [[0, 1, 2], [3, 4, 5]]
     """
     t = operand(x)
-    lengths = _resolved(shape_argument(shape, "reshape"), t._type)
+    lengths = _resolved(shape_argument((shape, *more), "reshape"), t._type)
     if min(lengths, default=0) < 0:
         _infer_reshape(t._type, lengths)
     return reshape_to(t, lengths)

@@ -16,7 +16,7 @@ from graphjit.types import FLOAT64, is_float, normalize_axes, normalize_axis
 Axis = int | Sequence[int] | None
 
 
-def _floating(x: TensorLike) -> Tensor:
+def floating(x: TensorLike) -> Tensor:
     """As a floating tensor; integers and bools become float64, as in NumPy's ``mean``."""
     t = operand(x)
     return t if is_float(t.dtype) else t.astype(FLOAT64)
@@ -35,7 +35,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> gj.mean(gj.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1).tolist()
     [1.5, 3.5]
     """
-    t = _floating(x)
+    t = floating(x)
     return total(t, axis, keepdims) / _count(t, axis)
 
 
@@ -44,7 +44,7 @@ def var(x: TensorLike, axis: Axis = None, correction: float = 0, keepdims: bool 
 
     ``correction=1`` gives the unbiased estimate. Computed in two passes, without cancellation.
     """
-    t = _floating(x)
+    t = floating(x)
     apart = t - mean(t, axis, keepdims=True)
     count = _count(t, axis) - correction
     return total(apart * apart, axis, keepdims) / (count if count > 0 else 0)
@@ -63,7 +63,7 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     Raises:
         ShapeError: when there is no element.
     """
-    t = _floating(x)
+    t = floating(x)
     top = largest(t, axis, keepdims=True).detach()
     top = where(isfinite(top), top, 0)
     s = total(exp(t - top), axis, keepdims=True)
@@ -79,7 +79,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     >>> gj.softmax(gj.tensor([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    t = _floating(x)
+    t = floating(x)
     axis = normalize_axis(axis, t.ndim)
     e = exp(t - largest(t, axis, keepdims=True).detach())
     return e / total(e, axis, keepdims=True)
@@ -87,7 +87,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """log(softmax(x)), without cancellation."""
-    t = _floating(x)
+    t = floating(x)
     axis = normalize_axis(axis, t.ndim)
     y = t - largest(t, axis, keepdims=True).detach()
     return y - log(total(exp(y), axis, keepdims=True))

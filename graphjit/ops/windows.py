@@ -11,9 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Array
-from graphjit.ops.shape import operand
-from graphjit.tensor import Tensor, TensorLike
-from graphjit.types import FLOAT64, Extent, TensorType, is_float
+from graphjit.types import Extent, TensorType
 
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -104,12 +102,6 @@ def check_cotangent(name: str, g: TensorType, wanted: TensorType) -> None:
 
 def type_of(x: Array) -> TensorType:
     return TensorType(x.shape, x.dtype)
-
-
-def floating(x: TensorLike) -> Tensor:
-    """As a tensor that has means: integers and bools become float64."""
-    t = operand(x)
-    return t if is_float(t.dtype) else t.astype(FLOAT64)
 
 
 def product(lengths: Sequence[int]) -> int:

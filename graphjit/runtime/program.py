@@ -6,6 +6,7 @@ it; large ones are read and written where they are. State is read and written in
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from graphjit.codegen.call import Address, HostCall, KernelCall, Scratch, Slot, 
 from graphjit.codegen.lower import Lowered
 from graphjit.errors import BoundsError, InternalCompilerError
 from graphjit.ir import Apply, Const, Input, Node
-from graphjit.op import Array
+from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import runner
@@ -57,8 +58,9 @@ class Program:
         self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
         work = sum(s.flops + s.nbytes for s in self.kernels)
         self._run = runner(work > LONG)
-        self._input_plan = [self._input_step(node) for node in self.arguments]
-        self._output_plan = [self._output_step(r) for r in self.results]
+        self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
+        self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
+        self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
         buffer, layout = base_layout(node)
@@ -79,8 +81,10 @@ class Program:
             if isinstance(step, KernelCall):
                 lives.extend(Lifetime(slot.buffer, slot.buffer.nbytes, i, i) for slot in step.slots
                              if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
-        self.fresh = {buffer for buffer, layout in self.results
-                      if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and is_whole(buffer, layout)}
+        self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
+        for i, (buffer, layout) in enumerate(self.results):
+            if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and _is_whole(buffer, layout):
+                self.fresh.setdefault(buffer, i)
         for buffer, _ in self.results:
             last[buffer] = len(self.steps)
         for node in first:
@@ -163,23 +167,10 @@ class Program:
                 out.append(step)
         return out
 
-    def _input_step(self, node: Input) -> Callable[[Array], None]:
-        if node in self.plan.offsets:
-            staged = self.view(node)
-
-            def stage(array: Array) -> None:
-                staged[...] = array
-            return stage
-
-        def point(array: Array) -> None:
-            self._patch(node, array.ctypes.data)
-        return point
-
-    def _output_step(self, result: tuple[Node, Any]) -> Callable[[], Array]:
+    def _output_step(self, i: int, result: tuple[Node, Any]) -> Callable[[], Array]:
         buffer, layout = result
-        first = next(r for r in self.results if r[0] is buffer and (r is result or is_whole(*r)))
-        if buffer in self.fresh and first is result:  # any other result that reads it is a copy
-            return lambda: self.held[buffer]
+        if self.fresh.get(buffer) == i:  # another result that reads it is a copy
+            return lambda: self.held[buffer].reshape(layout.shape)
         if buffer in self.plan.offsets:
             view = self._strided(self.view(buffer), layout)
             return view.copy
@@ -208,22 +199,17 @@ class Program:
 
     # ---- running
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run once on C-contiguous arrays of the arguments' types.
+    def run(self, arrays: Sequence[Any]) -> list[Array]:
+        """Run once on arrays (and Python floats) of the arguments' types.
 
         Raises:
             BoundsError: a kernel found an index or a label out of range; no state was changed.
         """
         with self.lock:
-            self.held: dict[Node, Array] = {}
-            for node, array, put in zip(self.arguments, arrays, self._input_plan, strict=True):
-                put(array)
-                if node not in self.plan.offsets:
-                    self.held[node] = array
-            for buffer in self.fresh:
-                array = np.empty(buffer.type.shape, buffer.type.dtype)
-                self.held[buffer] = array
-                self._patch(buffer, array.ctypes.data)
+            for i, staged in self._staged:
+                staged[...] = arrays[i]
+            if self._pointed or self.fresh:
+                self._point(arrays)
             for segment in self.segments:
                 if isinstance(segment, HostCall):
                     self._host(segment.node)
@@ -232,6 +218,18 @@ class Program:
                     if row >= 0:
                         self._stopped(self.kernels[(segment[0] - self.table.ctypes.data) // 32 + row])
             return [take() for take in self._output_plan]
+
+    def _point(self, arrays: Sequence[Any]) -> None:
+        """Let kernels read large arguments where they are, and write large results into new arrays."""
+        self.held: dict[Node, Array] = {}
+        for i, node in self._pointed:
+            array = np.ascontiguousarray(arrays[i])
+            self.held[node] = array
+            self._patch(node, array.ctypes.data)
+        for buffer in self.fresh:
+            array = np.empty(buffer.type.shape, buffer.type.dtype)
+            self.held[buffer] = array
+            self._patch(buffer, array.ctypes.data)
 
     def _host(self, node: Apply) -> None:
         operands = []
@@ -252,3 +250,8 @@ class Program:
             raise BoundsError(error.problem, detail=error.detail, hint=error.hint, where=node.where) from None
         raise InternalCompilerError(f"the kernel of {node.op.name} refused data its eager rule takes",
                                     where=node.where)
+
+
+def _is_whole(buffer: Node, layout: Layout) -> bool:
+    """Whether a layout shows a whole buffer in order."""
+    return layout.offset == 0 and math.prod(layout.shape) == buffer.type.size and is_contiguous(layout)

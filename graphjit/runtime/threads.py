@@ -10,8 +10,12 @@ _chosen: list[int] = []
 
 
 def get_num_threads() -> int:
-    """The number of threads kernels may run on: what was set, else ``GRAPHJIT_NUM_THREADS``, else one for each
-    CPU this process may use."""
+    """The number of threads kernels may run on: what was set, else ``GRAPHJIT_NUM_THREADS``, else one for
+    each CPU this process may use.
+
+    Raises:
+        ArgumentError: ``GRAPHJIT_NUM_THREADS`` is not a whole number from 1 up.
+    """
     if _chosen:
         return _chosen[0]
     text = os.environ.get("GRAPHJIT_NUM_THREADS", "")

@@ -104,7 +104,8 @@ def test_what_a_loader_refuses():
 
 @pytest.mark.parametrize("name, shape, classes", [
     ("digits", (1797, 64), 10), ("iris", (150, 4), 3), ("wine", (178, 13), 3),
-    ("breast_cancer", (569, 30), 2), ("moons", (1000, 2), 2), ("circles", (1000, 2), 2), ("blobs", (1000, 2), 3)])
+    ("breast_cancer", (569, 30), 2), ("moons", (1000, 2), 2), ("circles", (1000, 2), 2),
+    ("blobs", (1000, 2), 3)])
 def test_tables(name, shape, classes):
     pytest.importorskip("sklearn")
     table = data.load(name)

@@ -117,7 +117,7 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
             raise ShapeError(f"batch_norm of {t.shape[1]} channels: {name} is {as_tensor(of)._type}")
     if training:
         axes = (0, *range(2, t.ndim))
-        count = math.prod(int(t.shape[a]) for a in axes)
+        count = math.prod(t.shape[a] for a in axes)
         if count <= 1:
             raise ShapeError(f"batch_norm finds no variance in {count} values a channel of {t._type}",
                              hint="Use a larger batch (DataLoader(..., drop_last=True)) or model.eval().")
