@@ -12,7 +12,7 @@ from graphjit.structure import Same, Structured
 from graphjit.tape import state
 from graphjit.tensor import Tensor, to_array
 from graphjit.tree import Spec, flatten
-from graphjit.types import FLOAT64, DTYPES, TensorType
+from graphjit.types import DTYPES, FLOAT64, TensorType
 
 _HELD = frozenset(DTYPES)
 FLOAT = "float"  # the key of a Python float, whose value is known only at run time

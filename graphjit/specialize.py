@@ -156,7 +156,7 @@ class Specialization:
 
     def stands(self) -> bool:
         """Whether what was baked in still holds; binds to buffers that were replaced meanwhile."""
-        if not self.capture.holds() or self.seen_grads != clock.grad_writes and not self._grads_hold():
+        if not self.capture.holds() or (self.seen_grads != clock.grad_writes and not self._grads_hold()):
             return False
         if self.seen != clock.structure:
             if any(x._static_signature() != before for x, before in self.watched):

@@ -235,7 +235,7 @@ class Fusion:
         """Whether members read from fellow members at the very point where those are computed."""
         for node, imap in moved.items():
             for below, axes in self.operands[node]:
-                if below in b.members and not _agrees(below, b.members[below], axes, imap):  # type: ignore[index, arg-type]
+                if below in b.members and not _agrees(below, b.members[below], axes, imap):
                     return False
             for user, axes in self.readers[node]:
                 if user in b.members and not _agrees(node, imap, axes, b.members[user]):

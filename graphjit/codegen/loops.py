@@ -14,7 +14,7 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 
@@ -246,16 +246,16 @@ class LoopWriter:
             return self.value(node.args[0], self.cluster.members[node], body)
         return self.compute(node, imap, home, key)
 
-    def read(self, a: Access, home: Body, key: object) -> str:
+    def read(self, a: Access, home: Body, key: Hashable) -> str:
         dtype = a.buffer.type.dtype
         self.loaded.setdefault(a.buffer, set()).add(a)
         text = load(self.pointer(a.buffer, a.offset), self.index(a, home), dtype)
         name = self.fresh()
         home.add(f"{name} = {text}")
-        home.known[key] = name  # type: ignore[index]  # keys are hashable
+        home.known[key] = name
         return name
 
-    def compute(self, node: Apply, imap: IndexMap, home: Body, key: object) -> str:
+    def compute(self, node: Apply, imap: IndexMap, home: Body, key: Hashable) -> str:
         comment = f"{node.where} {node.op.name}" if node.where else node.op.name
         if node.where:
             self.wheres[node.where] = None
@@ -294,11 +294,11 @@ class LoopWriter:
                 raise InternalCompilerError(f"{node.op.name} is not a loop op", where=node.where)
         self.flops += elements(lp for lp in self.loops if frozenset(lp.axes) <= used(imap))
         if text.isidentifier():
-            home.known[key] = text  # type: ignore[index]  # keys are hashable
+            home.known[key] = text
             return text
         name = self.fresh()
         home.add(f"{name} = {text}", comment)
-        home.known[key] = name  # type: ignore[index]  # keys are hashable
+        home.known[key] = name
         return name
 
     # ---- stores and scratch
@@ -331,10 +331,10 @@ class LoopWriter:
                 terms.append(" * ".join([f"i{k}", *(self.extent(j) for j in spans[position + 1:])]))
         return " + ".join(terms) or "0"
 
-    def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: object) -> str:
+    def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: Hashable) -> str:
         value = self.fresh()
         home.add(f"{value} = {load(name, index, dtype)}")
-        home.known[key] = value  # type: ignore[index]  # keys are hashable
+        home.known[key] = value
         return value
 
     # ---- the nest

@@ -156,7 +156,7 @@ class _Lowering:
             if not isinstance(node, Apply) or node not in self.stored or node in self.pinned or node not in self.of:
                 continue
             chain = self.cheap_chain(node)
-            if chain is not None and (chain == {node} and not node.args or self.read_in_full(node)):
+            if chain is not None and ((chain == {node} and not node.args) or self.read_in_full(node)):
                 self.stored.discard(node)
                 self.inline |= chain
 

@@ -31,7 +31,7 @@ _NAMES = (
     "a", "b", "c", "workspace",
     "m", "n", "k", "units", "by_rows", "accumulate",
     "a_row", "a_col", "b_row", "b_col", "c_row", "c_col",
-    "packing", "a_packing", "a_panel", "k_block", "m_block",
+    "packing", "a_packing", "a_panel", "k_block", "m_block", "panel_vectors",
     "batch1", "batch2",
     "a_batch0", "a_batch1", "a_batch2", "b_batch0", "b_batch1", "b_batch2", "c_batch0", "c_batch1", "c_batch2",
 )  # fmt: skip
@@ -214,6 +214,7 @@ def _arguments(problem: _Problem, element: Element, accumulate: bool) -> tuple[d
     columns = ceil(n / lanes)
     by_rows = columns < 4 and m > 4 * columns
     scatter = problem.c.col != 1
+    panel_vectors = shape.vectors if m <= shape.heights[-1] else shape.packing_vectors
     width = shape.vectors * lanes * element.size
     workspace = (width * k_block if packing else 0) + (width * shape.height if scatter else 0)
     a_packing, m_block = _a_packing(problem, element)
@@ -229,7 +230,7 @@ def _arguments(problem: _Problem, element: Element, accumulate: bool) -> tuple[d
         "a": problem.names[0], "b": problem.names[1],
         "m": m, "n": n, "k": k,
         "units": max(1, m if by_rows else columns), "by_rows": int(by_rows),
-        "accumulate": int(accumulate), "packing": int(packing), "a_packing": int(a_packing), "a_panel": a_panel, "k_block": k_block, "m_block": m_block,
+        "accumulate": int(accumulate), "packing": int(packing), "a_packing": int(a_packing), "a_panel": a_panel, "k_block": k_block, "m_block": m_block, "panel_vectors": panel_vectors,
         "batch1": sizes[1], "batch2": sizes[2],
     }  # fmt: skip
     for name, matrix in zip("abc", problem.matrices, strict=False):
@@ -244,15 +245,15 @@ def _packing(problem: _Problem, element: Element) -> Packing:
     if b.col != 1:
         return Packing.TRANSPOSE if b.row == 1 else Packing.GATHER
     # in place wins while a row of B is short of a page
-    wide = problem.n * element.size >= 4096 and problem.m >= 32 and problem.k >= 64
+    wide = problem.n > 48 and problem.m >= 32
     return Packing.COPY if wide and problem.c.col == 1 else Packing.NONE
 
 
 def _a_packing(problem: _Problem, element: Element) -> tuple[Packing, int]:
     if 1 not in (problem.a.row, problem.a.col):
-        return Packing.NONE, 512
-    big = problem.m >= 64 and problem.n >= 512 and problem.k >= 128
-    return (Packing.COPY if big else Packing.NONE), 512
+        return Packing.NONE, 256
+    big = problem.m >= 64 and problem.n >= 1024 and problem.k >= 128
+    return (Packing.COPY if big else Packing.NONE), 256
 
 
 @dataclass(frozen=True)
@@ -274,12 +275,12 @@ class TileShape:
 
 @functools.cache
 def tile_shape() -> TileShape:
-    return TileShape((8, 8) if target().registers == 32 else (6, 6))
+    return TileShape((14, 12, 8, 2, 2, 2, 2, 2) if target().registers == 32 else (6, 6, 1,1))
 
 
 def k_limit(element: Element) -> int:
     """Rows of a panel of B that stay in the first-level cache beside a few rows of A."""
-    return max(64, int(0.75 * target().l1) // (tile_shape().vectors * element.lanes * element.size))
+    return min(1024, target().l2 // (8 * 3 * element.lanes * element.size))
 
 
 @functools.cache
@@ -342,7 +343,7 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
         col0 = Int(builder, 0).where(by_rows, first * lanes)
         col1 = at["n"].where(by_rows, (last * lanes).min(at["n"]))
         vectors = (col1 - col0 + (lanes - 1)) // lanes
-        panels = (vectors + (shape.vectors - 1)) // shape.vectors
+        panels = (vectors + at["panel_vectors"] - 1) // at["panel_vectors"]
         share, larger = vectors // panels.max(1), vectors % panels.max(1)
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)

@@ -1,13 +1,14 @@
 """An expression builder for scalar LLVM IR, and the adapter that makes its formulas callable from kernels.
 
-A formula is a plain Python function over `V` values.  Running it emits straight-line scalar instructions at the
-builder's place: nothing is type-inferred, nothing is compiled on its own, all is inlined by construction, and the
-loop vectoriser widens what it finds.  Two rules keep it so: no branches (both sides are computed, `select` picks
-one), and no calls but those to LLVM intrinsics that have a vector form.
+A formula is a plain Python function over `V` values.  Running it emits straight-line scalar instructions at
+the builder's place: nothing is type-inferred, nothing is compiled on its own, all is inlined by construction,
+and the loop vectoriser widens what it finds.  Two rules keep it so: no branches (both sides are computed,
+`select` picks one), and no calls but those to LLVM intrinsics that have a vector form.
 
-Every floating instruction carries exactly the `contract` flag.  Numba adds a kernel's own fast-math flags only to
-instructions that have none, so rounding tricks and error-free transforms here stay safe whatever the kernel asks
-for.  (LLVM contracts a product only into its single user; the products of an error-free transform have two.)
+Every floating instruction carries exactly the `contract` flag.  Numba adds a kernel's own fast-math flags
+only to instructions that have none, so rounding tricks and error-free transforms here stay safe whatever the
+kernel asks for.  (LLVM contracts a product only into its single user; the products of an error-free transform
+have two.)
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class V:
     def to(self, type: Any) -> V:
         """Convert as NumPy's `astype` does, without undefined results.
 
-        Where NumPy leaves float -> integer to the platform, in-range values wrap through the next wider signed
-        integer (as x86 does: -1.0 becomes uint8 255) and the rest saturates; NaN becomes 0.
+        Where NumPy leaves float -> integer to the platform, in-range values wrap through the next wider
+        signed integer (as x86 does: -1.0 becomes uint8 255) and the rest saturates; NaN becomes 0.
         """
         b, old, lt = self.builder, self.type, llvm_type(type)
         if old == type:
@@ -125,8 +126,8 @@ class V:
 
     def _saturate(self, type: Any) -> V:
         name = "llvm.fptosi.sat" if is_signed(type) else "llvm.fptoui.sat"
-        suffix = f".i{width(type)}.{suffix(self.type)}"
-        return V(self.builder, _call(self.builder, name + suffix, llvm_type(type), [self.ir]), type)
+        form = f".i{width(type)}.{suffix(self.type)}"
+        return V(self.builder, _call(self.builder, name + form, llvm_type(type), [self.ir]), type)
 
     def cast_bits(self, type: Any) -> V:
         """The same bits seen as another type of equal width."""
@@ -320,11 +321,11 @@ def float_of(bits: V) -> V:
 
 
 def round_to_int(x: V, factor: float = 1.0, offset: int = 0) -> tuple[V, V]:
-    """(n, bits): n the integer nearest to x * factor, a float; the low bits of the integer `bits` are those of
-    n + offset.  For |n| < 2**(mantissa bits - 2).
+    """(n, bits): n the integer nearest to x * factor, a float; the low bits of the integer `bits` are those
+    of n + offset.  For |n| < 2**(mantissa bits - 2).
 
-    Adding 1.5 * 2**mantissa_bits leaves the integer in the low bits: cheaper than a conversion, which would also
-    be undefined for NaN, and all that `pow2` or a test of parity needs.
+    Adding 1.5 * 2**mantissa_bits leaves the integer in the low bits: cheaper than a conversion, which would
+    also be undefined for NaN, and all that `pow2` or a test of parity needs.
     """
     magic = x.const(1.5 * 2.0 ** mantissa_bits(x.type) + offset)
     t = fma(x, factor, magic) if factor != 1.0 else x + magic
@@ -337,9 +338,8 @@ def pow2(bits: V) -> V:
 
 
 def pow2_parts(bits: V) -> tuple[V, V]:
-    """Two factors of 2**n, each normal for any n with a finite or denormal 2**n, from the bits of n + 2 bias."""
-    half = bits.shift_right_logical(1)
-    return pow2(half), pow2(bits - half)
+    """Two factors of 2**n, each normal for any n with a finite or denormal 2**n, from the bits of n + 2
+    bias.""" half = bits.shift_right_logical(1) return pow2(half), pow2(bits - half)
 
 
 def round_to_f32(value: float) -> float:

@@ -1,7 +1,7 @@
 """Eager array implementations of the functions NumPy lacks; SciPy is imported when first needed.
 
-Each takes an array or NumPy scalar of float32 or float64 and gives the same dtype and shape; an array stays an
-array, a scalar a scalar.
+Each takes an array or NumPy scalar of float32 or float64 and gives the same dtype and shape; an array stays
+an array, a scalar a scalar.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """NAMESPACE: every scalar function a generated kernel may call, by name.
 
-TABLE holds one row for each: its formula over `irmath.V`, the same function of NumPy scalars, the types it takes.
-From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and PYTHON_NAMESPACE,
-with which a kernel's source runs without the JIT.  Operands of one call share one type, and the result has that
-type too unless the row says otherwise; mixing types is a typing error, so no kernel widens to int64 or float64
-unseen.
+TABLE holds one row for each: its formula over `irmath.V`, the same function of NumPy scalars, the types it
+takes. From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and
+PYTHON_NAMESPACE, with which a kernel's source runs without the JIT.  Operands of one call share one type, and
+the result has that type too unless the row says otherwise; mixing types is a typing error, so no kernel
+widens to int64 or float64 unseen.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ def rmul(acc: V, x: V) -> V:
 
 
 def rmax(acc: V, x: V) -> V:
-    """NaN if either is; for floats as llvm.maximum, the one form the loop vectoriser reduces with NaN kept."""
-    return call("llvm.maximum", acc, x) if is_float(acc.type) else maximum(acc, x)
+    """NaN if either is; for floats as llvm.maximum, the one form the loop vectoriser reduces with NaN
+    kept.""" return call("llvm.maximum", acc, x) if is_float(acc.type) else maximum(acc, x)
 
 
 def rmin(acc: V, x: V) -> V:

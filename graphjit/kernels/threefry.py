@@ -1,8 +1,8 @@
 """Threefry-2x32 with 20 rounds: counter-based random bits.
 
 J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-Each output word is a pure function of a 64-bit key and a 64-bit counter, so any thread may make any element of a
-random array, in any order, in eager mode and in a compiled kernel, with the same bits.
+Each output word is a pure function of a 64-bit key and a 64-bit counter, so any thread may make any element
+of a random array, in any order, in eager mode and in a compiled kernel, with the same bits.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from graphjit.kernels.vmath_rare import rarely
 def _quotient(x: V, y: V) -> V:
     """Integer x / y towards zero for any y but 0; int_min / -1 wraps to int_min.
 
-    No x86 has a vector integer division.  Up to 32 bits the correctly rounded float64 quotient (float32 up to 16
-    bits) truncates to the exact one: it cannot round up to an integer, being at least 1/|y| below it.
+    No x86 has a vector integer division.  Up to 32 bits the correctly rounded float64 quotient (float32 up to
+    16 bits) truncates to the exact one: it cannot round up to an integer, being at least 1/|y| below it.
     """
     b, bits = x.builder, width(x.type)
     if bits == 64:

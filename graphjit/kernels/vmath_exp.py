@@ -1,8 +1,9 @@
 """Exponentials and logarithms: exp exp2 expm1 sigmoid, log log1p log2 log10 softplus.
 
-Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part ln 2.
-Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest power up)
-unless a source is named; each is given from the highest power down, with its relative error in the function.
+Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part
+ln 2. Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest
+power up) unless a source is named; each is given from the highest power down, with its relative error in the
+function.
 """
 
 from __future__ import annotations
@@ -42,15 +43,11 @@ EXPM1 = {
     ),
 }  # fmt: skip
 
-# (2^r - 1) / r on |r| <= 1/2; errors 2^-26.1 and 2^-57 of 2^r
-EXP2 = {
-    F32: (1.4332875e-05, 1.5452884e-04, 1.3337927e-03, 9.618088e-03, 5.550405e-02, 2.402265e-01, 6.931472e-01),
-    F64: (
-        5.634470021212965e-11, 4.4835677715682133e-10, 7.032168304385695e-09, 1.017786654166266e-07,
-        1.3215549314941074e-06, 1.5252734313009864e-05, 0.00015403530315635734, 0.0013333558145903692,
-        0.00961812910767061, 0.055504108664823755, 0.24022650695909997, 0.6931471805599453,
-    ),
-}  # fmt: skip
+# (2^r - 1) / r on |r| <= 1/2; errors 2^-26.1 and 2^-57 of 2^r EXP2 = { F32: (1.4332875e-05, 1.5452884e-04,
+1.3337927e-03, 9.618088e-03, 5.550405e-02, 2.402265e-01, 6.931472e-01), F64: ( 5.634470021212965e-11,
+4.4835677715682133e-10, 7.032168304385695e-09, 1.017786654166266e-07, 1.3215549314941074e-06,
+1.5252734313009864e-05, 0.00015403530315635734, 0.0013333558145903692, 0.00961812910767061,
+0.055504108664823755, 0.24022650695909997, 0.6931471805599453, ), }  # fmt: skip
 
 # where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
 EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
@@ -119,8 +116,8 @@ def sigmoid(x: V) -> V:
 
 # (log(1+f) - f + f^2/2) / f^3 on |f| <= 1/3; error 2^-29.3
 LOG_F32 = (
-    1.1728845e-01, -1.2883158e-01, 1.08222425e-01, -1.2187943e-01, 1.4298953e-01, -1.6680086e-01, 1.9999765e-01,
-    -2.4999811e-01, 3.3333334e-01,
+    1.1728845e-01, -1.2883158e-01, 1.08222425e-01, -1.2187943e-01, 1.4298953e-01, -1.6680086e-01,
+    1.9999765e-01, -2.4999811e-01, 3.3333334e-01,
 )  # fmt: skip
 
 # fdlibm e_log.c, Lg7 .. Lg1: log(1+f) = f - f^2/2 + s (f^2/2 + R(s^2)), s = f / (2+f); error 2^-58.5
@@ -214,16 +211,11 @@ def log10(x: V) -> V:
 
 
 def log1p_parts(x: V, tail: V | None = None) -> V:
-    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place: 1 + x is rounded and its error kept."""
-    u = x + 1.0
-    m, k, e = split(u)
-    error = x - (u - 1.0)
-    if tail is not None:
-        error = error + tail
-    # 2^-k does not exist for the largest u; there the error no longer matters
-    down = float_of(((2 * bias(x.type)) - e) << mantissa_bits(x.type))
-    error = error * select(x.lt(2.0**60), down, 0.0)
-    return add_exponent(k, *log1p_small((m - 1.0) + error))
+    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place: 1 + x is rounded and its error
+    kept.""" u = x + 1.0 m, k, e = split(u) error = x - (u - 1.0) if tail is not None: error = error + tail #
+    2^-k does not exist for the largest u; there the error no longer matters down = float_of(((2 *
+    bias(x.type)) - e) << mantissa_bits(x.type)) error = error * select(x.lt(2.0**60), down, 0.0) return
+    add_exponent(k, *log1p_small((m - 1.0) + error))
 
 
 def log1p(x: V) -> V:
@@ -236,15 +228,15 @@ def log1p(x: V) -> V:
 # (log(1+t) - t) / t^2 on [0, 1]; minimax, errors 2^-27.5 and 2^-54.7 of log(1+t)
 SOFTPLUS = {
     F32: (
-        -3.2904686e-03, 2.0086242e-02, -5.745723e-02, 1.0661128e-01, -1.534488e-01, 1.9692102e-01, -2.4958019e-01,
-        3.3330464e-01, -4.999993e-01,
+        -3.2904686e-03, 2.0086242e-02, -5.745723e-02, 1.0661128e-01, -1.534488e-01, 1.9692102e-01,
+        -2.4958019e-01, 3.3330464e-01, -4.999993e-01,
     ),
     F64: (
         2.5333795352533528e-05, -0.0002918006203704403, 0.001595927659815452, -0.005543651916274979,
-        0.013839676418856642, -0.026745546303527767, 0.042301848912189306, -0.05750346990692162, 0.07035637044451402,
-        -0.08081260086441687, 0.09013173195971419, -0.09981021065484294, 0.11107507487580717, -0.12499479887675122,
-        0.14285658934722942, -0.16666662502156127, 0.19999999791564096, -0.2499999999368653, 0.33333333333235265,
-        -0.4999999999999946,
+        0.013839676418856642, -0.026745546303527767, 0.042301848912189306, -0.05750346990692162,
+        0.07035637044451402, -0.08081260086441687, 0.09013173195971419, -0.09981021065484294,
+        0.11107507487580717, -0.12499479887675122, 0.14285658934722942, -0.16666662502156127,
+        0.19999999791564096, -0.2499999999368653, 0.33333333333235265, -0.4999999999999946,
     ),
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The logarithm of the gamma function and its derivative: lgamma digamma.
 
-Both are computed in float64, with one logarithm and one division for x > 0 and the reflection formulas for x < 0.
-Near the zeros of either between negative integers the error is absolute rather than relative, as in most libraries.
+Both are computed in float64, with one logarithm and one division for x > 0 and the reflection formulas for x
+< 0. Near the zeros of either between negative integers the error is absolute rather than relative, as in most
+libraries.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from graphjit.kernels.vmath_exp import (
 
 INF, NAN = math.inf, math.nan
 
-# lgamma(x) / ((x-1)(x-2)) in x - 1.6, 0.7 <= x <= 2.5; minimax, error 2^-54.5.  The constant term stands apart,
-# so that the sum is never rounded by itself.
+# lgamma(x) / ((x-1)(x-2)) in x - 1.6, 0.7 <= x <= 2.5; minimax, error 2^-54.5.  The constant term stands
+# apart, so that the sum is never rounded by itself.
 LGAMMA_CENTRE, LGAMMA_CONSTANT = 1.6, 0.46913235706981576
 LGAMMA = (
     -2.7291549183141105e-07, 4.0591716647655123e-07, 9.898999597730145e-07, -1.3730235900654172e-06,
@@ -30,7 +31,8 @@ LGAMMA = (
     -9.364272299536406e-06, 1.5384572888563415e-05, -2.4795085711787672e-05, 4.2259823752134406e-05,
     -7.239194105619303e-05, 0.00012392886932257926, -0.0002132538950961469, 0.0003693331141374677,
     -0.0006443604399921359, 0.0011343932210310973, -0.002020110390498509, 0.0036517546498277746,
-    -0.006737661431177168, 0.01280096293992186, -0.025433536502727783, 0.0544399696163751, -0.13425408899797137,
+    -0.006737661431177168, 0.01280096293992186, -0.025433536502727783, 0.0544399696163751,
+    -0.13425408899797137,
 )  # fmt: skip
 
 # digamma(x) / (x - x0) in x - 1.75, 1 <= x <= 2.5, x0 its zero; minimax, error 2^-55
@@ -41,16 +43,17 @@ DIGAMMA = (
     -5.066708407748052e-06, 8.502659873377617e-06, -8.09479631652775e-06, 1.4491927603557804e-05,
     -2.9472100000937878e-05, 5.1395283679579507e-05, -8.827707855212036e-05, 0.00015459421095503323,
     -0.0002711158633667919, 0.0004747271414946675, -0.0008314933298642459, 0.0014573686088128882,
-    -0.0025566868997395215, 0.00449181421751475, -0.007910468751741328, 0.013985786158613258, -0.02489004848987064,
-    0.04479965445342082, -0.08228558635576412, 0.15712011335203652, -0.3262546278681058,
+    -0.0025566868997395215, 0.00449181421751475, -0.007910468751741328, 0.013985786158613258,
+    -0.02489004848987064, 0.04479965445342082, -0.08228558635576412, 0.15712011335203652, -0.3262546278681058,
 )  # fmt: skip
 
-# Stirling's series: (lgamma(x) - (x - 1/2)(log x - 1) - (log(2 pi) - 1)/2) x and (log x - 1/(2x) - digamma(x)) x^2
-# in 1/x^2, x >= LARGE; minimax, errors 2^-65.8 and 2^-63.7
+# Stirling's series: (lgamma(x) - (x - 1/2)(log x - 1) - (log(2 pi) - 1)/2) x and (log x - 1/(2x) -
+# digamma(x)) x^2 in 1/x^2, x >= LARGE; minimax, errors 2^-65.8 and 2^-63.7
 LARGE = 5.0
 LGAMMA_LARGE = (
-    0.056648209742028374, -0.022311490112206105, 0.006139891953797615, -0.0019111545335275433, 0.0008416575649042676,
-    -0.0005952372840831044, 0.0007936507898303328, -0.002777777777769733, 0.08333333333333333,
+    0.056648209742028374, -0.022311490112206105, 0.006139891953797615, -0.0019111545335275433,
+    0.0008416575649042676, -0.0005952372840831044, 0.0007936507898303328, -0.002777777777769733,
+    0.08333333333333333,
 )  # fmt: skip
 HALF_LOG_2PI_LESS_HALF = 0.4189385332046727
 DIGAMMA_LARGE = (

@@ -9,13 +9,13 @@ from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE, LOG2E_PARTS, normal_spl
 
 INF, NAN = math.inf, math.nan
 
-# (log(m) - 2 s - 2/3 s^3) / s^5 in s^2, s = (m-1)/(m+1), LEAST <= m <= 2 LEAST; minimax, errors of log(m) 2^-41 and
-# 2^-73
+# (log(m) - 2 s - 2/3 s^3) / s^5 in s^2, s = (m-1)/(m+1), LEAST <= m <= 2 LEAST; minimax, errors of log(m)
+# 2^-41 and 2^-73
 LOG_TAIL = {
     F32: (1.9920848e-01, 2.2155531e-01, 2.8572467e-01, 3.9999995e-01),
     F64: (
-        0.11982887218631089, 0.11675652069596618, 0.13336270384246626, 0.15384558290317918, 0.18181818845738695,
-        0.22222222217778595, 0.2857142857144387, 0.3999999999999998,
+        0.11982887218631089, 0.11675652069596618, 0.13336270384246626, 0.15384558290317918,
+        0.18181818845738695, 0.22222222217778595, 0.2857142857144387, 0.3999999999999998,
     ),
 }  # fmt: skip
 TWO_THIRDS = {F32: (0.6666667, -1.9868216e-08), F64: (0.6666666666666666, 3.700743415417188e-17)}
@@ -42,8 +42,8 @@ def pow_(x: V, y: V) -> V:
 
 
 def _log2_two_parts(a: V) -> tuple[V, V]:
-    """log2(a) as an unevaluated sum with a relative error near 2^-66 (float32 2^-36): y log2(a) may be 1000 times larger than 1,
-    and its absolute error is the relative one of the power."""
+    """log2(a) as an unevaluated sum with a relative error near 2^-66 (float32 2^-36): y log2(a) may be 1000
+    times larger than 1, and its absolute error is the relative one of the power."""
     m, k = normal_split(a)
     f = m - 1.0
     d = f + 2.0

@@ -1,9 +1,10 @@
 """Slow paths for operands that hardly ever occur, which leave the loop around them vectorised.
 
-A branch in a formula would stop the loop vectoriser, and so would a call, were it not that LLVM widens a call to a
-function that names vector forms of itself in the attribute `vector-function-abi-variant` (LLVM language reference,
-"Vector Function ABI variants").  `rarely` emits such a function once in each module: its vector forms test all
-lanes at once, and only if one is rare do they compute lane by lane.  The cost is one call for each vector.
+A branch in a formula would stop the loop vectoriser, and so would a call, were it not that LLVM widens a call
+to a function that names vector forms of itself in the attribute `vector-function-abi-variant` (LLVM language
+reference, "Vector Function ABI variants").  `rarely` emits such a function once in each module: its vector
+forms test all lanes at once, and only if one is rare do they compute lane by lane.  The cost is one call for
+each vector.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _function(module: Any, name: str, bound: float, slow: Callable[..., V], t: A
     if name in module.globals:
         return module.globals[name]
     scalar = _declare(module, name, llvm_type(t), arity)
-    # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's place
+    # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's
+    # place
     mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * arity}_{name}({name}.x{n})" for n in LANES)
     _attribute(scalar, f'"vector-function-abi-variant"="{mapping}"')
 
@@ -52,25 +54,15 @@ def _function(module: Any, name: str, bound: float, slow: Callable[..., V], t: A
     return scalar
 
 
-def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> None:
-    element = scalar.args[0].type
-    vector = ir.VectorType(element, n)
-    function = _declare(module, name, vector, len(scalar.args))
-    b = ir.IRBuilder(function.append_basic_block())
-    usual, measure = function.args[:2]
-    absolute = cgutils.get_or_insert_function(
-        module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{n}{'f32' if element == ir.FloatType() else 'f64'}"
-    )
-    rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector, [bound] * n))
-    lanes = ir.IntType(n)
-    with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)), likely=False):
-        out = usual
-        for i in range(n):
-            lane = ir.IntType(32)(i)
-            value = b.call(scalar, [b.extract_element(a, lane) for a in function.args])
-            out = b.insert_element(out, value, lane)
-        b.ret(out)
-    b.ret(usual)
+def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> None: element =
+scalar.args[0].type vector = ir.VectorType(element, n) function = _declare(module, name, vector,
+len(scalar.args)) b = ir.IRBuilder(function.append_basic_block()) usual, measure = function.args[:2] absolute
+= cgutils.get_or_insert_function( module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{n}{'f32' if element
+== ir.FloatType() else 'f64'}" ) rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector,
+[bound] * n)) lanes = ir.IntType(n) with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)),
+likely=False): out = usual for i in range(n): lane = ir.IntType(32)(i) value = b.call(scalar,
+[b.extract_element(a, lane) for a in function.args]) out = b.insert_element(out, value, lane) b.ret(out)
+b.ret(usual)
 
 
 def _declare(module: Any, name: str, t: Any, arity: int) -> Any:
@@ -83,5 +75,5 @@ def _declare(module: Any, name: str, t: Any, arity: int) -> Any:
 
 
 def _attribute(function: Any, text: str) -> None:
-    """llvmlite checks attribute names against a list that lacks some of ours; it prints what the set holds."""
-    set.add(function.attributes, text)
+    """llvmlite checks attribute names against a list that lacks some of ours; it prints what the set
+    holds.""" set.add(function.attributes, text)

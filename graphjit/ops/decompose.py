@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.errors import ArgumentError
 from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
 from graphjit.ops.creation import arange, eye, tril
@@ -25,7 +26,6 @@ from graphjit.ops.linalg import (
     matrices,
     need_matrix,
     pack,
-    pack_tensors,
     symmetric,
     unpack,
 )
@@ -142,7 +142,7 @@ def _svd_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
     ugu, vgv = matmul(u.mT, gu), matmul(vh, gvh.mT)
     row = expand_dims(s, -2)
     middle = (ugu - ugu.mT) / apart * row + expand_dims(s, -1) * ((vgv - vgv.mT) / apart)
-    middle = where(vectors, middle, 0) + eye(s.shape[-1], dtype=s.dtype) * row * 0 + _diagonal(gs)
+    middle = where(vectors, middle, 0) + _diagonal(gs)
     result = matmul(u, matmul(middle, vh))
     if m > n:
         result = result + where(vectors, matmul((gu - matmul(u, ugu)) / row, vh), 0)
@@ -186,7 +186,6 @@ def svd(x: TensorLike, full_matrices: bool = False) -> SVDResult:
     [4.0, 3.0]
     """
     if full_matrices:
-        from graphjit.errors import ArgumentError
         raise ArgumentError("svd computes the reduced form only", hint="Leave full_matrices=False.")
     t = matrices(x, "svd")
     return SVDResult(*unpack(apply(SVD, t), _svd_shapes(t)))
@@ -249,4 +248,3 @@ def eigh(x: TensorLike) -> EighResult:
 
 
 __all__ = ["EighResult", "QRResult", "SVDResult", "eigh", "qr", "svd"]
-_ = pack_tensors

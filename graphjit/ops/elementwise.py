@@ -22,6 +22,8 @@ from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, operand, promo
 from graphjit.types import BOOL, FLOAT32, FLOAT64, DType, TensorType, check_dtype, is_float
 
 NUMBER = "fiu"
+Unary = Callable[[TensorLike], Tensor]
+Binary = Callable[[TensorLike, TensorLike], Tensor]
 ANY = "fiub"
 
 
@@ -290,28 +292,28 @@ def pow(x: TensorLike, y: TensorLike) -> Tensor:
 
 negative = _any_unary(NEG, "-x.")
 abs = _any_unary(ABS, "Absolute value; its gradient at 0 is 0.")
-sign = _any_unary(SIGN, "-1, 0 or 1 by the sign of x; NaN for NaN.")
+sign: Unary = _any_unary(SIGN, "-1, 0 or 1 by the sign of x; NaN for NaN.")
 square = _any_unary(SQUARE, "x * x.")
 relu = _any_unary(RELU, "max(x, 0); its gradient at 0 is 0.")
 sqrt = _float_unary(SQRT, "Square root; NaN below 0.")
-rsqrt = _float_unary(RSQRT, "1 / sqrt(x).")
+rsqrt: Unary = _float_unary(RSQRT, "1 / sqrt(x).")
 reciprocal = _float_unary(RECIPROCAL, "1 / x.")
-exp = _float_unary(EXP, "e ** x.")
+exp: Unary = _float_unary(EXP, "e ** x.")
 expm1 = _float_unary(EXPM1, "e ** x - 1, exact near 0.")
 log = _float_unary(LOG, "Natural logarithm; -inf at 0, NaN below.")
 log1p = _float_unary(LOG1P, "log(1 + x), exact near 0.")
 log2 = _float_unary(LOG2, "Logarithm to base 2.")
-sin = _float_unary(SIN, "Sine of x in radians.")
-cos = _float_unary(COS, "Cosine of x in radians.")
+sin: Unary = _float_unary(SIN, "Sine of x in radians.")
+cos: Unary = _float_unary(COS, "Cosine of x in radians.")
 tan = _float_unary(TAN, "Tangent of x in radians.")
 asin = _float_unary(ASIN, "Arc sine in radians.")
 acos = _float_unary(ACOS, "Arc cosine in radians.")
 atan = _float_unary(ATAN, "Arc tangent in radians.")
 atan2 = _float_binary(ATAN2, "Angle of the point (x=second, y=first) in radians, from -pi to pi.")
-sinh = _float_unary(SINH, "Hyperbolic sine.")
-cosh = _float_unary(COSH, "Hyperbolic cosine.")
+sinh: Unary = _float_unary(SINH, "Hyperbolic sine.")
+cosh: Unary = _float_unary(COSH, "Hyperbolic cosine.")
 tanh = _float_unary(TANH, "Hyperbolic tangent.")
-sigmoid = _float_unary(SIGMOID, "1 / (1 + e ** -x), without overflow.")
+sigmoid: Unary = _float_unary(SIGMOID, "1 / (1 + e ** -x), without overflow.")
 softplus = _float_unary(SOFTPLUS, "log(1 + e ** x), without overflow.")
 erf = _float_unary(ERF, "Error function, 2 / sqrt(pi) * integral of e ** -t**2 from 0 to x.")
 erfinv = _float_unary(ERFINV, "Inverse of erf on (-1, 1).")
@@ -332,7 +334,7 @@ bitwise_xor = _binary(BITWISE_XOR, "x ^ y on integers or bools.")
 bitwise_not = _any_unary(BITWISE_NOT, "~x on integers or bools.")
 bitwise_left_shift = _binary(SHIFT_LEFT, "x << y on integers.")
 bitwise_right_shift = _binary(SHIFT_RIGHT, "x >> y on integers.")
-floor_divide = _binary(FLOOR_DIVIDE, "floor(x / y), the sign rule of Python; 0 for an integer divided by 0.")
+floor_divide: Binary = _binary(FLOOR_DIVIDE, "floor(x / y), the sign rule of Python; 0 for an integer divided by 0.")
 remainder = _binary(REMAINDER, "x - y * floor(x / y), the sign of y as in Python.")
 
 

@@ -16,7 +16,6 @@ from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
 from graphjit.ops.creation import arange, tril, triu
 from graphjit.ops.elementwise import where
-from graphjit.ops.join import concat
 from graphjit.ops.movement import cut
 from graphjit.ops.rules import need_float, operands_text
 from graphjit.ops.shape import expand_dims, joined, reshape_to
@@ -85,11 +84,6 @@ def unpack(x: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         out.append(reshape_to(cut(x, x.ndim - 1, at, size), (*x.shape[:-1], *shape)))
         at += size
     return out
-
-
-def pack_tensors(parts: Sequence[Tensor], batch: Shape) -> Tensor:
-    """``pack`` for tensors."""
-    return concat([reshape_to(p, (*batch, joined(p.shape[len(batch):]))) for p in parts], axis=-1)
 
 
 def symmetric(x: Tensor) -> Tensor:
