@@ -198,7 +198,10 @@ class Specialization:
                     np.copyto(self.program.fixed[node], array)
         if self.writes and self.seen_views != clock.views:
             for s in self.writes:
-                protect_views(s.tensor._value)
+                value = s.tensor._value
+                protect_views(value)
+                if value.data is not self.program.fixed[s.node]:  # it held the caller's own array
+                    self.program.rebind(s.node, value.data)  # type: ignore[arg-type]  # not traced
             self.seen_views = clock.views
         results = self.program.run(arrays)
         if self.writes:

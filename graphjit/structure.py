@@ -8,7 +8,7 @@ compares the ``_static_signature`` of what its trace reached, and traces again w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -20,6 +20,8 @@ Signature = tuple[object, ...]
 
 class Structured:
     """Base of the objects that compiled programs watch."""
+
+    _clocked: ClassVar[frozenset[str]] = frozenset()  # containers whose changes move the clock themselves
 
     def __setattr__(self, name: str, value: Any) -> None:
         clock.structure += 1

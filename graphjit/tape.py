@@ -234,8 +234,10 @@ def order_back(outputs: Iterable[Value], horizon: int = 0) -> list[Value]:
 
 
 def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | None, *, create_graph: bool,
-              release: bool) -> dict[Value, Tensor]:
+              release: bool, order: Sequence[Value] | None = None) -> dict[Value, Tensor]:
     """From cotangents of the outputs those of the given values, or of all leaves that someone holds.
+
+    ``order`` gives what ``order_back`` found before.
 
     Raises:
         GradientError: where an op on the way has no derivative.
@@ -243,8 +245,9 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
     from graphjit.tensor import Tensor
 
     wanted = set(wrt) if wrt is not None else None
-    # what is older than all that is wanted cannot depend on it
-    order = order_back((v for v, _ in outputs), min((v.stamp for v in wanted), default=0) if wanted else 0)
+    if order is None:
+        # what is older than all that is wanted cannot depend on it
+        order = order_back((v for v, _ in outputs), min((v.stamp for v in wanted), default=0) if wanted else 0)
     needed: set[Value] = set()
     for value in order:
         asked = value in wanted if wanted is not None else is_held(value)

@@ -456,6 +456,7 @@ def _shared(data: TensorLike) -> Value:
     if isinstance(data, Tensor):
         _guard_view(data._value, value)
     elif isinstance(data, np.ndarray):
+        clock.views += 1
         value.views = [weakref.ref(value)]
     return value
 

@@ -90,6 +90,19 @@ def test_a_pullback_is_differentiable_in_its_cotangent():
     close(u.grad, B * V[1])
 
 
+def test_a_pullback_alone_links_nothing_to_its_own_inputs():
+    _, pullback = vjp(lambda x: sin(x) * x, B)
+
+    def g(u):
+        return (pullback(u)[0] ** 2).sum()
+    slope = np.cos(B) * B + np.sin(B)
+    for got in (grad(g)(V[0]), compile(grad(g))(V[0]), traced(grad(g), V[0])):
+        close(got, 2 * V[0] * slope ** 2)
+    assert not grad(g)(V[0]).requires_grad and not hvp(g, V[0], B).requires_grad
+    close(hvp(g, V[0], B), 2 * B * slope ** 2)
+    assert pullback(tensor(B, requires_grad=True))[0].requires_grad
+
+
 def test_a_pullback_can_be_called_again():
     _, pullback = vjp(sin, A)
     close(pullback(V)[0], pullback(V)[0].numpy())

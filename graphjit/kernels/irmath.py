@@ -113,7 +113,8 @@ class V:
             if is_float(type):
                 return V(b, (b.fpext if type == F64 else b.fptrunc)(self.ir, lt), type)
             if type == types.uint64:
-                return select(self.lt(2.0**63), self._saturate(types.int64).cast_bits(type), self._saturate(type))
+                below = self._saturate(types.int64).cast_bits(type)
+                return select(self.lt(2.0**63), below, self._saturate(type))
             wide = types.int64 if width(type) == 64 or type == types.uint32 else types.int32
             return self._saturate(wide).to(type)
         if is_float(type):
@@ -338,8 +339,9 @@ def pow2(bits: V) -> V:
 
 
 def pow2_parts(bits: V) -> tuple[V, V]:
-    """Two factors of 2**n, each normal for any n with a finite or denormal 2**n, from the bits of n + 2
-    bias.""" half = bits.shift_right_logical(1) return pow2(half), pow2(bits - half)
+    """Two factors of 2**n, from the bits of n + 2 bias: both normal, be 2**n itself denormal or infinite."""
+    half = bits.shift_right_logical(1)
+    return pow2(half), pow2(bits - half)
 
 
 def round_to_f32(value: float) -> float:

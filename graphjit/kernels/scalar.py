@@ -1,7 +1,7 @@
 """NAMESPACE: every scalar function a generated kernel may call, by name.
 
 TABLE holds one row for each: its formula over `irmath.V`, the same function of NumPy scalars, the types it
-takes. From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and
+takes.  From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and
 PYTHON_NAMESPACE, with which a kernel's source runs without the JIT.  Operands of one call share one type, and
 the result has that type too unless the row says otherwise; mixing types is a typing error, so no kernel
 widens to int64 or float64 unseen.
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import types
-
 from graphjit.kernels import reference, vmath
 from graphjit.kernels.irmath import (
     B1,
@@ -42,6 +40,7 @@ from graphjit.kernels.irmath import (
 )
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
+from numba import types
 
 TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)
@@ -205,8 +204,8 @@ def rmul(acc: V, x: V) -> V:
 
 
 def rmax(acc: V, x: V) -> V:
-    """NaN if either is; for floats as llvm.maximum, the one form the loop vectoriser reduces with NaN
-    kept.""" return call("llvm.maximum", acc, x) if is_float(acc.type) else maximum(acc, x)
+    """NaN if either is: llvm.maximum is the one form that the loop vectoriser reduces with NaN kept."""
+    return call("llvm.maximum", acc, x) if is_float(acc.type) else maximum(acc, x)
 
 
 def rmin(acc: V, x: V) -> V:

@@ -9,6 +9,8 @@ from graphjit.kernels.vmath_hyperbolic import acosh, asinh, atanh, cosh, sinh, t
 from graphjit.kernels.vmath_pow import pow_
 from graphjit.kernels.vmath_trig import acos, asin, atan, atan2, cos, sin, tan
 
-__all__ = [ "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "digamma", "erf",
-"erfc", "erfinv", "exp", "exp2", "expm1", "lgamma", "log", "log1p", "log2", "log10", "pow_", "sigmoid", "sin",
-"sinh", "softplus", "tan", "tanh", ]  # fmt: skip
+__all__ = [
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "digamma", "erf", "erfc",
+    "erfinv", "exp", "exp2", "expm1", "lgamma", "log", "log1p", "log2", "log10", "pow_", "sigmoid", "sin",
+    "sinh", "softplus", "tan", "tanh",
+]  # fmt: skip

@@ -1,7 +1,7 @@
 """Exponentials and logarithms: exp exp2 expm1 sigmoid, log log1p log2 log10 softplus.
 
 Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part
-ln 2. Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest
+ln 2.  Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest
 power up) unless a source is named; each is given from the highest power down, with its relative error in the
 function.
 """
@@ -43,11 +43,17 @@ EXPM1 = {
     ),
 }  # fmt: skip
 
-# (2^r - 1) / r on |r| <= 1/2; errors 2^-26.1 and 2^-57 of 2^r EXP2 = { F32: (1.4332875e-05, 1.5452884e-04,
-1.3337927e-03, 9.618088e-03, 5.550405e-02, 2.402265e-01, 6.931472e-01), F64: ( 5.634470021212965e-11,
-4.4835677715682133e-10, 7.032168304385695e-09, 1.017786654166266e-07, 1.3215549314941074e-06,
-1.5252734313009864e-05, 0.00015403530315635734, 0.0013333558145903692, 0.00961812910767061,
-0.055504108664823755, 0.24022650695909997, 0.6931471805599453, ), }  # fmt: skip
+# (2^r - 1) / r on |r| <= 1/2; errors 2^-26.1 and 2^-57 of 2^r
+EXP2 = {
+    F32: (
+        1.4332875e-05, 1.5452884e-04, 1.3337927e-03, 9.618088e-03, 5.550405e-02, 2.402265e-01, 6.931472e-01,
+    ),
+    F64: (
+        5.634470021212965e-11, 4.4835677715682133e-10, 7.032168304385695e-09, 1.017786654166266e-07,
+        1.3215549314941074e-06, 1.5252734313009864e-05, 0.00015403530315635734, 0.0013333558145903692,
+        0.00961812910767061, 0.055504108664823755, 0.24022650695909997, 0.6931471805599453,
+    ),
+}  # fmt: skip
 
 # where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
 EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
@@ -211,11 +217,16 @@ def log10(x: V) -> V:
 
 
 def log1p_parts(x: V, tail: V | None = None) -> V:
-    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place: 1 + x is rounded and its error
-    kept.""" u = x + 1.0 m, k, e = split(u) error = x - (u - 1.0) if tail is not None: error = error + tail #
-    2^-k does not exist for the largest u; there the error no longer matters down = float_of(((2 *
-    bias(x.type)) - e) << mantissa_bits(x.type)) error = error * select(x.lt(2.0**60), down, 0.0) return
-    add_exponent(k, *log1p_small((m - 1.0) + error))
+    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place; keeps the rounding error of 1 + x."""
+    u = x + 1.0
+    m, k, e = split(u)
+    error = x - (u - 1.0)
+    if tail is not None:
+        error = error + tail
+    # 2^-k does not exist for the largest u; there the error no longer matters
+    down = float_of(((2 * bias(x.type)) - e) << mantissa_bits(x.type))
+    error = error * select(x.lt(2.0**60), down, 0.0)
+    return add_exponent(k, *log1p_small((m - 1.0) + error))
 
 
 def log1p(x: V) -> V:

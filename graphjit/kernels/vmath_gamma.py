@@ -1,7 +1,7 @@
 """The logarithm of the gamma function and its derivative: lgamma digamma.
 
 Both are computed in float64, with one logarithm and one division for x > 0 and the reflection formulas for x
-< 0. Near the zeros of either between negative integers the error is absolute rather than relative, as in most
+< 0.  Near the zeros of either between negative integers the error is absolute rather than relative, as in most
 libraries.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, poly, select, through_double
+from graphjit.kernels.irmath import F64, V, call, copysign, fabs, fma, poly, select, through_double
 from graphjit.kernels.vmath_exp import (
     LN2_HI,
     LN2_LO,

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphjit.kernels.irmath import V, fabs, llvm_type, suffix
 from llvmlite import ir
 from numba.core import cgutils
-
-from graphjit.kernels.irmath import V, fabs, llvm_type, suffix
 
 LANES = (2, 4, 8, 16)
 # pure, so that the optimiser may treat the call as arithmetic; kept whole until the vectoriser has seen it
@@ -54,15 +53,24 @@ def _function(module: Any, name: str, bound: float, slow: Callable[..., V], t: A
     return scalar
 
 
-def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> None: element =
-scalar.args[0].type vector = ir.VectorType(element, n) function = _declare(module, name, vector,
-len(scalar.args)) b = ir.IRBuilder(function.append_basic_block()) usual, measure = function.args[:2] absolute
-= cgutils.get_or_insert_function( module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{n}{'f32' if element
-== ir.FloatType() else 'f64'}" ) rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector,
-[bound] * n)) lanes = ir.IntType(n) with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)),
-likely=False): out = usual for i in range(n): lane = ir.IntType(32)(i) value = b.call(scalar,
-[b.extract_element(a, lane) for a in function.args]) out = b.insert_element(out, value, lane) b.ret(out)
-b.ret(usual)
+def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> None:
+    element = scalar.args[0].type
+    vector = ir.VectorType(element, n)
+    form = f"llvm.fabs.v{n}{'f32' if element == ir.FloatType() else 'f64'}"
+    function = _declare(module, name, vector, len(scalar.args))
+    b = ir.IRBuilder(function.append_basic_block())
+    usual, measure = function.args[:2]
+    absolute = cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector]), form)
+    rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector, [bound] * n))
+    lanes = ir.IntType(n)
+    with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)), likely=False):
+        out = usual
+        for i in range(n):
+            lane = ir.IntType(32)(i)
+            value = b.call(scalar, [b.extract_element(a, lane) for a in function.args])
+            out = b.insert_element(out, value, lane)
+        b.ret(out)
+    b.ret(usual)
 
 
 def _declare(module: Any, name: str, t: Any, arity: int) -> Any:
@@ -75,5 +83,5 @@ def _declare(module: Any, name: str, t: Any, arity: int) -> Any:
 
 
 def _attribute(function: Any, text: str) -> None:
-    """llvmlite checks attribute names against a list that lacks some of ours; it prints what the set
-    holds.""" set.add(function.attributes, text)
+    """llvmlite checks names of attributes against a list that lacks ours; it prints what the set holds."""
+    set.add(function.attributes, text)

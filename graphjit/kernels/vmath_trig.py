@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from numba import types
-
 from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, poly, round_to_int, select, sqrt
 from graphjit.kernels.vmath_rare import rarely
+from numba import types
 
 INF, NAN = math.inf, math.nan
 
@@ -129,9 +128,12 @@ PI = {F32: (3.1415927, -8.742278e-08), F64: (2 * PIO2_1, 2 * PIO2_2)}
 
 
 def _asin_parts(a: V) -> tuple[V, V, V]:
-    """(r, p, outer): asin(r) = r + p for r = a, or r = sqrt((1 - a) / 2) where a > 1/2 (outer); NaN for a >
-    1.""" outer = a.gt(0.5) half = fma(a, -0.5, 0.5) w = select(outer, half, a * a) r = select(outer,
-    sqrt(half), a) return r, r * w * poly(w, ASIN[a.type]), outer
+    """(r, p, outer): asin(r) = r + p for r = a or, where a > 1/2 (outer), sqrt((1 - a) / 2); NaN for a > 1."""
+    outer = a.gt(0.5)
+    half = fma(a, -0.5, 0.5)
+    w = select(outer, half, a * a)
+    r = select(outer, sqrt(half), a)
+    return r, r * w * poly(w, ASIN[a.type]), outer
 
 
 def asin(x: V) -> V:

@@ -1,10 +1,10 @@
 """Orthogonal decompositions: QR, singular values, eigenvalues; by LAPACK, for stacks of matrices.
 
 An op has one result, so each packs its factors along one flat last axis and the function takes them apart.
-Gradient formulas: for QR, H.-J. Liao et al., "Differentiable programming tensor networks", 2019; for the others
-J. Townsend, "Differentiating the singular value decomposition", 2016, and M. Giles, "Collected matrix derivative
-results", 2008. Singular vectors and eigenvectors have no derivative where their values coincide: a gradient that
-flows through them is then not finite. One that flows through the values alone always is.
+Gradient formulas: for QR, H.-J. Liao et al., "Differentiable programming tensor networks", 2019; for the
+others J. Townsend, "Differentiating the singular value decomposition", 2016, and M. Giles, "Collected matrix
+derivative results", 2008. Singular vectors and eigenvectors have no derivative where their values coincide: a
+gradient that flows through them is then not finite. One that flows through the values alone always is.
 """
 
 from __future__ import annotations
@@ -175,11 +175,11 @@ def svd(x: TensorLike, full_matrices: bool = False) -> SVDResult:
         full_matrices: only False, the reduced form, is computed.
 
     Returns:
-        U (..., m, k) and Vh (..., k, n) with orthonormal columns and rows, S (..., k) descending. The sign of a
-        pair of vectors is arbitrary.
+        U (..., m, k) and Vh (..., k, n) with orthonormal columns and rows, S (..., k) descending. The sign of
+        a pair of vectors is arbitrary.
 
     Raises:
-        NumericalError: it did not converge (NaN in x, say).
+        NumericalError: it did not converge, as NaN in x may cause.
 
     >>> import graphjit as gj
     >>> gj.linalg.svd([[3.0, 0.0], [0.0, 4.0]]).S.tolist()
@@ -233,11 +233,11 @@ def eigh(x: TensorLike) -> EighResult:
         x: floating (..., n, n); its symmetric part counts.
 
     Returns:
-        eigenvalues (..., n) and eigenvectors (..., n, n): x @ v[:, i] = w[i] * v[:, i]. The sign of a vector is
-        arbitrary.
+        eigenvalues (..., n) and eigenvectors (..., n, n): x @ v[:, i] = w[i] * v[:, i]. The sign of a vector
+        is arbitrary.
 
     Raises:
-        NumericalError: it did not converge (NaN in x, say).
+        NumericalError: it did not converge, as NaN in x may cause.
 
     >>> import graphjit as gj
     >>> gj.linalg.eigh([[2.0, 0.0], [0.0, 1.0]]).eigenvalues.tolist()

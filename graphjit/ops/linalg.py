@@ -1,11 +1,12 @@
 """Linear equations: inverse, solutions, determinants, Cholesky's factor; by LAPACK, for stacks of matrices.
 
-Gradient formulas: M. Giles, "Collected matrix derivative results", 2008; for Cholesky I. Murray, "Differentiation
-of the Cholesky decomposition", 2016.
+Gradient formulas: M. Giles, "Collected matrix derivative results", 2008; for Cholesky I. Murray,
+"Differentiation of the Cholesky decomposition", 2016.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def checked(infer: Callable[..., TensorType], eager: Callable[..., Array]) -> Ca
 
 def pack(parts: Sequence[Array], batch: Shape) -> Array:
     """Several results as one: flattened behind the batch axes and joined."""
-    return np.concatenate([p.reshape(*batch, -1) if p.size else p.reshape(*batch, 0) for p in parts], axis=-1)
+    return np.concatenate([p.reshape(*batch, math.prod(p.shape[len(batch):])) for p in parts], axis=-1)
 
 
 def unpack(x: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:

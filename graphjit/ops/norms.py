@@ -21,10 +21,10 @@ def norm(x: TensorLike, ord: Any = None, axis: Any = None, keepdims: bool = Fals
 
     Args:
         x: integers become float64.
-        ord: of vectors: any number p, for (sum |x|**p) ** (1/p); inf, -inf: the largest, the smallest |x|; 0: how
-            many are not 0. Of matrices: "fro", "nuc" (the sum of the singular values), 2, -2 (the largest, the
-            smallest of them), 1, -1, inf, -inf (the largest, the smallest sum of |x| over a column, a row). None
-            is 2 for vectors and "fro" for matrices.
+        ord: of vectors: any number p, for (sum |x|**p) ** (1/p); inf, -inf: the largest, the smallest |x|; 0:
+            how many are not 0. Of matrices: "fro", "nuc" (the sum of the singular values), 2, -2 (the
+            largest, the smallest of them), 1, -1, inf, -inf (the largest, the smallest sum of |x| over a
+            column, a row). None is 2 for vectors and "fro" for matrices.
         axis: an int: norms of vectors along it; two ints: of matrices; None: of x as a whole, flattened if
             ``ord`` is None.
         keepdims: keep the axes, with length one.
@@ -91,7 +91,8 @@ def _matrix(t: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tenso
 
 
 def vector_norm(x: TensorLike, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """The norm of vectors along any number of axes (None: all), as in the array API; orders as for ``norm``."""
+    """The norm of vectors along any number of axes (None: all), as in the array API; orders as for
+    ``norm``."""
     t = floating(x)
     return _vector(t, ord, normalize_axes(axis, t.ndim), keepdims)
 

@@ -36,6 +36,8 @@ class Optimizer(Structured):
         state: parameter -> name -> tensor (moments and the like), made at a parameter's first step.
     """
 
+    _clocked = frozenset({"param_groups", "state", "defaults"})
+
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if state.trace is not None:
             raise TraceError(f"{type(self).__name__}(...) inside a compiled function",

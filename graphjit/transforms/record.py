@@ -57,6 +57,8 @@ class Record:
         self.outputs = [self._output(x) for x in found]
         self.values = [_read(t) for t in self.outputs]
         self.linked = state.grad_enabled and bool(self._reaching_out(self.values, ()))
+        self.live = [v for v in self.values if v.requires_grad]
+        self.order: list[Value] | None = None
 
     def _input(self, x: Any, position: int) -> Tensor:
         what = f"{self.name}: argument {position} holds"
@@ -125,11 +127,20 @@ class Record:
 
     # ---- derivatives
 
+    def close(self) -> None:
+        """Make the tape private where nothing outside is linked to it: for all but ``pull`` its values are
+        constants from here on, so that what is computed from them does not require grad because of it."""
+        if not self.linked:
+            self.order = order_back(self.live, self.horizon)
+            for v in self.order:
+                if v.stamp >= self.horizon and v.op is not None:
+                    v.requires_grad = False
+
     def pull(self, cotangents: Sequence[Tensor | None], create_graph: bool) -> list[Tensor | None]:
         """Cotangents of the inputs; None for zero."""
-        pairs = [(v, g) for v, g in zip(self.values, cotangents, strict=True)
-                 if g is not None and v.requires_grad]
-        found = walk_back(pairs, self.inputs, create_graph=create_graph, release=False) if self.inputs else {}
+        pairs = [(v, g) for v, g in zip(self.values, cotangents, strict=True) if g is not None and v in self.live]
+        found = walk_back(pairs, self.inputs, create_graph=create_graph, release=False,
+                          order=self.order) if self.inputs else {}
         return [found.get(v) for v in self.inputs]
 
     def whole(self, parts: Iterable[Tensor | None]) -> list[Tensor]:

@@ -86,5 +86,6 @@ def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False) -> tuple[Any, 
         found = run.pull(directions, run.wants_graph(directions))
         return run.nest(run.settle(run.whole(found)))
 
-    out = unflatten(run.out_spec, run.settle(run.outputs))
-    return (out, pullback, run.settle_tree(run.aux)) if has_aux else (out, pullback)
+    out, aux = unflatten(run.out_spec, run.settle(run.outputs)), run.settle_tree(run.aux)
+    run.close()
+    return (out, pullback, aux) if has_aux else (out, pullback)

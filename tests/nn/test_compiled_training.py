@@ -1,4 +1,4 @@
-"""A compiled training step is never stale: whatever is changed between two calls, it does what eager code does."""
+"""A compiled training step is never stale: whatever is changed between two calls, it does as eager code does."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,17 @@ X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 40)
 
 
+def build():
+    # no bias before the normalization: its gradient is 0 but for rounding, which Adam blows up
+    return nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+
+
 class Run:
     """A model, its optimizer and a step in one mode."""
 
     def __init__(self, wrap, make=lambda ps: optim.Adam(ps, lr=0.01)):
         gj.manual_seed(0)
-        self.model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+        self.model = build()
         self.opt = make(self.model.parameters())
         self.generator = gj.random.Generator(7)
         self.model[3].generator = self.generator
@@ -49,7 +54,7 @@ def grow(run):
 
 def load_other_weights(run):
     gj.manual_seed(3)
-    other = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+    other = build()
     run.model.load_state_dict(other.state_dict())
 
 
@@ -72,7 +77,7 @@ CHANGES = {
     "decay": lambda run: run.opt.param_groups[0].update(weight_decay=0.5),
     "amsgrad": lambda run: run.opt.param_groups[0].update(amsgrad=True),
     "assign": lambda run: run.model[0].weight.assign(np.ones((8, 6))),
-    "data": lambda run: setattr(run.model[0].bias, "data", np.ones(8, np.float32)),
+    "data": lambda run: setattr(run.model[4].bias, "data", np.ones(3, np.float32)),
     "double": lambda run: run.model.double(),
     "swap": swap_layer, "grow": grow, "load": load_other_weights, "freeze": freeze, "start over": start_over,
 }
@@ -155,3 +160,15 @@ def test_two_optimizers_in_one_step():
             return F.cross_entropy(run.model(x), y)
         return [step(X, Y).item() for _ in range(4)]
     np.testing.assert_allclose(alternating(gj.compile), alternating(lambda f: f), rtol=2e-5)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_callers_own_array_is_never_written(replaced):
+    array = np.ones(3)
+    t = gj.tensor(np.zeros(3)) if replaced else gj.Tensor(array)
+    step = gj.compile(lambda: t.assign(t + 1).sum())
+    if replaced:
+        step()
+        t.data = array
+    assert step().item() == 6 and step().item() == 9
+    assert array.tolist() == [1.0] * 3 and t.tolist() == [3.0] * 3

@@ -110,7 +110,7 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
     t = as_tensor(x)
     if t.ndim < 2:
         raise ShapeError(f"batch_norm takes an input (N, C, ...), not {t._type}")
-    channels = (t.shape[1], *(1,) * (t.ndim - 2))
+    channels = (1, t.shape[1], *(1,) * (t.ndim - 2))
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, of in given.items():
         if of is not None and as_tensor(of).shape != (t.shape[1],):
