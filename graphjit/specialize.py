@@ -11,15 +11,15 @@ import numpy as np
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError
-from graphjit.ir import Apply, Const, Graph, Input, Node
+from graphjit.ir import Apply, Const, Graph, Input, Node, topological
 from graphjit.op import Array, View
 from graphjit.passes import optimize
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
-from graphjit.structure import Structured
-from graphjit.tape import Value, clock, grad_mode, note_call, state, walk_back
-from graphjit.tensor import UNAVAILABLE, Tensor, _read, protect_views
+from graphjit.tape import Value, clock, note_call, state, walk_back
+from graphjit.tensor import UNAVAILABLE, Tensor, Unavailable, _read, apply, as_tensor, constant, protect_views
 from graphjit.trace import State, Trace, tracing
+from graphjit.transforms import vjp
 from graphjit.tree import flatten, unflatten
 
 
@@ -38,20 +38,20 @@ class Specialization:
                  written: list[int]) -> None:
         begin = time.perf_counter()
         self.written = written
+        self.keep_grads = keep_grads
         self.function = function
         self.reason = ""
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.key = call.key
         self.names = names
         self.seen = clock.structure
-        self.seen_grads = clock.grad_writes
+        self.seen_grads = -1
         self.seen_views = -1
-        self.capture = Capture(function)
+        self.capture = Capture(function, (leaf for leaf in call.leaves if not is_dynamic(leaf)))
         trace = self.trace = Trace()
         with tracing(trace):
-            self._record(function, call, keep_grads)
-        watched = [x for x in (*(held for _, held in self.capture.objects()), *trace.reached.values(), *call.leaves)
-                   if isinstance(x, Structured)]
+            self._record(function, call)
+        watched = [*self.capture.structured, *trace.reached.values()]
         self.watched = [(x, x._static_signature()) for x in {id(x): x for x in watched}.values()]
         self.states: list[State] = list(trace.states.values())
         self.writes: list[State] = trace.written()
@@ -63,7 +63,7 @@ class Specialization:
 
     # ---- tracing
 
-    def _record(self, function: Callable[..., Any], call: Signature, keep_grads: bool) -> None:
+    def _record(self, function: Callable[..., Any], call: Signature) -> None:
         trace = self.trace
         inside: list[Any] = []
         self.argument_values: list[Value] = []
@@ -86,6 +86,7 @@ class Specialization:
                 self.out_values.append(_read(leaf))
             else:
                 self.out_leaves.append(Static(leaf))
+        self.n_outs = len(self.out_values)
         # gradients as the function leaves them
         self.grads: list[tuple[Tensor, int | None]] = []
         for tensor, g in trace.grads.values():
@@ -93,12 +94,13 @@ class Specialization:
                 continue
             if g is None:
                 self.grads.append((tensor, None))
-            elif keep_grads:
+            elif self.keep_grads or id(tensor) in trace.entry_grads:  # something the next call may add to
                 self.grads.append((tensor, len(self.out_values)))
                 self.out_values.append(_read(g))
             else:
                 self.grads.append((tensor, -1))
 
+        self.uses_grads = bool(self.grads or trace.entry_grads)
         self.kept_grads = any(i is not None and i >= 0 for _, i in self.grads)
         self.single = self.out_leaves == [0] and self.out_spec.is_leaf()
 
@@ -106,8 +108,9 @@ class Specialization:
         """Which results an eager backward() may start from."""
         if not state.grad_enabled:
             return []
-        return [i for i, v in enumerate(self.out_values)
-                if v.requires_grad and (v.op is not None and v.inputs is not None)]
+        given = {*self.argument_values, *(s.entry for s in self.states)}
+        return [i for i, v in enumerate(self.out_values[:self.n_outs])
+                if v.requires_grad and (v in given if v.op is None else v.inputs is not None)]
 
     # ---- building
 
@@ -144,6 +147,8 @@ class Specialization:
             value = s.tensor._value
             if not any(w is self.written for w in value.writers):
                 value.writers = (*value.writers, self.written)
+        self.simple = (self.single and len(results) == 1 and not self.writes and not self.copies
+                       and not self.grads and self.backward is None)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
 
@@ -151,7 +156,7 @@ class Specialization:
 
     def untouched(self) -> bool:
         """Whether nothing that could matter has moved since the last look."""
-        return (self.seen == clock.structure and (not self.grads or self.seen_grads == clock.grad_writes)
+        return (self.seen == clock.structure and (self.seen_grads == clock.grad_writes or not self.uses_grads)
                 and self.capture.holds())
 
     def stands(self) -> bool:
@@ -169,22 +174,37 @@ class Specialization:
         return True
 
     def _grads_hold(self) -> bool:
-        return all(t._grad is before or (before is None and t._grad is UNAVAILABLE)
-                   for t, before in self.trace.entry_grads.values())
+        """Whether the gradients found on entry are there again, or others of their types, which take their place."""
+        for tensor, handle in self.trace.entry_grads.values():
+            now = tensor._grad
+            if isinstance(now, Unavailable):
+                if now.held is None:
+                    return False
+                now = now.held
+            if now is None or handle is None:
+                if now is not handle:
+                    return False
+            elif now._value is not handle._value:
+                before, value = handle._value, now._value
+                if value.trace is not None or value.type != before.type or value.requires_grad != before.requires_grad:
+                    return False
+                handle._value = value
+        return self._rebind()
 
     def _rebind(self) -> bool:
+        """Bind to the buffers the states have now; False when one is of another type."""
         for s in self.states:
             value = s.tensor._value
-            if value is self.bound[s.node]:
-                continue
             data = value.data
+            if value is self.bound[s.node] and data is self.program.fixed[s.node]:
+                continue
             if not isinstance(data, np.ndarray) or data.shape != s.node.type.shape or data.dtype != s.node.type.dtype:
                 return False
             if not data.flags.c_contiguous:
                 data = value.data = np.ascontiguousarray(data)
             self.program.rebind(s.node, data)
             self.bound[s.node] = value
-            if s.written:
+            if s.written and not any(w is self.written for w in value.writers):
                 value.writers = (*value.writers, self.written)
         return True
 
@@ -192,16 +212,16 @@ class Specialization:
 
     def run(self, arrays: Sequence[Any], call: Signature | None) -> Any:
         """The function's result for these arrays; ``call`` is needed where the result is differentiable."""
+        if self.simple:
+            return Tensor._of(Value(self.program.run(arrays)[0]))
         if self.copies:
             for node, array in self.copies.items():
                 if node not in self.bound:
                     np.copyto(self.program.fixed[node], array)
         if self.writes and self.seen_views != clock.views:
             for s in self.writes:
-                value = s.tensor._value
-                protect_views(value)
-                if value.data is not self.program.fixed[s.node]:  # it held the caller's own array
-                    self.program.rebind(s.node, value.data)  # type: ignore[arg-type]  # not traced
+                protect_views(s.tensor._value)
+            self._rebind()  # what shared a buffer that is written has one of its own now
             self.seen_views = clock.views
         results = self.program.run(arrays)
         if self.writes:
@@ -219,7 +239,8 @@ class Specialization:
 
     def _leave_grads(self, outs: list[Tensor]) -> None:
         for tensor, i in self.grads:
-            tensor._grad = None if i is None else UNAVAILABLE if i < 0 else outs[i]
+            tensor._grad = (None if i is None else UNAVAILABLE if i < 0 else
+                            outs[i] if self.keep_grads else Unavailable(outs[i]))
         clock.grad_writes += 1
         self.seen_grads = clock.grad_writes
 
@@ -293,20 +314,25 @@ class Backward:
         owner = self.owner
         inputs = [call.tensors[i]._value for i, v in enumerate(owner.argument_values) if v.requires_grad]
         inputs += [s.tensor._value for s in owner.states if s.entry.requires_grad]
+        # inputs too, though without gradient: the tape looks whether they are overwritten
+        others = [x._value for x in call.leaves if isinstance(x, Tensor) and not x.requires_grad]
+        others += [s.tensor._value for s in owner.states if not s.entry.requires_grad and not s.written]
+        states = [s.tensor._value for s in owner.states]
         types = [owner.out_values[i].type for i in owner.differentiable]
         left = iter(residuals)
         saved: list[Any] = [next(left) if source is None else arrays[source] if isinstance(source, int)
                             else source.tensor._value.data for source in self.sources]
 
         def pullback(cotangents: list[Tensor | None]) -> list[Tensor | None]:
-            if state.grad_enabled:
-                return self.again(call, inputs, cotangents)
             given = [cotangents[i] if i < len(cotangents) else None for i in range(len(types))]
+            if state.grad_enabled or state.trace is not None:
+                return [*self.again(arrays, inputs, states, given), *[None] * len(others)]
             gs = [np.zeros(t.shape, t.dtype) if g is None else np.ascontiguousarray(g.data)
                   for g, t in zip(given, types, strict=True)]
             found = dict(zip(self.found, self.run([*saved, *gs]), strict=True))
-            return [Tensor._of(Value(found[i])) if i in found else None for i in range(len(owner.wrt))]
-        note_call(owner.name, inputs, [outs[i]._value for i in owner.differentiable], pullback)
+            return [Tensor._of(Value(found[i])) if i in found else None
+                    for i in range(len(inputs) + len(others))]
+        note_call(owner.name, [*inputs, *others], [outs[i]._value for i in owner.differentiable], pullback)
 
     def run(self, arrays: list[Array]) -> list[Array]:
         if self.program is None:
@@ -314,23 +340,39 @@ class Backward:
             self.program = Program(lower(graph, len(graph.outputs), []), self.arguments, {}, len(graph.outputs))
         return self.program.run(arrays)
 
-    def again(self, call: Signature, inputs: Sequence[Value],
-              cotangents: list[Tensor | None]) -> list[Tensor | None]:
-        """The pullback as a computation that can itself be differentiated: the function runs once more, eagerly.
+    def again(self, arrays: Sequence[Any], inputs: Sequence[Value], states: Sequence[Value],
+              cotangents: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """The pullback in Tensor operations, for second derivatives and inside a trace: the graph runs once more.
 
         Raises:
-            GradientError: the function changes state, which it must not do twice.
+            GradientError: the call has overwritten what that would read.
         """
         owner = self.owner
-        if owner.writes:
+        results = [owner.out_values[i].data for i in owner.differentiable]
+        nodes = topological(results)  # type: ignore[arg-type]  # nodes in a trace
+        gone = [s for s in owner.states if s.written and s.node in nodes]
+        if gone:
             raise GradientError(
-                f"a second derivative through {owner.name}, which changes state "
-                f"({owner.writes[0].tensor.label or 'a tensor'})",
+                f"a second derivative through {owner.name}, which changes the state it reads "
+                f"({gone[0].tensor.label or gone[0].node.type})",
                 hint="Compile the function that takes the derivatives: gj.compile(gj.grad(f)).")
-        args, kwargs = unflatten(call.spec, call.leaves)
-        with grad_mode(True):
-            leaves, _ = flatten(owner.function(*args, **kwargs))
-        values = [_read(x) for x in leaves if isinstance(x, Tensor)]
-        pairs = [(values[i], g) for i, g in zip(owner.differentiable, cotangents, strict=False) if g is not None]
-        found = walk_back(pairs, inputs, create_graph=True, release=False)
-        return [found.get(v) for v in inputs]
+
+        def forward(*tensors: Tensor) -> list[Tensor]:
+            given: dict[Any, Any] = dict(zip(owner.arguments, arrays, strict=True))
+            given |= {node: array for array, node in owner.arrays}
+            given |= {s.node: Tensor._of(v) for s, v in zip(owner.states, states, strict=True)}
+            given |= {v.data: t for v, t in zip(owner.wrt, tensors, strict=True)}
+            values: dict[Any, Tensor] = {}
+            for node in nodes:
+                match node:
+                    case Apply():
+                        values[node] = apply(node.op, *[values[a] for a in node.args], **node.kwargs)
+                    case Const():
+                        values[node] = constant(node.value)
+                    case _:
+                        x = given[node]
+                        values[node] = as_tensor(np.float64(x) if isinstance(x, float) else x)
+            return [values[node] for node in results]
+        _, pulled = vjp(forward, *[Tensor._of(v) for v in inputs])
+        found: Sequence[Tensor] = pulled(list(cotangents))
+        return found

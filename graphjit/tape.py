@@ -282,7 +282,9 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
                     continue
                 if callable(part) and not isinstance(part, Tensor):
                     part = part()
-                _add(cotangents, operand, unbroadcast(part, operand.type))
+                if not _fits(part._value, operand):
+                    part = unbroadcast(part, operand.type)
+                _add(cotangents, operand, part)
     if release:
         for value in order:
             if value.inputs:
@@ -336,6 +338,12 @@ def _pull(value: Value, g: Any) -> Sequence[Any]:
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
     cotangents[key] = cotangents[key] + g if key in cotangents else g
+
+
+def _fits(g: Value, operand: Value) -> bool:
+    """Whether, eagerly, a cotangent has its operand's very shape and dtype: nothing is to be undone then."""
+    a, b = g.data, operand.data
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype is b.dtype
 
 
 def unbroadcast(g: Tensor, to: TensorType) -> Tensor:

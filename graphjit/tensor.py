@@ -269,11 +269,15 @@ class Tensor(Operators, NumpyProtocol):
                 return entry[1]
         found = self._grad
         if isinstance(found, Unavailable):
-            raise GradientError(
-                f"the gradient of {self.label or 'this tensor'} stayed inside a compiled step",
-                hint="Read it in the step, or use @graphjit.compile(keep_grads=True).")
+            if trace is None or found.held is None:
+                raise GradientError(
+                    f"the gradient of {self.label or 'this tensor'} stayed inside a compiled step",
+                    hint="Read it in the step, or use @graphjit.compile(keep_grads=True).")
+            found = found.held
         if trace is not None and self._value.trace is None:
-            trace.entry_grads.setdefault(id(self), (self, found))
+            # a handle of the trace's own: the next call may find another gradient in its place
+            handle = None if found is None else Tensor._of(found._value, f"{self.label or 'tensor'}.grad")
+            return trace.entry_grads.setdefault(id(self), (self, handle))[1]
         return found
 
     @grad.setter
@@ -393,14 +397,24 @@ class Tensor(Operators, NumpyProtocol):
                                     hint="Do it under no_grad(), or on a copy (t + 0).")
             if new.requires_grad:
                 self._value = new._value
+                clock.structure += 1
             else:
                 overwrite(value, new.data)
         else:
             self._value = _read(new)
+            clock.structure += state.trace is None
 
 
 class Unavailable:
-    """Stands where a gradient stayed inside a compiled step."""
+    """Stands where a gradient stayed inside a compiled step.
+
+    ``held``: that gradient, where the next compiled step adds to it.
+    """
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Tensor | None = None) -> None:
+        self.held = held
 
 
 UNAVAILABLE = Unavailable()
@@ -430,6 +444,7 @@ def protect_views(value: Value) -> None:
             view = ref()
             if view is not None:
                 view.data = view.data.copy()  # type: ignore[union-attr]  # an array outside of traces
+                clock.structure += 1  # compiled functions may read or write it
         value.views = None
 
 
@@ -556,6 +571,11 @@ def operand(x: bool | int | float, dtype: DType) -> Tensor:
 
 
 _kept_scalar = lru_cache(maxsize=256, typed=True)(scalar)
+
+
+def constant(array: Array) -> Tensor:
+    """A tensor of an array that never changes."""
+    return Tensor._of(Value(array) if state.trace is None else state.trace.constant(array))
 
 
 def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:

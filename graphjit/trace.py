@@ -43,7 +43,7 @@ class Trace:
         self.states: dict[int, State] = {}
         self.arrays: dict[int, tuple[Array, Value]] = {}
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad as it stands in the trace
-        self.entry_grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad found on entry
+        self.entry_grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # a handle of the .grad found on entry
         self.reached: dict[int, Any] = {}  # modules and optimizers that were used
         self.where: Where | None = None    # set while gradient rules run: the forward op's line
         self.finished = False

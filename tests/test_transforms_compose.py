@@ -10,6 +10,7 @@ import pytest
 from tracing import traced
 
 from graphjit import (
+    GradientError,
     compile,
     cos,
     custom_vjp,
@@ -281,6 +282,57 @@ def test_transforms_of_a_compiled_function(name):
     W.grad = None
     for a, b in zip(ours, eager, strict=True):
         close(a, b)
+
+
+def test_the_pullback_of_a_compiled_function_anywhere():
+    f = compile(lambda x: sin(x) * x * W)
+    _, pullback = vjp(f, B)
+    slope = (np.cos(B) * B + np.sin(B)) * W.numpy()
+    close(pullback(V[0])[0], V[0] * slope)
+    close(compile(lambda u: pullback(u)[0])(V[0]), V[0] * slope)
+    for wrap in (lambda f: f, compile, lambda f: lambda *xs: traced(f, *xs)):
+        close(wrap(grad(lambda u: (pullback(u)[0] ** 2).sum()))(V[0]), 2 * V[0] * slope ** 2)
+
+
+def test_second_derivatives_where_one_input_depends_on_another():
+    def f(x, y):
+        return (x * x * y).sum()
+
+    def g(f):
+        x = tensor(B, requires_grad=True)
+        f(x, x * 3).backward(create_graph=True)  # 3 x**3
+        first, x.grad = x.grad, None
+        (first * V[0]).sum().backward()
+        return first, x.grad
+    for a, b in zip(g(compile(f)), g(f), strict=True):
+        close(a, b)
+
+
+def test_overwriting_the_argument_of_a_compiled_function():
+    x = tensor(B)
+    loss = compile(lambda x: (x * x * W).sum())(x)
+    x.assign(np.zeros(4))
+    with pytest.raises(GradientError, match="overwritten in place"):
+        loss.backward()
+
+
+def test_second_derivatives_of_a_function_that_changes_state():
+    calls, key = tensor(0.0, label="calls"), tensor(1.0, label="key")
+
+    def counted(x):
+        calls.assign(calls + 1)
+        return sin(x).sum()
+
+    def keyed(x):
+        key.assign(key + 1)
+        return sin(x * (key - 1)).sum()
+    close(grad(lambda x: grad(compile(counted))(x).sum())(B), -np.sin(B))
+    assert calls.item() == 1.0
+    with pytest.raises(GradientError, match=r"changes the state it reads \(key\)"):
+        grad(lambda x: grad(compile(keyed))(x).sum())(B)
+    key.assign(1.0)
+    close(compile(grad(lambda x: grad(keyed)(x).sum()))(B), -np.sin(B))
+    assert key.item() == 2.0
 
 
 def test_a_gradient_step_on_state():

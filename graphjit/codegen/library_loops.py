@@ -131,14 +131,15 @@ def _batch_stride(x: TensorType, axis: int) -> int:
 
 def _check_index(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
     (x,) = types
-    w = Writer(f"check_index_{x.dtype.name}")
+    label = bool(params.get("what"))  # none counts from the end
+    w = Writer(f"check_{'label' if label else 'index'}_{x.dtype.name}")
     w.pointer("x", x.dtype, "in0")
     w.pointer("status", out.dtype, "status")
     w.pointer("out", out.dtype, "out")
     w.sizes(size=params["size"])
     w.line("bad = i64(0)")
     with w.block("for i in range(start, stop)"):
-        if x.dtype.kind == "u":
+        if x.dtype.kind == "u" or label:
             w.line("place = u64(x[i])")
         else:
             w.line("signed = i64(x[i])")

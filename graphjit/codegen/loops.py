@@ -14,12 +14,12 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from graphjit.codegen.access import Access, Place, access, collapse, elements, innermost, place
-from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
+from graphjit.codegen.axes import NONE, IndexMap, is_reduction, look_through, operand_map, result_map
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster, base, used
 from graphjit.codegen.source import Body, is_literal, literal, load, short, store, stored_name
@@ -97,18 +97,15 @@ class LoopWriter:
                          if cluster.folds(n) or (cluster.is_full(n) and n in self.stored)), default=0)
 
     def _plan_loops(self) -> None:
-        cluster, loads, stores = self.cluster, [], []
+        cluster = self.cluster
+        loads: list[Access] = []
+        stores: list[Access] = []
         for node, imap in cluster.members.items():
-            for k, operand in enumerate(node.args):
-                implied = operand_map(node, k, imap)
-                if base(operand) not in cluster.members and implied is not None and operand.type.ndim:
-                    loads.append(access(operand, implied, self.n_axes))
+            loads.extend(self._loads(node, imap))
             match node.op.lower:
                 case Gather():
                     x = node.args[0]
                     loads.append(access(x, self._static_map(node, imap), self.n_axes))
-                case Indexed():
-                    loads.append(place(node, None, imap, self.n_axes))
             if node in self.stored:
                 stores.append(self.placed(node))
         template = next((m for n, m in cluster.members.items() if n in self.stored and cluster.is_full(n)), None) \
@@ -133,6 +130,20 @@ class LoopWriter:
         self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
         self.loop_of = {axis: k for k, loop in enumerate(self.loops) for axis in loop.axes}
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
+
+    def _loads(self, node: Apply, imap: IndexMap) -> Iterator[Access]:
+        """What a node reads from memory, also through operands that are computed again here."""
+        if isinstance(node.op.lower, Indexed):
+            yield place(node, None, imap, self.n_axes)
+        for k, operand in enumerate(node.args):
+            below, implied = base(operand), operand_map(node, k, imap)
+            if below in self.cluster.members or implied is None:
+                continue
+            found = look_through(operand, implied) if below in self.inline else None
+            if found is not None and isinstance(found[0], Apply):
+                yield from self._loads(found[0], found[1])
+            elif operand.type.ndim:
+                yield access(operand, implied, self.n_axes)
 
     def placed(self, node: Apply) -> Access:
         return place(node, self.target.get(node), result_map(node, self.cluster.members[node]), self.n_axes)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import types
+
 from graphjit.kernels import reference, vmath
 from graphjit.kernels.irmath import (
     B1,
@@ -40,7 +42,6 @@ from graphjit.kernels.irmath import (
 )
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
-from numba import types
 
 TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from numba import types
+
 from graphjit.kernels.irmath import F32, F64, V, call, copysign, fma, is_float, is_signed, llvm_type, select, width
 from graphjit.kernels.vmath_rare import rarely
-from numba import types
 
 
 def _quotient(x: V, y: V) -> V:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphjit.kernels.irmath import V, fabs, llvm_type, suffix
 from llvmlite import ir
 from numba.core import cgutils
+
+from graphjit.kernels.irmath import V, fabs, llvm_type, suffix
 
 LANES = (2, 4, 8, 16)
 # pure, so that the optimiser may treat the call as arithmetic; kept whole until the vectoriser has seen it

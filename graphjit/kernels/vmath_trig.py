@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from numba import types
+
 from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, poly, round_to_int, select, sqrt
 from graphjit.kernels.vmath_rare import rarely
-from numba import types
 
 INF, NAN = math.inf, math.nan
 

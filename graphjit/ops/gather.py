@@ -38,11 +38,14 @@ def out_of_range(found: int, size: int) -> BoundsError:
                        hint=f"It takes {-int(size)}, ..., {int(size) - 1}." if size else "It takes none.")
 
 
-def _check_index(idx: Array, size: int) -> Array:
+def _check_index(idx: Array, size: int, what: str = "") -> Array:
     if idx.dtype.kind not in "iu":
         raise TypeError("not integers")
     if idx.size:
         lowest, highest = int(idx.min()), int(idx.max())
+        if what and (lowest < 0 or highest >= size):
+            raise BoundsError(f"{what} {lowest if lowest < 0 else highest} is out of range",
+                              hint=f"It takes 0, ..., {int(size) - 1}." if size else "It takes none.")
         if lowest < -size or highest >= size:
             raise out_of_range(lowest if lowest < -size else highest, size)
         if lowest < 0:
@@ -51,11 +54,12 @@ def _check_index(idx: Array, size: int) -> Array:
     return idx.astype(np.int64, copy=False)
 
 
-def _infer_check(idx: TensorType, size: int) -> TensorType:
-    need_integer("an index", idx)
+def _infer_check(idx: TensorType, size: int, what: str = "") -> TensorType:
+    need_integer(what or "an index", idx)
     return TensorType(idx.shape, INT64)
 
 
+# with ``what`` ("label", say) none counts from the end
 CHECK_INDEX = register(Op("check_index", _check_index, _infer_check, None, Library("check_index"),
                           why="its result is integer"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
 
     Numbers (lr, betas, ...) are held as float64 scalars that compiled steps read, so that writing one takes
     effect at the next step and traces nothing again. They read as Python floats; inside a compiled
-    function, as tensors.
+    function, as tensors of the parameters' dtype, so that what is computed with them keeps it.
     """
 
     def __init__(self, owner: str, params: list[Tensor], options: dict[str, Any]) -> None:
@@ -53,10 +53,12 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
             return self._params
         if name in self._flags:
             return self._flags[name]
-        found: Sequence[Any] = self._numbers[name]
+        found: tuple[Any, ...]
         if state.trace is None:
             found = tuple(t.item() for t in self._numbers[name])
-        return tuple(found) if name in PAIRS else found[0]
+        else:
+            found = self.tensors(name, self._params[0].dtype if self._params else None)
+        return found if name in PAIRS else found[0]
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name == "params":

@@ -60,6 +60,11 @@ class Program:
         self._run = runner(work > LONG)
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
+        self._outside = bool(self._pointed or self.fresh)
+        self._hold = self.lock.acquire, self.lock.release
+        # a program without host calls is one call of the driver
+        self._one = None if len(self.segments) != 1 or isinstance(self.segments[0], HostCall) else (
+            *self.segments[0], self._status_address)
         self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
@@ -205,19 +210,31 @@ class Program:
         Raises:
             BoundsError: a kernel found an index or a label out of range; no state was changed.
         """
-        with self.lock:
+        acquire, release = self._hold
+        acquire()
+        try:
             for i, staged in self._staged:
                 staged[...] = arrays[i]
-            if self._pointed or self.fresh:
+            if self._outside:
                 self._point(arrays)
-            for segment in self.segments:
-                if isinstance(segment, HostCall):
-                    self._host(segment.node)
-                else:
-                    row = self._run(segment[0], segment[1], self._status_address)
-                    if row >= 0:
-                        self._stopped(self.kernels[(segment[0] - self.table.ctypes.data) // 32 + row])
+            if self._one is not None:
+                row = self._run(*self._one)
+                if row >= 0:
+                    self._stopped(self.kernels[row])
+            else:
+                self._run_segments()
             return [take() for take in self._output_plan]
+        finally:
+            release()
+
+    def _run_segments(self) -> None:
+        for segment in self.segments:
+            if isinstance(segment, HostCall):
+                self._host(segment.node)
+            else:
+                row = self._run(segment[0], segment[1], self._status_address)
+                if row >= 0:
+                    self._stopped(self.kernels[(segment[0] - self.table.ctypes.data) // 32 + row])
 
     def _point(self, arrays: Sequence[Any]) -> None:
         """Let kernels read large arguments where they are, and write large results into new arrays."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphjit.ops.join import stack
-from graphjit.tape import Value, state
-from graphjit.tensor import Tensor
+from graphjit.tape import Value
+from graphjit.tensor import Tensor, constant
 from graphjit.transforms.forward import Pushforward
 from graphjit.transforms.record import Record, positions, zeros
 from graphjit.transforms.reverse import grad
@@ -99,9 +99,7 @@ def _basis(of: Value) -> list[Tensor | None]:
     if not is_float(dtype):
         return [None] * n
     rows = np.eye(n, dtype=dtype).reshape(n, *shape)
-    if state.trace is not None:
-        return [Tensor._of(state.trace.constant(row)) for row in rows]
-    return [Tensor._of(Value(row)) for row in rows]
+    return [constant(row) for row in rows]
 
 
 def _join(parts: Sequence[Tensor], shape: Shape, dtype: DType, axis: int) -> Tensor:

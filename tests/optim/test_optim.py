@@ -102,7 +102,7 @@ def test_a_zero_weight_decay_changes_nothing_whatever_the_parameter_holds(mode):
 
 
 def test_schedules_run_inside_a_compiled_step():
-    p = nn.Parameter(np.ones(2))
+    p = nn.Parameter(np.ones(2, np.float32))
     opt = optim.SGD([p], lr=1.0)
 
     @gj.compile
@@ -115,6 +115,11 @@ def test_schedules_run_inside_a_compiled_step():
     for _ in range(3):
         step()
     assert opt.lr == 0.125 and p.tolist() == [1 - 1.75] * 2 and step.trace_count == 1
+
+    @gj.compile
+    def penalty(x):
+        return x * opt.lr
+    assert penalty(gj.ones(2)).dtype == np.float32
 
 
 def test_parameters_without_a_gradient_are_passed_over_and_count_for_themselves(mode):
