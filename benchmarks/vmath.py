@@ -46,7 +46,7 @@ class Function:
 
 def _sigmoid(x: Array) -> Array:
     t = np.exp(-np.abs(x))
-    return np.where(x < 0, t, np.ones_like(t)) / (1 + t)
+    return np.asarray(np.where(x < 0, t, np.ones_like(t)) / (1 + t))
 
 
 def _softplus(x: Array) -> Array:
@@ -114,11 +114,11 @@ def sweep(dtype: type, count: int, rng: np.random.Generator) -> Array:
     """About `count` finite numbers: of all exponents and signs, and denser where functions bend."""
     bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
     n = count // 10
-    parts = [rng.integers(0, np.iinfo(bits).max, 3 * n, dtype=bits, endpoint=True).view(dtype)]
+    parts: list[Array] = [rng.integers(0, np.iinfo(bits).max, 3 * n, dtype=bits, endpoint=True).view(dtype)]
     parts += [rng.uniform(-s, s, n) for s in (1.0, 2.5, 10.0, 100.0, 800.0)]
     parts += [1 + rng.uniform(-0.3, 0.3, n), np.exp(rng.uniform(-40, 40, n)) * rng.choice([-1, 1], n)]
-    x = np.concatenate([part.astype(dtype) for part in parts])
-    return x[np.isfinite(x)]
+    x: Array = np.concatenate([part.astype(dtype) for part in parts])
+    return np.asarray(x[np.isfinite(x)])
 
 
 def exact(name: str, *xs: Array) -> Array:
@@ -135,7 +135,7 @@ def exact(name: str, *xs: Array) -> Array:
 
 
 def _multiple_precision(function: Function, x: Array) -> Array:
-    import mpmath
+    import mpmath  # type: ignore[import-untyped]  # only references need it
 
     precise = getattr(mpmath, str(function.extended))
 
@@ -144,9 +144,11 @@ def _multiple_precision(function: Function, x: Array) -> Array:
             y = precise(mpmath.mpf(float(value)))
         except (ValueError, OverflowError):  # poles, and erfc of huge numbers
             return np.longdouble(function.numpy(value))
-        return np.longdouble(mpmath.nstr(mpmath.re(y), 25))  # loggamma of x < 0 is complex: log|gamma| its real part
+        y = mpmath.re(y)  # loggamma of x < 0 is complex, its real part log|gamma|
+        high = float(y)
+        return np.longdouble(high) + np.longdouble(float(y - high) if np.isfinite(high) else 0)
 
-    with mpmath.workdps(40):
+    with mpmath.workdps(40), np.errstate(all="ignore"):
         return np.array([one(value) for value in x])
 
 
@@ -207,7 +209,7 @@ def _nanoseconds(name: str, dtype: type, rng: np.random.Generator, size: int = 2
     """For an element: ours, NumPy's."""
     function = FUNCTIONS[name]
     low, high = function.usual
-    xs = [rng.uniform(low, high, size).astype(dtype) for _ in range(function.arity)]
+    xs: list[Array] = [rng.uniform(low, high, size).astype(dtype) for _ in range(function.arity)]
     y = np.empty_like(xs[0])
     loop = compile_loop(name, dtype, function.arity)
     ours = _best(lambda: loop(*xs, y))

@@ -107,7 +107,8 @@ class _Finder:
 
     def __init__(self, capture: Capture, module: str) -> None:
         self.capture = capture
-        self.own = module.partition(".")[0]       # the package whose code is the user's wherever it lies
+        root = module.partition(".")[0]
+        self.own = root if root != "graphjit" else ""  # the package whose code is the user's wherever it lies
         self.started = False
         self.seen: set[int] = set()
         self.watched: set[tuple[int, str]] = set()

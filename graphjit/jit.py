@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import Any, overload
 
+import numpy as np
+
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
 from graphjit.runtime.compiler import compile_count
 from graphjit.signature import Signature, describe, is_dynamic, plain_key
 from graphjit.specialize import Specialization
 from graphjit.tape import state
+from graphjit.tensor import as_tensor
+from graphjit.tree import flatten, unflatten
 
+ARRAYS = (np.ndarray, np.generic)
 PROGRAMS = 64  # signatures one function holds; the least recently used goes
 
 
@@ -30,7 +35,8 @@ class CompiledFunction:
     """
 
     def __init__(self, function: Callable[..., Any], keep_grads: bool = False) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
+        self.__qualname__ = _name(function)
         self.function = function
         self.keep_grads = keep_grads
         self.trace_count = 0
@@ -45,11 +51,14 @@ class CompiledFunction:
         self._plain: dict[Hashable, Specialization] = {}  # by the key of calls with plain arguments only
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
+        return self if instance is None or isinstance(self.function, staticmethod) else MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # like a function: copied as itself, pickled by its name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.trace is not None or state.eager:
-            return self.function(*args, **kwargs)
+            return self._uncompiled(args, kwargs)
         plain = None if kwargs else plain_key(args)
         if plain is not None:
             known = self._plain.get(plain[0])
@@ -64,6 +73,13 @@ class CompiledFunction:
         if plain is not None and found.backward is None:
             self._plain[plain[0]] = found
         return found.run(call.arrays, call)
+
+    def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function itself; it gets tensors where a program would."""
+        leaves, spec = flatten((args, kwargs))
+        if any(isinstance(x, ARRAYS) for x in leaves):
+            args, kwargs = unflatten(spec, [as_tensor(x) if isinstance(x, ARRAYS) else x for x in leaves])
+        return self.function(*args, **kwargs)
 
     def _find(self, key: Hashable) -> Specialization | None:
         for candidate in self._programs.get(key, ()):
@@ -180,6 +196,12 @@ class CompiledFunction:
         return f"<compiled {self.__qualname__}, {self.trace_count} traces>"
 
     __qualname__: str
+
+
+def _name(function: Callable[..., Any]) -> str:
+    if isinstance(function, functools.partial):
+        return _name(function.func)
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _parts(key: Any) -> tuple[Any, ...]:

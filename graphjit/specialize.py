@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
-from graphjit.errors import GradientError
+from graphjit.errors import GradientError, TraceError
 from graphjit.ir import Apply, Const, Graph, Input, Node, topological
 from graphjit.op import Array, View
 from graphjit.passes import optimize
@@ -21,6 +21,7 @@ from graphjit.tensor import UNAVAILABLE, Tensor, Unavailable, _read, apply, as_t
 from graphjit.trace import State, Trace, tracing
 from graphjit.transforms import vjp
 from graphjit.tree import flatten, unflatten
+from graphjit.types import Extent, Ratio
 
 
 class Specialization:
@@ -80,12 +81,20 @@ class Specialization:
         leaves, self.out_spec = flatten(out)
         self.out_leaves: list[Any] = []
         self.out_values: list[Value] = []
+        places: dict[Value, int] = {}
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                self.out_leaves.append(len(self.out_values))
-                self.out_values.append(_read(leaf))
+                value = _read(leaf)
+                if value not in places:
+                    places[value] = len(self.out_values)
+                    self.out_values.append(value)
+                self.out_leaves.append(places[value])
+            elif isinstance(leaf, (Generator, Coroutine, AsyncGenerator)):
+                raise TraceError(f"{self.name} is a generator or a coroutine",
+                                 hint="A compiled function gives its results at once: return a list of them.")
             else:
-                self.out_leaves.append(Static(leaf))
+                self.out_leaves.append(Static(int(leaf) if isinstance(leaf, Extent) else
+                                              float(leaf) if isinstance(leaf, Ratio) else leaf))
         self.n_outs = len(self.out_values)
         # gradients as the function leaves them
         self.grads: list[tuple[Tensor, int | None]] = []
@@ -101,6 +110,7 @@ class Specialization:
                 self.grads.append((tensor, -1))
 
         self.uses_grads = bool(self.grads or trace.entry_grads)
+        self.accumulates = any(i is not None and id(t) in trace.entry_grads for t, i in self.grads)
         self.kept_grads = any(i is not None and i >= 0 for _, i in self.grads)
         self.single = self.out_leaves == [0] and self.out_spec.is_leaf()
 
@@ -136,9 +146,10 @@ class Specialization:
         begin = time.perf_counter()
         fixed: dict[Input, Array] = {s.node: s.tensor._value.data for s in self.states}  # type: ignore[misc]
         fixed.update({node: array for array, node in self.arrays})  # type: ignore[misc]
-        self.copies = {node: array for node, array in fixed.items() if not array.flags.c_contiguous}
+        self.copies = {node: array for node, array in fixed.items()
+                       if not (array.flags.c_contiguous and array.dtype.isnative)}
         for node, array in self.copies.items():
-            fixed[node] = np.ascontiguousarray(array)
+            fixed[node] = np.ascontiguousarray(array, node.type.dtype)
         for s in self.states:
             if s.node in self.copies:
                 s.tensor._value.data = fixed[s.node]
@@ -234,7 +245,7 @@ class Specialization:
             self._leave_grads(outs)
         if self.single:
             return outs[0]
-        return unflatten(self.out_spec, [leaf.it if isinstance(leaf, Static) else outs[leaf]
+        return unflatten(self.out_spec, [leaf.fresh() if isinstance(leaf, Static) else outs[leaf]
                                          for leaf in self.out_leaves])
 
     def _leave_grads(self, outs: list[Tensor]) -> None:
@@ -242,7 +253,7 @@ class Specialization:
             tensor._grad = (None if i is None else UNAVAILABLE if i < 0 else
                             outs[i] if self.keep_grads else Unavailable(outs[i]))
         clock.grad_writes += 1
-        self.seen_grads = clock.grad_writes
+        self.seen_grads = -1 if self.accumulates else clock.grad_writes
 
 
 class Static:
@@ -252,6 +263,9 @@ class Static:
 
     def __init__(self, it: object) -> None:
         self.it = it
+
+    def fresh(self) -> object:
+        return self.it.copy() if isinstance(self.it, np.ndarray) else self.it
 
 
 class Backward:
@@ -270,6 +284,8 @@ class Backward:
             gradients = [_read(found[v]).data if v in found else None for v in owner.wrt]
         self.found = [i for i, g in enumerate(gradients) if g is not None]
         outputs: list[Node] = [g for g in gradients if g is not None]  # type: ignore[misc]  # nodes in a trace
+        below = [set(topological([g])) for g in outputs]
+        self.needs = [[i for i, g in enumerate(self.cotangents) if g in nodes] for nodes in below]
         graph = optimize(Graph((*owner.arguments, *self.cotangents, *(s.node for s in trace.states.values()),
                                 *(v.data for _, v in trace.arrays.values())), tuple(outputs)))  # type: ignore[misc]
         self._cut(graph)
@@ -329,7 +345,8 @@ class Backward:
                 return [*self.again(arrays, inputs, states, given), *[None] * len(others)]
             gs = [np.zeros(t.shape, t.dtype) if g is None else np.ascontiguousarray(g.data)
                   for g, t in zip(given, types, strict=True)]
-            found = dict(zip(self.found, self.run([*saved, *gs]), strict=True))
+            found = {i: g for i, needs, g in zip(self.found, self.needs, self.run([*saved, *gs]), strict=True)
+                     if any(given[j] is not None for j in needs)}
             return [Tensor._of(Value(found[i])) if i in found else None
                     for i in range(len(inputs) + len(others))]
         note_call(owner.name, [*inputs, *others], [outs[i]._value for i in owner.differentiable], pullback)

@@ -527,7 +527,7 @@ def as_tensor(x: TensorLike, dtype: DType | None = None) -> Tensor:
     if trace is not None:
         array = to_array(x)
         if isinstance(x, np.ndarray):
-            value = trace.lift_array(x if array.dtype == x.dtype else array)
+            value = trace.lift_array(x)
         else:
             value = trace.constant(array)
         return Tensor._of(value)

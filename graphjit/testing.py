@@ -38,7 +38,7 @@ def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, rtol
     Raises:
         AssertionError: with the two slopes, and those along each single argument.
 
-    >>> import graphjit as gj
+    >>> import numpy as np, graphjit as gj
     >>> gj.testing.check_grads(lambda x: (x * gj.sin(x)).sum(), (np.linspace(0.0, 1.0, 5),))
     """
     leaves, spec = flatten(tuple(args))

@@ -77,7 +77,7 @@ class Trace:
         """A NumPy array from outside, by reference: later changes of its elements are seen."""
         entry = self.arrays.get(id(array))
         if entry is None:
-            node = Input(TensorType(array.shape, array.dtype), f"array{len(self.arrays)}")
+            node = Input(TensorType(array.shape, array.dtype.newbyteorder("=")), f"array{len(self.arrays)}")
             entry = (array, Value(node, False, self))
             self.arrays[id(array)] = entry
         return entry[1]

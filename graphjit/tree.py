@@ -29,11 +29,16 @@ def flatten(tree: Any) -> tuple[list[Any], Spec]:
     """
     while True:
         leaves, spec = optree.tree_flatten(tree, namespace=_NAMESPACE)
-        new = {type(leaf) for leaf in leaves if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)}
+        new = {type(leaf) for leaf in leaves if dataclasses.is_dataclass(leaf) and _is_container(leaf)}
         if not new:
             return leaves, spec
         for cls in new:
             _register(cls)
+
+
+def _is_container(it: object) -> bool:
+    from graphjit.structure import Structured  # above this file: modules, which are leaves
+    return not isinstance(it, (type, Structured))
 
 
 def unflatten(spec: Spec, leaves: Iterable[Any]) -> Any:

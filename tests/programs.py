@@ -63,6 +63,9 @@ class Program:
     lines: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what hypothesis shows
+        printer.text(repr(self))
+
     def __repr__(self) -> str:
         what = [f"{g.name}: {g.array.dtype}{list(g.array.shape)} {'captured ' if g.captured else ''}{g.memory} = "
                 + np.array2string(g.array, separator=",", threshold=40).replace("\n", "") for g in self.inputs]
@@ -72,6 +75,12 @@ class Program:
         names = ", ".join(g.name for g in self.inputs if not g.captured)
         return "\n    ".join([f"def program({names}):", *self.lines,
                               f"return ({''.join(o + ', ' for o in self.outputs)})"]) + "\n"
+
+    @property
+    def eps(self) -> float:
+        """The coarsest rounding that takes part."""
+        single = "F32" in self.text() or any(g.array.dtype == np.float32 for g in self.inputs)
+        return float(np.finfo(np.float32 if single else np.float64).eps)
 
     def arguments(self, wide: bool = False) -> list[Array]:
         return [g.laid_out(wide) for g in self.inputs if not g.captured]
@@ -270,18 +279,18 @@ def uses(line: str, name: str) -> bool:
 
 # ---- comparing
 
-def mismatch(what: str, got: Array, eager: Array, wide: Array) -> str:
+def mismatch(what: str, got: Array, eager: Array, wide: Array, eps: float) -> str:
     """Why a result is wrong; empty if it is right.
 
-    Integers and bools must be equal. Floats may differ from the wide reference by rounding: of the size of their
-    array, and as far as the eager result does too.
+    Integers and bools must be equal. Floats may differ from the wide reference by rounding of precision ``eps``:
+    of the size of their array, and as far as the eager result does too.
     """
     if got.dtype != eager.dtype or got.shape != eager.shape:
         return f"{what}: {got.dtype}{got.shape}, not {eager.dtype}{eager.shape}"
     if got.dtype.kind != "f":
         return "" if np.array_equal(got, eager) else f"{what}:\n{got}\nbut eagerly\n{eager}"
     scale = max(1.0, float(np.abs(wide).max(initial=0.0)))
-    allowed = 2000 * np.finfo(got.dtype).eps * scale + 20 * float(np.abs(eager - wide).max(initial=0.0))
+    allowed = 2000 * eps * scale + 20 * float(np.abs(eager - wide).max(initial=0.0))
     wrong = ~(np.abs(got - wide) <= allowed)
     if not wrong.any():
         return ""

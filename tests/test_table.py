@@ -154,9 +154,8 @@ def test_traced(case: Case) -> None:
     verify(graph)
     eager = run(case.sample.function, case.arrays())
     near(interpret(graph, inputs)[:count], eager, 4)
-    if case.sample.id != "method":
-        used = {n.op.name for n in graph.nodes if isinstance(n, Apply)}
-        assert case.op in used or not used, f"{case.op} is not among {sorted(used)}"
+    used = {n.op.name for n in graph.nodes if isinstance(n, Apply)}
+    assert case.op in used or not used, f"{case.op} is not among {sorted(used)}"
 
 
 @each([c for c in CASES if any(np.ndim(a) for a in c.arrays())])

@@ -84,6 +84,17 @@ def test_aux_comes_along():
     assert again["note"] == "kept" and again["n"] is None and not again["y"].requires_grad
 
 
+def test_aux_of_whole_matrices():
+    def with_aux(x):
+        return (x * x * x).sum(), [x * 2]
+    h, (aux,) = hessian(with_aux, has_aux=True)(B)
+    close(h, np.diag(6 * B))
+    close(aux, 2 * B)
+    j, (aux,) = jacobian(lambda x: (x * x, [x * 2]), has_aux=True)(B)
+    close(j, np.diag(2 * B))
+    assert not aux.requires_grad
+
+
 def test_keyword_arguments_are_passed_on():
     assert grad(lambda x, *, power: x ** power)(2.0, power=3).item() == 12.0
 
@@ -226,9 +237,25 @@ def test_gradients_are_nested_like_the_argument(tree):
         parts, like = flatten(found)
         assert like == spec and type(found) is type(tree)
         assert [p.shape for p in parts] == [x.shape for x in leaves]
+    h = hessian(total)(tree)
+    rows = flatten(h)[0]
+    assert len(rows) == len(leaves) ** 2 and rows[-1].shape == leaves[-1].shape * 2
     _, tangent = jvp(total, (tree,), (tree,))
     gradients, _ = flatten(grad(total)(tree))
     close(tangent, sum((g.numpy() * x).sum() for g, x in zip(gradients, leaves, strict=True)))
+
+
+def test_modules_are_leaves():
+    from graphjit import nn
+
+    @dataclasses.dataclass(eq=False)
+    class Scale(nn.Module):
+        factor: float = 2.0
+
+    module = Scale()
+    assert flatten([module, 1.0])[0] == [module, 1.0]
+    with pytest.raises(ArgumentError, match="argument 0 holds Scale"):
+        grad(lambda m: tensor(m.factor))(module)
 
 
 def test_jacobians_have_the_results_structure_outside():

@@ -21,7 +21,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, errors
+from numba.core import errors
 from numba.extending import intrinsic
 
 CONTRACT = ("contract",)
@@ -142,20 +142,20 @@ class V:
 
     # arithmetic ---------------------------------------------------------------------------------
 
-    def _arith(self, other: V | Number, fop: str, iop: str, flags: tuple[str, ...] = CONTRACT) -> V:
+    def arithmetic(self, other: V | Number, fop: str, iop: str, flags: tuple[str, ...] = CONTRACT) -> V:
         o = self._lift(other)
         if is_float(self.type):
             return V(self.builder, getattr(self.builder, fop)(self.ir, o.ir, flags=flags), self.type)
         return V(self.builder, getattr(self.builder, iop)(self.ir, o.ir), self.type)
 
     def __add__(self, other: V | Number) -> V:
-        return self._arith(other, "fadd", "add")
+        return self.arithmetic(other, "fadd", "add")
 
     def __sub__(self, other: V | Number) -> V:
-        return self._arith(other, "fsub", "sub")
+        return self.arithmetic(other, "fsub", "sub")
 
     def __mul__(self, other: V | Number) -> V:
-        return self._arith(other, "fmul", "mul")
+        return self.arithmetic(other, "fmul", "mul")
 
     def __truediv__(self, other: V | Number) -> V:
         o = self._lift(other)
@@ -244,9 +244,14 @@ def suffix(t: Any) -> str:
     return f"f{width(t)}" if is_float(t) else f"i{width(t)}"
 
 
+def declared(module: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
+    """The declaration of a function by LLVM types, made when it is first asked for."""
+    known = module.globals.get(name)
+    return known or ir.Function(module, ir.FunctionType(result, operands), name)
+
+
 def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
-    fnty = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, fnty, name), args)
+    return builder.call(declared(builder.module, name, result, [a.type for a in args]), args)
 
 
 def call(name: str, x: V, *more: V | Number) -> V:
@@ -375,14 +380,14 @@ def as_intrinsic(
     """Make a formula over `V` callable by name from Numba-compiled code.
 
     accepts: the Numba scalar types of its operands; result: operand types -> result type.  All operands from
-    position `alike` on must share one type: a silent int64 or float64 promotion would cost far more than the
-    error.
+    position `alike` on must share one type, those before are booleans: a silent int64 or float64 promotion would
+    cost far more than the error.
     """
 
     def declare(*operands: Any) -> Any:
-        plain = tuple(types.unliteral(t) for t in operands)
+        plain = tuple(getattr(t, "literal_type", t) for t in operands)
         same = plain[alike:]
-        if any(t not in accepts for t in same) or len(set(same)) != 1:
+        if any(t not in accepts for t in same) or len(set(same)) != 1 or any(t != B1 for t in plain[:alike]):
             raise errors.TypingError(f"kernel function {name}: no rule for {', '.join(map(str, plain))}")
         signature = result(*plain)(*plain)
 

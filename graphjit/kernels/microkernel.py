@@ -16,8 +16,7 @@ from graphjit.kernels.epilogue import EPILOGUES
 from graphjit.kernels.target import Element
 
 
-import os
-_PFB=int(os.environ.get('PF','0').split(',')[0])
+B_AHEAD = 8
 AHEAD = 16  # how many k the prefetch of A runs ahead: 12 cycles each, the second-level cache takes some 15
 
 
@@ -165,9 +164,9 @@ class _Tile:
         left, at_a, at_b, at_panel = (Int(b, b.phi(I64)) for _ in range(4))
         sums = {cell: b.phi(self.element.vector) for cell in self.cells}
         self.prefetch(at_a + a_col * AHEAD)
-        if self.packs and _PFB:
+        if self.packs:
             for j in range(self.vectors):
-                self.prefetch(at_b + b_row * _PFB + j * self.width)
+                self.prefetch(at_b + b_row * B_AHEAD + j * self.width)
         following = self.step(at_a, odd, at_b, at_panel, sums)
         ends = [(left, count, left - 1), (at_a, self.a, at_a + a_col), (at_b, self.b, at_b + b_row),
                 (at_panel, panel, at_panel + self.vectors * self.width)]

@@ -10,14 +10,7 @@ from __future__ import annotations
 import math
 
 from graphjit.kernels.irmath import F64, V, call, copysign, fabs, fma, poly, select, through_double
-from graphjit.kernels.vmath_exp import (
-    LN2_HI,
-    LN2_LO,
-    add_exponent,
-    log1p_small,
-    log_edges,
-    normal_split,
-)
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, log, log1p_small, normal_split
 
 INF, NAN = math.inf, math.nan
 
@@ -80,11 +73,6 @@ def _fraction(x: V) -> V:
     return select(fabs(x).lt(INF), x - call("llvm.rint", x), 0.0)
 
 
-def _log(x: V) -> V:
-    m, k = normal_split(x)
-    return log_edges(x, add_exponent(k, *log1p_small(m - 1.0)))
-
-
 @through_double
 def lgamma(x: V) -> V:
     a = fabs(x)
@@ -124,7 +112,7 @@ def lgamma(x: V) -> V:
     # lgamma(-a) = log(pi / (a |sin(pi a)|)) - lgamma(a); near 0 both are -log(a)
     r = _fraction(a)
     sine = fabs(r * poly(r * r, SIN_PI))
-    reflected = LOG_PI - _log(a * sine) - y
+    reflected = LOG_PI - log(a * sine) - y
     reflected = select(a.lt(2.0**-60), y, select(sine.eq(0), INF, reflected))
     return select(x.lt(0), reflected, y)
 
@@ -151,13 +139,14 @@ def digamma(x: V) -> V:
     den = select(small | large, a, den)
     quotient = num / den
     quotient_lo = (fma(-quotient, den, num) - quotient * den_lo) / den
+    quotient_lo = select(fabs(quotient).lt(INF), quotient_lo, 0.0)
 
     hi, lo = DIGAMMA_ZERO
     d, u = (y - hi) - lo, y - DIGAMMA_CENTRE
     near = quotient + fma(d, DIGAMMA_CONSTANT, fma(d, u * poly(u, DIGAMMA), quotient_lo))
 
     w = quotient * quotient
-    far = _log(a) - fma(w, poly(w, DIGAMMA_LARGE), quotient * 0.5)
+    far = log(a) - fma(w, poly(w, DIGAMMA_LARGE), quotient * 0.5)
     y = select(large, far, near)
     y = select(a.lt(INF), y, a)
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
 
-from graphjit.kernels.irmath import V, fabs, llvm_type, suffix
+from graphjit.kernels.irmath import V, declared, fabs, llvm_type, suffix
 
 LANES = (2, 4, 8, 16)
 # pure, so that the optimiser may treat the call as arithmetic; kept whole until the vectoriser has seen it
@@ -61,7 +60,7 @@ def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> 
     function = _declare(module, name, vector, len(scalar.args))
     b = ir.IRBuilder(function.append_basic_block())
     usual, measure = function.args[:2]
-    absolute = cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector]), form)
+    absolute = declared(module, form, vector, [vector])
     rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector, [bound] * n))
     lanes = ir.IntType(n)
     with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)), likely=False):

@@ -8,6 +8,7 @@ from typing import Any
 from graphjit.errors import ArgumentError
 from graphjit.nn import functional as F
 from graphjit.nn import init
+from graphjit.nn.functional.layer import probability
 from graphjit.nn.module import Module
 from graphjit.nn.parameter import Parameter
 from graphjit.ops.random import Generator
@@ -113,7 +114,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
         super().__init__()
-        self.p = F.probability(p)
+        self.p = probability(p)
         self.generator = generator
 
     def forward(self, x: TensorLike) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphjit.nn import functional as F
+from graphjit.nn.functional.loss import reduction_name
 from graphjit.nn.module import Module
 from graphjit.tensor import Tensor, TensorLike
 
@@ -17,7 +18,7 @@ class CrossEntropyLoss(Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
-        self.reduction = F.reduction_name(reduction)
+        self.reduction = reduction_name(reduction)
         self.label_smoothing = label_smoothing
 
     def forward(self, input: TensorLike, target: TensorLike) -> Tensor:
@@ -35,7 +36,7 @@ class NLLLoss(Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
-        self.reduction = F.reduction_name(reduction)
+        self.reduction = reduction_name(reduction)
 
     def forward(self, input: TensorLike, target: TensorLike) -> Tensor:
         return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index,
@@ -47,7 +48,7 @@ class MSELoss(Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = F.reduction_name(reduction)
+        self.reduction = reduction_name(reduction)
 
     def forward(self, input: TensorLike, target: TensorLike) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction)
@@ -58,7 +59,7 @@ class L1Loss(Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = F.reduction_name(reduction)
+        self.reduction = reduction_name(reduction)
 
     def forward(self, input: TensorLike, target: TensorLike) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
@@ -75,7 +76,7 @@ class BCEWithLogitsLoss(Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
-        self.reduction = F.reduction_name(reduction)
+        self.reduction = reduction_name(reduction)
 
     def forward(self, input: TensorLike, target: TensorLike) -> Tensor:
         return F.binary_cross_entropy_with_logits(input, target, self.weight, reduction=self.reduction,

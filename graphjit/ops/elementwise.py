@@ -245,6 +245,20 @@ def _binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     return _document(function, op, doc)
 
 
+def _of_tensors(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """As ``_binary``, for functions that are no operators: they make tensors of Python floats."""
+    def function(x: TensorLike, y: TensorLike) -> Tensor:
+        quick = _quick(op, x, y, NUMBER)
+        return apply(op, *_strong(promoted(x, y))) if quick is None else quick
+    return _document(function, op, doc)
+
+
+def _strong(tensors: list[Tensor]) -> list[Tensor]:
+    """Run-time Python floats as float32, as they are eagerly."""
+    weak = state.trace is not None and any(t._type.weak for t in tensors)
+    return [t.astype(FLOAT32) for t in tensors] if weak else tensors
+
+
 def _float_binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def function(x: TensorLike, y: TensorLike) -> Tensor:
         quick = _quick(op, x, y, "f")
@@ -317,8 +331,8 @@ sigmoid: Unary = _float_unary(SIGMOID, "1 / (1 + e ** -x), without overflow.")
 softplus = _float_unary(SOFTPLUS, "log(1 + e ** x), without overflow.")
 erf = _float_unary(ERF, "Error function, 2 / sqrt(pi) * integral of e ** -t**2 from 0 to x.")
 erfinv = _float_unary(ERFINV, "Inverse of erf on (-1, 1).")
-maximum = _binary(MAXIMUM, "The larger of x and y, NaN if either is; a tie shares the gradient half and half.")
-minimum = _binary(MINIMUM, "The smaller of x and y, NaN if either is; a tie shares the gradient half and half.")
+maximum = _of_tensors(MAXIMUM, "The larger of x and y, NaN if either is; a tie shares the gradient half and half.")
+minimum = _of_tensors(MINIMUM, "The smaller of x and y, NaN if either is; a tie shares the gradient half and half.")
 equal = _binary(EQUAL, "x == y.")
 not_equal = _binary(NOT_EQUAL, "x != y.")
 less = _binary(LESS, "x < y.")
@@ -367,7 +381,7 @@ def where(cond: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     The branch not taken gets a gradient of exactly 0, so a NaN in it does no harm unless its own operation
     turns that 0 into NaN (0 * inf): guard the operand, as in ``where(x > 0, log(where(x > 0, x, 1)), 0)``.
     """
-    return apply(WHERE, astype(cond, BOOL), *promoted(x, y))
+    return apply(WHERE, astype(cond, BOOL), *_strong(promoted(x, y)))
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:

@@ -131,7 +131,7 @@ def _take_grad(idx: Array, src: Array, axis: int, size: int) -> Array:
 
 def _infer_take_grad(idx: TensorType, src: TensorType, axis: int, size: int) -> TensorType:
     x = src.with_shape(_scatter_shape(src.shape, (size,), axis))
-    return _infer_scatter("take_grad", x, idx, src, axis)
+    return _infer_scatter("take_grad", x, idx, src, axis, numeric=True)
 
 
 # ``scatter_add`` to zeros, which need not be stored first
@@ -156,8 +156,11 @@ def _scatter_add(x: Array, idx: Array, src: Array, axis: int) -> Array:
     return out
 
 
-def _infer_scatter(name: str, x: TensorType, idx: TensorType, src: TensorType, axis: int) -> TensorType:
+def _infer_scatter(name: str, x: TensorType, idx: TensorType, src: TensorType, axis: int,
+                   numeric: bool = False) -> TensorType:
     _need_places(name, x, idx, axis)
+    if numeric and x.dtype.kind == "b":
+        raise DTypeError(f"{name} needs numeric operands, not {x}", hint="Convert with x.astype(...).")
     if idx.ndim != 1 or src.shape != _scatter_shape(x.shape, idx.shape, axis):
         raise ShapeError(f"{name} along axis {axis} needs one place for each element of the source",
                          detail=operands_text((x, idx, src)))
@@ -166,14 +169,9 @@ def _infer_scatter(name: str, x: TensorType, idx: TensorType, src: TensorType, a
     return x
 
 
-def _infer_scatter_add(x: TensorType, idx: TensorType, src: TensorType, axis: int) -> TensorType:
-    if x.dtype.kind == "b":
-        raise DTypeError(f"scatter_add needs numeric operands, not {x}", hint="Convert with x.astype(...).")
-    return _infer_scatter("scatter_add", x, idx, src, axis)
-
-
 SCATTER_ADD = register(Op(
-    "scatter_add", _scatter_add, _infer_scatter_add,
+    "scatter_add", _scatter_add,
+    lambda x, idx, src, axis: _infer_scatter("scatter_add", x, idx, src, axis, numeric=True),
     lambda g, out, x, idx, src, axis: (g, None, lambda: apply(TAKE, g, idx, axis=axis)),
     Library("scatter_add")))
 

@@ -155,7 +155,7 @@ def _with_mask(x: Tensor, entries: list[Any], place: int, v: Tensor) -> Tensor |
     fit_mask(mask, y.shape[before:before + mask.ndim])
     after = y.ndim - before - mask.ndim
     if v.ndim > after:
-        if not is_one(v.shape[v.ndim - after - 1]):  # the axis that the masked elements form
+        if v.shape[v.ndim - after - 1] != 1:  # the axis that the masked elements form
             return None
         v = _spread(v, (*y.shape[:before], 1, *y.shape[y.ndim - after:]))
         cut = v.ndim - after - 1

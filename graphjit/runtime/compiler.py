@@ -388,7 +388,9 @@ def _front_end() -> Lower:
         get_llvm_str = get_asm_str = get_function
 
     flags = compiler.Flags()
-    flags.noalias, flags.fastmath, flags.error_model = True, {"contract"}, "numpy"
+    # no fast-math flag, not even contract: a value computed again in another kernel must have the same bits, or
+    # x == max(x) holds for no element
+    flags.noalias, flags.error_model = True, "numpy"
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.nrt = False
 

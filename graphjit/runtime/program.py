@@ -240,7 +240,7 @@ class Program:
         """Let kernels read large arguments where they are, and write large results into new arrays."""
         self.held: dict[Node, Array] = {}
         for i, node in self._pointed:
-            array = np.ascontiguousarray(arrays[i])
+            array = np.ascontiguousarray(arrays[i], node.type.dtype)  # of native byte order
             self.held[node] = array
             self._patch(node, array.ctypes.data)
         for buffer in self.fresh:

@@ -79,14 +79,29 @@ def edges(dtype: type) -> np.ndarray:
     return np.array([*positive, *(-p for p in positive), np.nan], dtype)
 
 
-def assert_same_up_to_last_places(got: np.ndarray, want: np.ndarray, places: float, at: Any) -> None:
-    """Equal class (NaN, infinity, zero), equal sign also of zeros, and close."""
+def assert_same_up_to_last_places(
+    got: np.ndarray, want: np.ndarray, places: float, at: Any, least: float = 0
+) -> None:
+    """Equal class (NaN, infinity, zero), equal sign also of zeros, and close; places of numbers >= least."""
     for y, expected, *x in zip(got, want, *at, strict=True):
         if np.isnan(expected):
             assert np.isnan(y), (x, y, expected)
         else:
             assert np.signbit(y) == np.signbit(expected), (x, y, expected)
-            assert y == expected or abs(y - expected) <= places * np.spacing(abs(expected)), (x, y, expected)
+            with np.errstate(over="ignore"):
+                place = np.spacing(max(abs(expected), y.dtype.type(least)))
+            assert y == expected or abs(y - expected) <= places * place, (x, y, expected)
+
+
+def c99_lgamma(x: np.ndarray) -> np.ndarray:
+    """SciPy's is infinite for denormal x already."""
+    tiny = (np.abs(x) < np.finfo(x.dtype).tiny) & (x != 0)
+    return np.where(tiny, -np.log(np.abs(x)), FUNCTIONS["lgamma"].numpy(x))
+
+
+def odd_erfinv(x: np.ndarray) -> np.ndarray:
+    """SciPy's loses the sign of -0."""
+    return np.where(x == 0, x, FUNCTIONS["erfinv"].numpy(x))
 
 
 @every_function
@@ -94,9 +109,10 @@ def test_edges_are_those_of_numpy(name, dtype):
     function = FUNCTIONS[name]
     xs = tuple(np.array(x) for x in zip(*itertools.product(edges(dtype), repeat=function.arity), strict=True))
     with np.errstate(all="ignore"):
-        want = {"erf": reference.erf, "sigmoid": reference.sigmoid}.get(name, function.numpy)(*xs)
-    places = 64 if name in ("lgamma", "digamma") else 2 * function.bound + 1
-    assert_same_up_to_last_places(run(name, *xs), want, places, xs)
+        want = {"lgamma": c99_lgamma, "erfinv": odd_erfinv}.get(name, function.numpy)(*xs)
+    rough = name in ("lgamma", "digamma")  # SciPy's near their zeros, and both between negative integers
+    places, least = (64, 1) if rough else (2 * function.bound + 1, 0)
+    assert_same_up_to_last_places(run(name, *xs), want, places, xs, least)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -167,7 +183,8 @@ def test_eager_twins_agree_and_keep_type_and_shape(name, dtype, rng):
     x = rng.uniform(0.05, 0.95, (3, 5)).astype(dtype)
     y = eager(x)
     assert isinstance(y, np.ndarray) and y.dtype == dtype and y.shape == x.shape
-    np.testing.assert_allclose(y.ravel(), run(name, x.ravel()), rtol=8 * np.finfo(dtype).eps)
+    places = 64 if name == "lgamma" else 8  # SciPy's near its zeros
+    np.testing.assert_allclose(y.ravel(), run(name, x.ravel()), rtol=places * np.finfo(dtype).eps)
     zero_d = eager(np.array(0.5, dtype))
     assert isinstance(zero_d, np.ndarray) and zero_d.shape == () and zero_d.dtype == dtype
     assert isinstance(eager(dtype(0.5)), dtype)

@@ -10,6 +10,7 @@ import scipy.special
 
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import elementwise as ew
+from graphjit.tensor import apply
 from graphjit.types import DTYPES
 
 from .make import INF, NAN, between, error, fixed, integers, sample
@@ -447,6 +448,18 @@ sample(
     lambda x: x.astype(np.int32),
     grad=False,
 )
+
+for _dtype in ("float32", "float64", *INTS, "bool"):
+    sample(
+        "copy",
+        f"of {_dtype}",
+        lambda x: apply(ew.COPY, x),
+        fixed(np.array([[0, 1, 2], [3, 0, 5]], _dtype)),
+        lambda x: x,
+        dtypes=(_dtype,),
+    )
+sample("copy", "of a transpose", lambda x: apply(ew.COPY, x.T), between(-1, 1, (3, 2)), lambda x: x.T)
+sample("copy", "of a scalar", lambda x: apply(ew.COPY, x), between(-1, 1, ()), lambda x: x)
 
 # ---- errors
 

@@ -14,7 +14,6 @@ from graphjit.nn.functional.layer import (
     layer_norm,
     linear,
     one_hot,
-    probability,
 )
 from graphjit.nn.functional.loss import (
     binary_cross_entropy_with_logits,
@@ -22,11 +21,10 @@ from graphjit.nn.functional.loss import (
     l1_loss,
     mse_loss,
     nll_loss,
-    reduction_name,
 )
 
 __all__ = [
     "batch_norm", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding", "gelu",
-    "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "probability",
-    "reduction_name", "relu", "sigmoid", "softmax", "tanh",
+    "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "relu",
+    "sigmoid", "softmax", "tanh",
 ]

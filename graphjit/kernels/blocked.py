@@ -1,0 +1,280 @@
+"""The blocked matrix product: loops over blocks and panels around register tiles.
+
+How the loops stand (blocks of k, blocks of rows, panels of columns, tiles) follows Goto and van de Geijn, "Anatomy of
+High-Performance Matrix Multiplication" (2008). What differs: A is read in place while its rows lie well, and B is
+packed by the first tile of a panel as it computes.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels.emit import I64, Int, call, function, load, loop, store
+from graphjit.kernels.microkernel import Frame, Layout, TileSpec, tile_function
+from graphjit.kernels.packing import Packing, gather_function, pack_function, scatter_function
+from graphjit.kernels.problem import Problem
+from graphjit.kernels.target import Element, target
+from graphjit.runtime.compiler import IRKernel
+
+BATCH_DIMS = 3
+NAMES = (
+    "a", "b", "c", "workspace",
+    "m", "n", "k", "units", "by_rows", "accumulate",
+    "a_row", "a_col", "b_row", "b_col", "c_row", "c_col",
+    "a_packing", "a_line", "b_packing", "k_block", "m_block", "panel_vectors",
+    "batch1", "batch2",
+    "a_batch0", "a_batch1", "a_batch2", "b_batch0", "b_batch1", "b_batch2", "c_batch0", "c_batch1", "c_batch2",
+)  # fmt: skip
+# then for each operand of the epilogue its address, row stride and batch strides
+OPERAND = 2 + BATCH_DIMS
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """`heights[v - 1]`: rows of the tallest tile of v vectors; `packing`: rows and most vectors of tiles that pack."""
+
+    heights: tuple[int, ...]
+    packing: tuple[int, int]
+
+    @property
+    def broadest(self) -> int:
+        return len(self.heights)
+
+    def widest(self, rows: int) -> int:
+        """Vectors of the broadest panels for this many rows."""
+        return self.broadest if rows <= self.heights[-1] else self.packing[1]
+
+
+@functools.cache
+def tile_shape() -> TileShape:
+    """Tiles that fill the registers. Few rows take broad tiles: each k then has enough independent sums."""
+    if target().registers == 32:
+        return TileShape((14, 12, 8, 2, 2, 2, 2, 2), (8, 3))
+    return TileShape((6, 6, 2, 2), (6, 2))
+
+
+def arguments(problem: Problem, element: Element, accumulate: bool) -> tuple[dict[str, Any], int]:
+    """The kernel's arguments by name, without operands and batch; and the bytes of workspace."""
+    m, n, k, size = problem.m, problem.n, problem.k, element.size
+    shape, panel = tile_shape(), _panel_row(element)
+    scatters = problem.c.col != 1
+    a_packing, b_packing = _a_packing(problem, element), _b_packing(problem, element)
+    # a panel of B is to take an eighth of the second-level cache, a block of A half of it
+    k_limit = min(1024, target().l2 // (8 * panel))
+    k_block = _balanced(k, k_limit)
+    m_block = _balanced(m, target().l2 // (2 * k_limit * size))
+    columns = ceil(n / element.lanes)
+    by_rows = columns < 4 and m > 4 * columns
+    a_line = 0
+    workspace = panel * (k_block if b_packing else 0) + panel * (max(shape.heights) if scatters else 0)
+    if a_packing:
+        lines, length = (m_block, k_block) if problem.a.col == 1 else (k_block, m_block)
+        a_line = -(-length * size // 64) * 64 + 64  # whole cache lines, an odd number more often than not
+        workspace += a_line * lines
+    return {
+        "a": problem.names[0], "b": problem.names[1],
+        "m": m, "n": n, "k": k, "units": max(1, m if by_rows else columns), "by_rows": int(by_rows),
+        "accumulate": int(accumulate), "a_packing": int(a_packing), "a_line": a_line, "b_packing": int(b_packing),
+        "k_block": k_block, "m_block": m_block, "panel_vectors": shape.widest(m),
+    }, workspace  # fmt: skip
+
+
+def _panel_row(element: Element) -> int:
+    """Bytes of a row of a packed panel."""
+    return tile_shape().packing[1] * element.lanes * element.size
+
+
+def _balanced(length: int, limit: int) -> int:
+    """Blocks of at most `limit`, all nearly as large."""
+    return max(1, ceil(length / max(1, ceil(length / limit))))
+
+
+def _b_packing(problem: Problem, element: Element) -> Packing:
+    if problem.b.col != 1:
+        return Packing.TRANSPOSE if problem.b.row == 1 else Packing.GATHER
+    # measured: rows of one panel are as good as packed, and fewer rows of C do not pay for the copy
+    pays = problem.n * element.size > _panel_row(element) and problem.m >= 32
+    return Packing.COPY if pays and problem.c.col == 1 else Packing.NONE
+
+
+def _a_packing(problem: Problem, element: Element) -> Packing:
+    big = problem.m >= 64 and problem.n * element.size >= 4096 and problem.k >= 128
+    return Packing.COPY if big and 1 in (problem.a.row, problem.a.col) else Packing.NONE
+
+
+def cycles(problem: Problem, element: Element) -> float:
+    """An estimate of the time, to choose between ways to compute the same product."""
+    m, n, k = problem.m, problem.n, problem.k
+    shape = tile_shape()
+    vectors = ceil(n / element.lanes)
+    panels = ceil(vectors / shape.widest(m)) or 1
+    width = vectors / panels
+    tiles = ceil(m / shape.heights[min(ceil(width), shape.broadest) - 1]) or 1
+    height = m / tiles
+    # a step of k: multiply-adds, or loads, or the latency of one multiply-add
+    step = max(0.54 * height * width, 0.62 * (height + width), 4)
+    packing = {Packing.TRANSPOSE: 0.3 if k >= element.lanes else 1.5, Packing.GATHER: 1.5}
+    return (panels * tiles * (k * step + 45) + packing.get(_b_packing(problem, element), 0.0) * k * n
+            + (2.5 * m * n if problem.c.col != 1 else 0))  # fmt: skip
+
+
+@functools.cache
+def blocked_kernel(element: Element, epilogue: str, layouts: tuple[Layout, ...]) -> IRKernel:
+    """The compiled variant for a dtype and an epilogue."""
+    spec = TileSpec(element, epilogue, layouts, target().masks)
+    nargs = len(NAMES) + len(layouts) * OPERAND
+    shape = tile_shape()
+    key = (spec.name, shape.heights, shape.packing)
+    return IRKernel(f"gemm_{spec.name}", key, nargs, functools.partial(_emit, spec))
+
+
+class _Frame:
+    """The array that tells tiles what does not change between them."""
+
+    def __init__(self, address: Int) -> None:
+        self.address = address
+
+    def __getitem__(self, field: int) -> Int:
+        return Int(self.address.builder, load(self.address + 8 * field, I64, 8))
+
+    def __setitem__(self, field: int, value: Int) -> None:
+        store(value.value, self.address + 8 * field, 8)
+
+
+def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
+    """The loops over batch, blocks of k, blocks of rows and panels of columns."""
+    element, shape, module = spec.element, tile_shape(), builder.module
+    lanes, size = element.lanes, element.size
+    *given, start, stop = (Int(builder, value) for value in values)
+    at = dict(zip(NAMES, given, strict=False))
+    extras = given[len(NAMES):]
+    rows, pack = _rows_function(module, spec), pack_function(module, element)
+    fields = ir.ArrayType(I64, Frame.E_ROW + len(spec.layouts))
+    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(fields), I64)))
+    for i in range(len(spec.layouts)):
+        frame[Frame.E_ROW + i] = extras[OPERAND * i + 1]
+    # A packed keeps its order, rows or columns contiguous: only its lines move together
+    packs_a = at["a_packing"] != 0
+    upright = at["a_col"] != size
+    line_is_column = builder.and_(packs_a, upright)
+    frame[Frame.A_ROW] = Int(builder, size).where(line_is_column, at["a_line"].where(packs_a, at["a_row"]))
+    frame[Frame.A_COL] = at["a_line"].where(line_is_column, at["a_col"])
+    # workspace: a panel of B, a tile of C that is then scattered, a block of A
+    panel_row = _panel_row(element)
+    panel = at["workspace"]
+    scatters = at["c_col"] != size
+    tile_c = panel + (at["k_block"] * panel_row).where(at["b_packing"] != 0, 0)
+    block_of_a = tile_c + Int(builder, max(shape.heights) * panel_row).where(scatters, 0)
+    frame[Frame.PANEL] = panel
+    frame[Frame.C_ROW] = Int(builder, panel_row).where(scatters, at["c_row"])
+    packs_b = at["b_packing"] > Packing.COPY
+    by_rows = at["by_rows"] != 0
+    units = at["units"]
+    with loop(start // units, (stop + units - 1) // units) as matrix:
+        outer = matrix // at["batch2"]
+        z = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
+
+        def offset(strides: Sequence[Int], z: tuple[Int, ...] = z) -> Int:
+            return z[0] * strides[0] + z[1] * strides[1] + z[2] * strides[2]
+
+        a, b, c = (at[x] + offset([at[f"{x}_batch{axis}"] for axis in range(BATCH_DIMS)]) for x in "abc")
+        e = [extras[i] + offset(extras[i + 2 : i + OPERAND]) for i in range(0, len(extras), OPERAND)]
+        first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
+        row0, row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
+        col0 = Int(builder, 0).where(by_rows, first * lanes)
+        col1 = at["n"].where(by_rows, (last * lanes).min(at["n"]))
+        vectors = (col1 - col0 + (lanes - 1)) // lanes
+        panels = (vectors + at["panel_vectors"] - 1) // at["panel_vectors"]
+        share, larger = vectors // panels.max(1), vectors % panels.max(1)
+        with loop(0, at["k"].max(1), at["k_block"]) as k0:
+            depth = at["k_block"].min(at["k"] - k0)
+            frame[Frame.K] = depth
+            frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+            frame[Frame.LAST] = depth.flag(k0 + at["k_block"] >= at["k"])
+            with loop(row0, row1, at["m_block"]) as i0:
+                height = at["m_block"].min(row1 - i0)
+                block = a + at["a_row"] * i0 + at["a_col"] * k0
+                with builder.if_then(packs_a):
+                    lines, length = depth.where(upright, height), height.where(upright, depth)
+                    line = at["a_col"].where(upright, at["a_row"])
+                    call(pack, builder, [Int(builder, Packing.COPY), block, line, line, block_of_a, at["a_line"],
+                                         lines, length])  # fmt: skip
+                block = block_of_a.where(packs_a, block)
+                with loop(0, panels) as p:
+                    breadth = share + p.flag(p < larger)
+                    j0 = col0 + (share * p + p.min(larger)) * lanes
+                    columns = (breadth * lanes).min(col1 - j0)
+                    frame[Frame.LANES] = columns - (breadth - 1) * lanes
+                    source = b + at["b_row"] * k0 + at["b_col"] * j0
+                    with builder.if_then(packs_b):
+                        call(pack, builder, [at["b_packing"], source, at["b_row"], at["b_col"], panel,
+                                             breadth * (lanes * size), depth, columns])  # fmt: skip
+                    frame[Frame.B_ROW] = (breadth * (lanes * size)).where(packs_b, at["b_row"])
+                    tall = height >= shape.packing[0]
+                    fuses = height.flag(builder.and_(at["b_packing"] == Packing.COPY, tall))
+                    operands = []
+                    for i, layout in enumerate(spec.layouts):
+                        address = e[i] if layout is Layout.ROW else e[i] + extras[OPERAND * i + 1] * i0
+                        operands.append(address if layout is Layout.COLUMN else address + j0 * size)
+                    to = c + at["c_row"] * i0 + at["c_col"] * j0
+                    call(rows, builder, [frame.address, breadth, fuses, height, columns, block,
+                                         panel.where(packs_b, source), to, at["c_row"], at["c_col"], tile_c,
+                                         *operands])  # fmt: skip
+
+
+def _rows_function(module: Any, spec: TileSpec) -> Any:
+    """`rows(frame, breadth, fuses, height, columns, a, b, c, c row, c column, tile, e0...)`: all rows of one panel, cut
+    into tiles of nearly equal height. `fuses`: the first tile packs B for the others."""
+    made, builder, given = function(module, f"rows_{spec.name}", 11 + len(spec.layouts))
+    address, breadth, fuses, height, columns, a, b, c, c_row, c_col, tile_c, *operands = given
+    frame, element, shape = _Frame(address), spec.element, tile_shape()
+    gather, scatter = gather_function(module, element), scatter_function(module, element)
+    ragged = Int(builder, 0) if spec.masks else breadth.flag(columns % element.lanes != 0)
+
+    def dispatch(rows: Int, sizes: list[tuple[int, int]], packs: bool, arguments: list[Int]) -> None:
+        """Call the tile of this many rows and vectors."""
+        done = builder.append_basic_block("tile_done")
+        switch = builder.switch(((breadth * 2 + ragged) * 64 + rows).value, done)
+        for n_rows, vectors in sizes:
+            for masked in (True,) if spec.masks else (False, True):
+                case = builder.append_basic_block(f"tile_{n_rows}x{vectors}")
+                code = (vectors * 2 + (masked and not spec.masks)) * 64 + n_rows
+                switch.add_case(ir.Constant(I64, code), case)
+                builder.position_at_end(case)
+                call(tile_function(module, spec, n_rows, vectors, masked, packs), builder, arguments)
+                builder.branch(done)
+        builder.position_at_end(done)
+
+    first, most = shape.packing
+    with builder.if_then(fuses != 0):
+        dispatch(Int(builder, first), [(first, vectors) for vectors in range(1, most + 1)], True,
+                 [address, a, b, c, *operands])  # fmt: skip
+        frame[Frame.B_ROW] = breadth * (element.lanes * element.size)
+    b = frame[Frame.PANEL].where(fuses != 0, b)
+    above = fuses * first
+    tallest = Int(builder, shape.heights[-1])
+    for vectors, rows_of_it in enumerate(shape.heights[:-1], 1):
+        tallest = Int(builder, rows_of_it).where(breadth == vectors, tallest)
+    left = height - above
+    tiles = (left + tallest - 1) // tallest
+    share, larger = left // tiles.max(1), left % tiles.max(1)
+    sizes = [(rows, vectors) for vectors, most in enumerate(shape.heights, 1) for rows in range(1, most + 1)]
+    a_row, panel_row = frame[Frame.A_ROW], Int(builder, _panel_row(element))
+    scatters = c_col != element.size
+    with loop(0, tiles) as t:
+        i = above + share * t + t.min(larger)
+        rows = share + t.flag(t < larger)
+        to = c + c_row * i
+        with builder.if_then(scatters, likely=False):
+            call(gather, builder, [to, c_row, c_col, tile_c, panel_row, rows, columns])
+        e = [operand if layout is Layout.ROW else operand + frame[Frame.E_ROW + number] * i
+             for number, (layout, operand) in enumerate(zip(spec.layouts, operands, strict=True))]  # fmt: skip
+        dispatch(rows, sizes, False, [address, a + a_row * i, b, tile_c.where(scatters, to), *e])
+        with builder.if_then(scatters, likely=False):
+            call(scatter, builder, [tile_c, panel_row, to, c_row, c_col, rows, columns])
+    builder.ret_void()
+    return made
