@@ -130,6 +130,7 @@ from graphjit.ops.reduce import all, any, argmax, argmin, count_nonzero, cumprod
 from graphjit.ops.shape import expand_dims, flatten, ravel, reshape, squeeze
 from graphjit.ops.sorting import argsort, searchsorted, sort, topk
 from graphjit.ops.statistics import log_softmax, logsumexp, mean, softmax, std, var
+from graphjit.runtime.threads import get_num_threads, set_num_threads
 from graphjit.tensor import Tensor, tensor
 from graphjit.transforms import (
     custom_vjp,
@@ -170,14 +171,14 @@ __all__ = [
     "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "clip", "compile", "concat",
     "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "custom_vjp", "data", "diag", "divide",
     "dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye",
-    "flatten", "flip", "floor", "floor_divide", "full", "full_like", "grad", "greater", "greater_equal", "hessian",
+    "flatten", "flip", "floor", "floor_divide", "full", "full_like", "get_num_threads", "grad", "greater", "greater_equal", "hessian",
     "hvp", "identity", "isfinite", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace",
     "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
     "manual_seed", "masked_fill", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
     "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad", "normal", "not_equal", "one_hot", "ones",
     "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "pow", "prod", "randint", "random",
     "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "scatter_add",
-    "searchsorted", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
+    "searchsorted", "set_num_threads", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
     "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensor",
     "tensordot", "testing", "tile", "topk", "transpose", "tril", "triu", "trunc", "uniform", "unstack",
     "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",

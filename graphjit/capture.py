@@ -50,6 +50,15 @@ class Capture:
         found.finish()
         self.structured = found.structured
 
+    def settle(self) -> None:
+        """After the trace: what the function itself changed (a counter, a list of calls) is no change to look for.
+
+        A name that holds a tensor of the trace is left as it was: the next call reads it again, and gets told.
+        """
+        self.names = [(names, name, _settled(names.get(name, _EMPTY), held)) for names, name, held in self.names]
+        self.cells = [(cell, name, _settled(_content(cell), held)) for cell, name, held in self.cells]
+        self.containers = [(it, name, it.copy()) for it, name, _ in self.containers]
+
     def holds(self) -> bool:
         """Whether every name still holds the same object (or an equal number or string)."""
         for names, name, held in self.names:
@@ -246,6 +255,10 @@ class _Finder:
         if file is None:
             return module in sys.builtin_module_names
         return os.path.abspath(file).startswith(_LIBRARIES)
+
+
+def _settled(now: object, before: object) -> object:
+    return before if isinstance(now, Tensor) and now._value.trace is not None else now
 
 
 def _equal(a: object, b: object) -> bool:

@@ -16,7 +16,7 @@ from graphjit.op import Array, View
 from graphjit.passes import optimize
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
-from graphjit.tape import Value, clock, note_call, state, walk_back
+from graphjit.tape import Value, clock, is_whole, note_call, state, walk_back
 from graphjit.tensor import UNAVAILABLE, Tensor, Unavailable, _read, apply, as_tensor, constant, protect_views
 from graphjit.trace import State, Trace, tracing
 from graphjit.transforms import vjp
@@ -52,6 +52,7 @@ class Specialization:
         trace = self.trace = Trace()
         with tracing(trace):
             self._record(function, call)
+        self.capture.settle()
         watched = [*self.capture.structured, *trace.reached.values()]
         self.watched = [(x, x._static_signature()) for x in {id(x): x for x in watched}.values()]
         self.states: list[State] = list(trace.states.values())
@@ -120,7 +121,7 @@ class Specialization:
             return []
         given = {*self.argument_values, *(s.entry for s in self.states)}
         return [i for i, v in enumerate(self.out_values[:self.n_outs])
-                if v.requires_grad and (v in given if v.op is None else v.inputs is not None)]
+                if v.requires_grad and (v in given if v.op is None else is_whole(v))]
 
     # ---- building
 

@@ -294,6 +294,19 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
     return found
 
 
+def is_whole(value: Value) -> bool:
+    """Whether the tape below a value is there, not released by a backward."""
+    seen, stack = {value}, [value]
+    while stack:
+        inputs = stack.pop().inputs
+        if inputs is None:
+            return False
+        new = [v for v in inputs if v.requires_grad and v not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return True
+
+
 def is_held(value: Value) -> bool:
     """Whether this is a leaf of a tensor that still exists."""
     return not value.inputs and value.leaf is not None and value.leaf() is not None

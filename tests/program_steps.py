@@ -173,7 +173,7 @@ def statistic(d: Draw) -> Made:
 
 @rule()
 def product(d: Draw) -> Made:
-    v = d.value("fi", lambda v: v.largest <= 2)
+    v = d.value("fi", lambda v: v.largest <= 2 and v.narrow.size <= 64)
     return None if v is None else f"gj.prod({v.name}, axis={d.axes(v)}, keepdims={d.flag()})"
 
 
@@ -190,7 +190,7 @@ def running(d: Draw) -> Made:
     v = d.value("fi", lambda v: len(v.shape) > 0)
     if v is None:
         return None
-    kind = d.one(["cumsum", "cumprod"]) if v.largest <= 2 else "cumsum"
+    kind = d.one(["cumsum", "cumprod"]) if v.largest <= 2 and v.narrow.size <= 64 else "cumsum"
     return f"gj.{kind}({v.name}, {d.axis(v)})"
 
 

@@ -85,9 +85,9 @@ class Program:
     def arguments(self, wide: bool = False) -> list[Array]:
         return [g.laid_out(wide) for g in self.inputs if not g.captured]
 
-    def function(self, wide: bool = False) -> Callable[..., tuple[gj.Tensor, ...]]:
-        """The function, with its own captured tensors and random generator."""
-        names = names_for(wide)
+    def function(self, wide: bool = False, rng: gj.Generator | None = None) -> Callable[..., tuple[gj.Tensor, ...]]:
+        """The function, with its own captured tensors (and random generator)."""
+        names = names_for(wide, rng or gj.Generator(SEED))
         names |= {g.name: gj.Tensor(g.laid_out(wide)) for g in self.inputs if g.captured}
         exec(compile(self.text(), "<program>", "exec"), names)
         found: Callable[..., tuple[gj.Tensor, ...]] = names["program"]
@@ -98,9 +98,9 @@ class Program:
         arguments = [g for g in self.inputs if not g.captured]
         return tuple(i for i, g in enumerate(arguments) if g.array.dtype.kind == "f")
 
-    def with_gradients(self, wide: bool = False) -> Callable[..., tuple[Any, ...]]:
+    def with_gradients(self, wide: bool = False, rng: gj.Generator | None = None) -> Callable[..., tuple[Any, ...]]:
         """A function that gives the results, and the gradients of a weighted sum of the floating ones."""
-        function, places = self.function(wide), self.floats()
+        function, places = self.function(wide, rng), self.floats()
 
         def loss(*args: Any) -> tuple[gj.Tensor, tuple[gj.Tensor, ...]]:
             outputs = function(*args)
@@ -118,8 +118,8 @@ def weighted(t: gj.Tensor) -> gj.Tensor:
     return (t.astype(np.float64) * weights).sum()
 
 
-def names_for(wide: bool) -> Names:
-    return {"gj": gj, "np": np, "rng": gj.Generator(SEED), "F32": np.float64 if wide else np.float32}
+def names_for(wide: bool, rng: gj.Generator) -> Names:
+    return {"gj": gj, "np": np, "rng": rng, "F32": np.float64 if wide else np.float32}
 
 
 # ---- drawing
@@ -159,8 +159,8 @@ class Draw:
     inputs: list[Given] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     values: list[Known] = field(default_factory=list)
-    narrow: Names = field(default_factory=lambda: names_for(False))
-    wide: Names = field(default_factory=lambda: names_for(True))
+    narrow: Names = field(default_factory=lambda: names_for(False, gj.Generator(SEED)))
+    wide: Names = field(default_factory=lambda: names_for(True, gj.Generator(SEED)))
 
     def one(self, options: Sequence[Any]) -> Any:
         return options[0] if len(options) == 1 else self.choose(st.sampled_from(list(options)))

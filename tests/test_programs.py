@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_calls import in_pieces, in_python, poison
-from programs import Program, mismatch, programs
+from programs import SEED, Program, mismatch, programs
 
 import graphjit as gj
 from graphjit.ir import Graph, interpret, verify
@@ -105,11 +105,8 @@ def test_each_pass_keeps_the_meaning(program: Program) -> None:
 @examples(40)
 @given(programs(), st.booleans())
 def test_kernels_run_in_pieces_give_the_same_bits(program: Program, backwards: bool) -> None:
-    whole, pieces = (gj.compile(program.with_gradients()) for _ in range(2))
-    args = program.arguments()
-    expected = arrays(whole(*args))
-    prepare(pieces, program, lambda p: in_pieces(p, backwards))
-    for i, (a, b) in enumerate(zip(arrays(pieces(*args)), expected, strict=True)):
+    expected, found = run_twice(program, lambda p: in_pieces(p, backwards))
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert a.tobytes() == b.tobytes(), f"result {i}:\n{a}\nbut in one piece\n{b}"
 
 
@@ -117,28 +114,75 @@ def test_kernels_run_in_pieces_give_the_same_bits(program: Program, backwards: b
 @given(programs(steps=8, limit=100))
 def test_kernel_sources_run_as_python(program: Program) -> None:
     eager, wide = references(program)
-    compiled = gj.compile(program.with_gradients())
-    prepare(compiled, program, in_python)
-    assert_same(program, arrays(compiled(*program.arguments())), eager, wide)
+    _, found = run_twice(program, in_python)
+    assert_same(program, found, eager, wide)
 
 
-def prepare(compiled: Any, program: Program, change: Callable[[Any], None]) -> None:
-    """Compile without running, and change how the program runs."""
-    generator = compiled.function
-    compiled(*program.arguments())
-    found = compiled.latest.program
-    poison(found)
-    change(found)
-    reset_random(generator)
+def run_twice(program: Program, change: Callable[[Any], None]) -> tuple[list[Array], list[Array]]:
+    """Results of the compiled program as it is, and then changed, with a poisoned arena."""
+    rng = gj.Generator(SEED)
+    compiled = gj.compile(program.with_gradients(rng=rng))
+    before = arrays(compiled(*program.arguments()))
+    poison(compiled.latest.program)
+    change(compiled.latest.program)
+    rng.manual_seed(SEED)
+    return before, arrays(compiled(*program.arguments()))
 
 
-def reset_random(function: Callable[..., Any]) -> None:
-    from programs import SEED
-    seen = [function]
-    while seen:
-        f = seen.pop()
-        for cell in f.__closure__ or ():
-            if hasattr(cell.cell_contents, "__globals__"):
-                seen.append(cell.cell_contents)
-        if "rng" in f.__globals__:
-            f.__globals__["rng"].state = np.array([SEED, 0], np.uint64)
+# ---- state
+
+TENSORS = ["s0", "s1", "x", "t0", "t1"]
+FORMS = [
+    "{0} * 0.5", "{0} + {1}", "{0} - {1}.T", "{0}.T", "gj.tanh({0} @ {1})", "gj.tanh({0} + {1})", "gj.flip({0}, 0)",
+    "{0}[::-1, ::-1] * {1}", "gj.roll({0}, 1, 1)", "gj.softmax({0}, 1)", "{0} - {0}.mean(0, keepdims=True)",
+    "{0} - {1}.mean(1, keepdims=True)", "gj.maximum({0}, {1})", "gj.concat([{0}[1:], {1}[:1]])", "{0} + {1}.sum(0)",
+    "gj.take({0}, [0, -1, 0], 0)[:1] + {1}", "({0} + v)", "{0} * gj.sum({1} * {1}, 1)", "gj.cumsum({0}, 0) * 0.25",
+    "{0} * gj.bernoulli(0.5, {0}.shape, generator=rng)", "gj.broadcast_to(v, {0}.shape)", "gj.expand_dims({0}[0], 0)",
+    "gj.where(count % 2 == 0, {0}, {1})", "gj.zeros_like({0})", "gj.tril({0}) + {1}", "{0}",
+]
+STATEMENTS = [
+    "t0 = {form}", "t1 = {form}", "s0.assign({form})", "s1.assign({form})", "s0.assign({form})", "s1.assign({form})",
+    "t0, t1 = s0 * 1, s1 * 1", "t0 = s0.T", "t1 = s1[::-1]", "s0.assign(s1)", "s1.assign(s0.T)", "count.assign(count + 1)",
+    "v.assign(s0.sum(0))", "v.assign(v * 0.5 + t0[0])", "s0[1:] = ({form}).sum(0) * 2", "s1[0] = v", "s0[:, ::2] = 0.25",
+    "s0.assign(s0 - 0.125 * ({form}))", "s1.assign(0.5 * s1 + s0)",
+]
+
+
+@st.composite
+def state_programs(draw: Callable[..., Any]) -> tuple[str, int, int]:
+    """Text of a function that changes matrices s0 and s1, a vector v and a counter; their length; a seed."""
+    lines = ["t0, t1 = x * 2, x + s0"]
+    for _ in range(draw(st.integers(1, 7))):
+        statement, form = draw(st.sampled_from(STATEMENTS)), draw(st.sampled_from(FORMS))
+        a, b = draw(st.sampled_from(TENSORS)), draw(st.sampled_from(TENSORS))
+        lines.append(statement.replace("{form}", form.format(a, b)))
+    results = draw(st.lists(st.sampled_from(["s0", "s1", "s0.T", "t0", "t1", "v", "count", "s1[::-1]", "s0 + 1", "x"]),
+                            min_size=1, max_size=3))
+    text = "\n    ".join(["def step(x):", *lines, f"return ({', '.join(results)},)"])
+    return text, draw(st.sampled_from([3, 5, 1, 2, 96])), draw(st.integers(0, 99))
+
+
+@examples(60)
+@given(state_programs())
+def test_state_changes_as_it_does_eagerly(case: tuple[str, int, int]) -> None:
+    text, n, seed = case
+    (eager, eager_states), (step, states) = (step_of(text, n, seed) for _ in range(2))
+    compiled = gj.compile(step)
+    for call in range(3):
+        x = np.random.default_rng(call).normal(size=(n, n))
+        expected, found = arrays(eager(x)), arrays(compiled(x))
+        expected += [s.data for s in eager_states]
+        found += [s.data for s in states]
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            scale = max(1.0, float(np.abs(b).max(initial=0)))
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * scale, err_msg=f"{text}\ncall {call}, value {i}")
+
+
+def step_of(text: str, n: int, seed: int) -> tuple[Callable[..., Any], list[gj.Tensor]]:
+    """A function of a state program, and the state that it changes."""
+    rng = np.random.default_rng(seed)
+    names = {"gj": gj, "np": np, "rng": gj.Generator(seed)}
+    states = {"s0": gj.tensor(rng.normal(size=(n, n))), "s1": gj.tensor(rng.normal(size=(n, n))),
+              "v": gj.tensor(rng.normal(size=n)), "count": gj.tensor(0)}
+    exec(compile(text, "<step>", "exec"), names | states, names)
+    return names["step"], list(states.values())

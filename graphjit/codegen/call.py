@@ -48,6 +48,9 @@ class KernelCall:
         title, where: for reports.
         flops, nbytes: estimates of its work and of the memory it must touch.
         source: the Python text with the user's lines; empty for library kernels.
+        checks: whether it may set the status word.
+        align: the extent is best split at multiples of this.
+        cost: estimated time on one thread, ns.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
     """
 
@@ -63,6 +66,8 @@ class KernelCall:
     nbytes: int = 0
     source: str = ""
     checks: bool = False
+    align: int = 1
+    cost: float = 0.0
     tangled: tuple[Node, ...] = ()
 
 

@@ -36,7 +36,7 @@ def library_call(node: Apply) -> KernelCall:
                       reads=tuple(b for b, _ in bases), writes=(node,), title=node.op.name,
                       where=(node.where,) if node.where else (), flops=node.type.size,
                       nbytes=node.type.nbytes + sum(a.type.nbytes for a in node.args), source=loop.source,
-                      checks="status" in loop.values)
+                      checks="status" in loop.values, cost=node.type.nbytes * 0.2)
 
 
 def _matmul(node: Apply) -> KernelCall:
@@ -55,7 +55,7 @@ def _matmul(node: Apply) -> KernelCall:
     return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
                       reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
-                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args))
+                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008)
 
 
 def _times(batch: tuple[int, ...]) -> str:

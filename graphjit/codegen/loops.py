@@ -73,6 +73,7 @@ class LoopWriter:
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
         self.flops = 0
+        self.cost = 0.0  # ns on one core of today
         self.written: dict[Node, Access] = {}   # stored members, once their store is emitted
         self.row_scratch: dict[Node, str] = {}  # full members kept for a later stage
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
@@ -303,7 +304,9 @@ class LoopWriter:
                 text = load(self.pointer(a.buffer, a.offset), index, x.type.dtype)
             case _:
                 raise InternalCompilerError(f"{node.op.name} is not a loop op", where=node.where)
-        self.flops += elements(lp for lp in self.loops if frozenset(lp.axes) <= used(imap))
+        count = elements(lp for lp in self.loops if frozenset(lp.axes) <= used(imap))
+        self.flops += count
+        self.cost += count * (0.04 if isinstance(node, Apply) and self._cheap(node) else 0.6)
         if text.isidentifier():
             home.known[key] = text
             return text
@@ -373,7 +376,9 @@ class LoopWriter:
             kernel=LoopKernel(name, source, tuple(self.codes)), codes=tuple(self.codes),
             slots=tuple(self.slots), extent=extent, reads=tuple(self.reads), writes=tuple(self.writes),
             title=" ".join(self._title_words()), where=tuple(self.wheres), flops=self.flops,
-            nbytes=sum(b.type.nbytes for b in buffers), source=source, tangled=self.tangled())
+            nbytes=sum(b.type.nbytes for b in buffers), source=source, tangled=self.tangled(),
+            align=64 if split == len(self.loops) - 1 else 1,
+            cost=self.cost + 0.04 * sum(b.type.nbytes for b in buffers))
 
     def tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""

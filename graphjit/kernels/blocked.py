@@ -44,9 +44,6 @@ class TileShape:
     def broadest(self) -> int:
         return len(self.heights)
 
-    def widest(self, rows: int) -> int:
-        """Vectors of the broadest panels for this many rows."""
-        return self.broadest if rows <= self.heights[-1] else self.packing[1]
 
 
 @functools.cache
@@ -79,13 +76,20 @@ def arguments(problem: Problem, element: Element, accumulate: bool) -> tuple[dic
         "a": problem.names[0], "b": problem.names[1],
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else columns), "by_rows": int(by_rows),
         "accumulate": int(accumulate), "a_packing": int(a_packing), "a_line": a_line, "b_packing": int(b_packing),
-        "k_block": k_block, "m_block": m_block, "panel_vectors": shape.widest(m),
+        "k_block": k_block, "m_block": m_block, "panel_vectors": _panel_vectors(problem, element),
     }, workspace  # fmt: skip
 
 
 def _panel_row(element: Element) -> int:
     """Bytes of a row of a packed panel."""
     return tile_shape().packing[1] * element.lanes * element.size
+
+
+def _panel_vectors(problem: Problem, element: Element) -> int:
+    """Vectors of the broadest panels. Few rows take broad ones; but those are not packed, nor is C scattered."""
+    shape = tile_shape()
+    in_place = not _b_packing(problem, element) and problem.c.col == 1
+    return shape.broadest if in_place and problem.m <= shape.heights[-1] else shape.packing[1]
 
 
 def _balanced(length: int, limit: int) -> int:
@@ -111,7 +115,7 @@ def cycles(problem: Problem, element: Element) -> float:
     m, n, k = problem.m, problem.n, problem.k
     shape = tile_shape()
     vectors = ceil(n / element.lanes)
-    panels = ceil(vectors / shape.widest(m)) or 1
+    panels = ceil(vectors / _panel_vectors(problem, element)) or 1
     width = vectors / panels
     tiles = ceil(m / shape.heights[min(ceil(width), shape.broadest) - 1]) or 1
     height = m / tiles

@@ -52,9 +52,10 @@ def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
     widths = [min(n - j, len(HEIGHTS)) for j in range(0, n, len(HEIGHTS))]
-    step = sum(max(0.6 * width, 0.6 * (1 + width / HEIGHTS[width - 1])) for width in widths)
+    step = sum(max(0.6 * width, 0.6 * (1 + width / HEIGHTS[width - 1]))
+               * (ceil(m / HEIGHTS[width - 1]) * HEIGHTS[width - 1]) for width in widths)  # fmt: skip
     packing = 1.5 * n * k if problem.b.row != 1 else 0.0
-    return m * (step * ceil(k / element.lanes) + 5 * n + 5 * len(widths)) + packing
+    return step * (ceil(k / element.lanes) + 1) + 5 * m * n + 5 * m * len(widths) + packing
 
 
 @functools.cache

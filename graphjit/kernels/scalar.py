@@ -228,7 +228,7 @@ TABLE.update({
     "neg": Row(operator.neg, np.negative, 1, NUMBERS),
     "abs_": Row(abs_, np.abs),
     "sign": Row(sign, np.sign, 1, NUMBERS),
-    "square": Row(lambda x: x._arith(x, "fmul", "mul", ()), np.square, 1, NUMBERS),  # contracted with nothing
+    "square": Row(lambda x: x.arithmetic(x, "fmul", "mul", ()), np.square, 1, NUMBERS),  # contracted with nothing
     "minimum": Row(minimum, np.minimum, 2),
     "maximum": Row(maximum, np.maximum, 2),
     "floor_divide": Row(floor_divide, np.floor_divide, 2, NUMBERS),

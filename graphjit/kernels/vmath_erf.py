@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, bias, copysign, fabs, fma, poly, pow2, round_to_int, select, sqrt
-from graphjit.kernels.vmath_exp import EXP2, log_finite, reduce_exp, scale
+from graphjit.kernels.irmath import (
+    F32,
+    F64,
+    V,
+    bias,
+    copysign,
+    fabs,
+    float_of,
+    fma,
+    poly,
+    pow2,
+    round_to_int,
+    select,
+    sqrt,
+)
+from graphjit.kernels.vmath_exp import EXP2, log_two_parts, reduce_exp, scale
 
 INF, NAN = math.inf, math.nan
 
@@ -107,52 +121,63 @@ def erfc(x: V) -> V:
     return select(x.lt(0), 2.0 - y, y)
 
 
-# erfinv(x) / x of M. Giles, "Approximating the erfinv function", GPU Computing Gems (2011): in w = -log(1 -
-# x^2) near 0, in sqrt(w) farther out.  Our own minimax fits: (least w, centre, coefficients) of each piece,
-# the centres chosen such that the last coefficient is nearly exact; errors 2^-26.4 and 2^-27.2; 2^-55,
-# 2^-55.3, 2^-56.5.
+# erfinv(x) / x as M. Giles, "Approximating the erfinv function", GPU Computing Gems (2011): a polynomial in
+# w = -log(1 - x^2) near 0, in sqrt(w) farther out.  Our own minimax fits, each such that the part that is neither
+# the constant nor sqrt(w) is small, and its rounding with it; errors 2^-27.3, 2^-27; 2^-55, 2^-55.7, 2^-56.6.
+# Near: (centre, constant in two parts, the rest divided by w - centre).
 ERFINV_NEAR = {
-    F32: (2.500230312347412, (
-        -8.976131e-09, 2.2926283e-08, 4.6889986e-07, -3.457499e-06, -4.980871e-06, 2.1831716e-04,
-        -1.2525204e-03, -4.1782185e-03, 2.4663836e-01, 1.5014662e+00,
+    F32: (0.0, 0.88622695, -2.66232e-08, (
+        -8.81433e-09, 2.2160609e-07, -1.9824433e-06, 4.0172476e-06, 4.4450204e-05, -1.2724615e-04,
+        -2.3345803e-03, 1.154884e-02, 2.3201376e-01,
     )),
-    F64: (3.1250000000004263, (
+    F64: (3.1250000000004263, 1.653654562683205, 0.0, (
         3.3562364134109437e-21, -9.210199913197557e-22, -3.563723360829263e-19, 1.1394083345594282e-18,
         1.5728690784215914e-17, -1.2991521605593802e-16, -4.2394508398177514e-17, 6.5929478134744885e-15,
         -3.999429542032386e-14, -8.115447430166034e-14, 2.6303830360813203e-12, -1.2977049304747992e-11,
         -5.41425084297224e-11, 1.0512187475181046e-09, -4.112661659582185e-09, -2.9070383637100203e-08,
         4.2347881855722516e-07, -1.365469183133887e-06, -1.3882523395337106e-05, 0.0001867342080231525,
-        -0.0007407025341537964, -0.006033670871428315, 0.24015818242558312, 1.653654562683205,
+        -0.0007407025341537964, -0.006033670871428315, 0.24015818242558312,
     )),
 }  # fmt: skip
+# Far: (least w, centre, erfinv(x) / x - sqrt(w) in sqrt(w) - centre) of each piece.
 ERFINV_FAR: dict[object, tuple[tuple[float, float, tuple[float, ...]], ...]] = {
-    F32: ((5.0, 3.0001537799835205, (
-        1.2892696e-04, -3.1778778e-04, -7.738201e-05, 1.4945933e-03, -3.5851786e-03, 5.681053e-03,
-        -7.6360265e-03, 9.442037e-03, 1.001678e+00, 2.8331308e+00,
+    F32: ((5.0, 3.0, (
+        1.3645968e-04, -3.2883356e-04, -8.321845e-05, 1.5073486e-03, -3.5857386e-03, 5.679137e-03,
+        -7.639316e-03, 9.446129e-03, 1.6750692e-03, -1.6702321e-01,
     )),),
-    F64: ((6.25, 3.2500000000003544, (
-        -1.5822329480062236e-08, 5.047253625469413e-10, 1.3291515422784678e-07, -2.708212176613226e-07,
-        -2.9045385513224764e-08, 1.4981118087233938e-06, -3.9848727704544805e-06, 2.9261062383509514e-06,
-        1.2464741911073095e-05, -4.731912428307945e-05, 6.828717635045509e-05, 2.4031288334106476e-05,
-        -0.0003550378208949632, 0.0009532893596791305, -0.001688275534971776, 0.0024914420972569997,
-        -0.0037512085082375387, 0.00537091455355965, 1.0052589676941694, 3.083885610492577,
-    )), (16.0, 5.000000000000008, (
-        -1.7828149779460045e-11, 4.371712419927715e-11, 5.822254645634415e-11, -4.4110516497928017e-10,
-        1.3368073036861704e-09, -3.465288972400254e-09, 7.800995500036507e-09, -1.5260481064068487e-08,
-        2.9030222072240658e-08, -6.755345993234172e-08, 2.2904903257568103e-07, -9.930301616886144e-07,
-        4.526053202085702e-06, -1.9681770584639264e-05, 7.599527803969102e-05, -0.00021503011983546274,
-        -0.0001387193183785868, 1.0103004648645455, 4.849906401408592,
+    F64: ((6.25, 3.25, (
+        -1.5501768200445256e-08, 9.481990647800258e-10, 1.3221544998690213e-07, -2.7194651306340285e-07,
+        -2.8445552301225392e-08, 1.4993094908598482e-06, -3.98511949744781e-06, 2.9254123011614775e-06,
+        1.2464784858058546e-05, -4.731888673937312e-05, 6.828717776033678e-05, 2.4031239596833585e-05,
+        -0.00035503782250130415, 0.000953289365474195, -0.0016882755347724615, 0.0024914420968968243,
+        -0.0037512085082484314, 0.005370914553573256, 0.005258967694165625, -0.16611438950777938,
+    )), (16.0, 5.0, (
+        -1.788283723723384e-11, 4.369865757782226e-11, 5.853363554989414e-11, -4.410313660356096e-10,
+        1.3360741040145623e-09, -3.4654047056586945e-09, 7.801926911522102e-09, -1.5260394859336788e-08,
+        2.9029529390463066e-08, -6.755348536356308e-08, 2.2904933811113192e-07, -9.930301656284693e-07,
+        4.526053125286844e-06, -1.9681770580145666e-05, 7.599527804948001e-05, -0.0002150301198364564,
+        -0.0001387193183790373, 0.010300464864545566, -0.15009359859141566,
     ))),
 }  # fmt: skip
+HALF_RECIPROCAL = 0x7FCE6238 << 32  # less the bits of a double v: those of 1/(2v), within an eighth
 
 
 def erfinv(x: V) -> V:
     t = x.type
-    w = -log_finite(fma(-x, x, 1.0))
-    centre, coefficients = ERFINV_NEAR[t]
-    p = poly(w - centre, coefficients)
-    root = sqrt(w)
-    for least, centre, coefficients in ERFINV_FAR[t]:
-        p = select(w.ge(least), poly(root - centre, coefficients), p)
     a = fabs(x)
-    return select(a.lt(1.0), p * x, select(a.eq(1.0), copysign(INF, x), NAN))
+    log_hi, log_lo = log_two_parts(fma(-x, x, 1.0))
+    w = -log_hi
+    centre, head, rest, coefficients = ERFINV_NEAR[t]
+    u = w - centre
+    whole, part = x.const(head), fma(u, poly(u, coefficients), rest)
+    root = sqrt(w)
+    # what the roundings of w and of its root lost; float32 has room for them
+    lost = x.const(0.0)
+    if t == F64:
+        lost = (fma(-root, root, w) - log_lo) * float_of(HALF_RECIPROCAL - root.bits())
+    for least, centre, coefficients in ERFINV_FAR[t]:
+        far = w.ge(least)
+        whole = select(far, root, whole)
+        part = select(far, poly(root - centre, coefficients) + lost, part)
+    y = fma(a, whole, a * part)
+    return copysign(select(a.lt(1.0), y, select(a.eq(1.0), x.const(INF), NAN)), x)

@@ -164,15 +164,18 @@ def split(x: V, exponent_offset: V | int = 0, least: float | None = None) -> tup
     return m, k, e
 
 
-def log_finite(x: V) -> V:
-    """log of a positive normal number."""
-    m, k, _ = split(x)
-    return add_exponent(k, *log1p_small(m - 1.0))
-
-
 def add_exponent(k: V, hi: V, lo: V) -> V:
     """k ln 2 + hi + lo, small parts first."""
     return fma(k, LN2_HI[k.type], hi + fma(k, LN2_LO[k.type], lo))
+
+
+def log_two_parts(x: V) -> tuple[V, V]:
+    """log of a positive finite number and what its last rounding lost."""
+    m, k = normal_split(x)
+    hi, lo = log1p_small(m - 1.0)
+    rest = hi + fma(k, LN2_LO[x.type], lo)
+    whole = fma(k, LN2_HI[x.type], rest)
+    return whole, rest - fma(k, -LN2_HI[x.type], whole)
 
 
 def normal_split(x: V) -> tuple[V, V]:

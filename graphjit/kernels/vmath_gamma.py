@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F64, V, call, copysign, fabs, fma, poly, select, through_double
-from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, log, log1p_small, normal_split
+from graphjit.kernels.irmath import V, call, copysign, fabs, fma, poly, select, through_double
+from graphjit.kernels.vmath_exp import log, log_two_parts
 
 INF, NAN = math.inf, math.nan
 
@@ -92,11 +92,7 @@ def lgamma(x: V) -> V:
     direct = fma(t, LGAMMA_CONSTANT, fma(t, p, fma(y1, y2, -t) * (p + LGAMMA_CONSTANT)))
 
     # one logarithm, in two parts for Stirling's formula, which multiplies its error by x
-    m, k = normal_split(select(middle, product, a))
-    hi, lo = log1p_small(m - 1.0)
-    rest = hi + fma(k, LN2_LO[F64], lo)
-    log_hi = fma(k, LN2_HI[F64], rest)
-    log_lo = rest - (log_hi - k * LN2_HI[F64])
+    log_hi, log_lo = log_two_parts(select(middle, product, a))
     near = direct + select(small, -log_hi, select(middle, log_hi, 0.0))
 
     inverse = 1.0 / a

@@ -241,8 +241,8 @@ def conv1d(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, st
     Raises:
         ShapeError: channels, groups and shapes do not fit, or the window is longer than the padded input.
 
-    >>> import graphjit as gj
-    >>> gj.conv1d([[[1.0, 2.0, 3.0, 4.0]]], [[[1.0, -1.0]]]).tolist()
+    >>> import graphjit.nn.functional as F
+    >>> F.conv1d([[[1.0, 2.0, 3.0, 4.0]]], [[[1.0, -1.0]]]).tolist()
     [[[-1.0, -1.0, -1.0]]]
     """
     return _conv_nd("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
@@ -285,8 +285,8 @@ def conv_transpose1d(x: TensorLike, weight: TensorLike, bias: TensorLike | None 
     Raises:
         ShapeError: channels, groups and shapes do not fit.
 
-    >>> import graphjit as gj
-    >>> gj.conv_transpose1d([[[1.0, 2.0]]], [[[1.0, 10.0]]], stride=2).tolist()
+    >>> import graphjit.nn.functional as F
+    >>> F.conv_transpose1d([[[1.0, 2.0]]], [[[1.0, 10.0]]], stride=2).tolist()
     [[[1.0, 10.0, 2.0, 20.0]]]
     """
     return _conv_transpose_nd("conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups,

@@ -242,8 +242,8 @@ def max_pool1d(x: TensorLike, kernel_size: Any, stride: Any = None, padding: Any
     Returns:
         (N, C, places). NaN in a window gives NaN; of equal elements the first takes the gradient.
 
-    >>> import graphjit as gj
-    >>> gj.max_pool1d([[1.0, 3.0, 2.0, 5.0]], 2).tolist()
+    >>> import graphjit.nn.functional as F
+    >>> F.max_pool1d([[1.0, 3.0, 2.0, 5.0]], 2).tolist()
     [[3.0, 5.0]]
     """
     return _max_pool_nd("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode)
@@ -273,8 +273,8 @@ def avg_pool1d(x: TensorLike, kernel_size: Any, stride: Any = None, padding: Any
         ceil_mode: count a last window that runs over the end.
         count_include_pad: whether the padding counts in the mean.
 
-    >>> import graphjit as gj
-    >>> gj.avg_pool1d([[1.0, 3.0, 2.0, 5.0]], 2).tolist()
+    >>> import graphjit.nn.functional as F
+    >>> F.avg_pool1d([[1.0, 3.0, 2.0, 5.0]], 2).tolist()
     [[2.0, 3.5]]
     """
     return _avg_pool_nd("avg_pool1d", 1, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
@@ -323,8 +323,8 @@ def adaptive_avg_pool1d(x: TensorLike, output_size: Any) -> Tensor:
         x: (N, C, L) or (C, L).
         output_size: how many; parts overlap where it does not divide L.
 
-    >>> import graphjit as gj
-    >>> gj.adaptive_avg_pool1d([[1.0, 3.0, 2.0, 5.0]], 1).tolist()
+    >>> import graphjit.nn.functional as F
+    >>> F.adaptive_avg_pool1d([[1.0, 3.0, 2.0, 5.0]], 1).tolist()
     [[2.75]]
     """
     return _adaptive("adaptive_avg_pool1d", 1, x, output_size)

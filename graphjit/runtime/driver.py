@@ -1,13 +1,13 @@
 """The driver: runs a whole program, a table of kernel calls, in one Python call.
 
-A program is an int64 table of rows (entry, slots address, start, stop). The driver calls
+A program is an int64 table of rows (entry, slots address, start, stop, grain, slots stride). The driver calls
 `entry(slots, start, stop)` of each row in order, and looks after each at a status word that a kernel sets to
-stop the program.
+stop the program. A row with a grain is offered to a pool of worker threads in chunks of that many units; each
+thread uses its own copy of the slots, `stride` bytes apart, so that it has its own scratch memory.
 
 It is itself an IR kernel, compiled once on a machine and kept in the kernel cache. Called once, that kernel
-hands out the addresses of two functions with CPython's own calling convention (METH_FASTCALL, of the stable
-ABI), which become builtin functions. Measured: a call costs 45-75 ns; through ctypes 400; through a Numba
-dispatcher 200, and half a second to make it.
+hands out the addresses of three functions with CPython's own calling convention (METH_FASTCALL, of the stable
+ABI), which become builtin functions: a call costs some 50 ns, through ctypes it would cost 400.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from graphjit.runtime.compiler import ENTRY_TYPE, IRKernel, compile_kernels
+from graphjit.runtime.sharing import emit_claim, emit_share, emit_work
 
-Runner = Callable[[int, int, int], int]
+Runner = Callable[[int, int, int, int], int]
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 POINTER = ir.IntType(8).as_pointer()
-ROW = 4  # words of a row: entry, slots, start, stop
+ROW = 6  # words of a row: entry, slots, start, stop, grain, slots stride
 FINISHED = -1
 
 METH_FASTCALL = 0x0080
 
 
-def run(table_address: int, n: int, status_address: int) -> int:
+def run(table_address: int, n: int, status_address: int, pool_address: int = 0) -> int:
     """Run the first n rows of a program, with the GIL released.
 
     Args:
-        table_address: of the int64[n, 4] table of (entry, slots address, start, stop).
+        table_address: of the int64[n, 6] table of rows.
         n: number of rows.
         status_address: of an int64 that is 0 as long as all is well.
+        pool_address: of the control block of a pool that no one else uses now; 0 for none.
 
     Returns:
         -1 when all rows ran; else the index of the row after which the status was not 0.
     """
-    return runner()(table_address, n, status_address)
+    return runner()(table_address, n, status_address, pool_address)
 
 
-@functools.cache
 def runner(release_gil: bool = True) -> Runner:
     """The compiled function behind `run`, for those who call it often.
 
@@ -53,6 +54,14 @@ def runner(release_gil: bool = True) -> Runner:
             the GIL back from a busy thread can cost its whole switch interval (5 ms).
     """
     return _runners()[0 if release_gil else 1]
+
+
+def worker() -> Runner:
+    """What a worker thread runs, with the GIL released: ``work(pool address, its number, patience, 0)``.
+
+    It takes part in what the pool is offered, and returns when nothing was offered for ``patience`` looks.
+    """
+    return _runners()[2]
 
 
 class _MethodDef(ctypes.Structure):
@@ -66,10 +75,10 @@ _method_defs: list[_MethodDef] = []  # builtin functions point into these for ev
 
 
 @functools.cache
-def _runners() -> tuple[Runner, Runner]:
-    """The two builtin functions: one that releases the GIL, one that keeps it."""
-    [entry] = compile_kernels([IRKernel("driver", ("driver",), 1, _emit)])
-    addresses = (ctypes.c_int64 * 2)()
+def _runners() -> tuple[Runner, Runner, Runner]:
+    """The builtin functions: run without the GIL, run with it, work."""
+    [entry] = compile_kernels([IRKernel("driver", ("driver", ROW), 1, _emit)])
+    addresses = (ctypes.c_int64 * 3)()
     slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)
     call(ctypes.addressof(slots), 0, 0)
@@ -78,32 +87,38 @@ def _runners() -> tuple[Runner, Runner]:
     doc = (run.__doc__ or "").encode()
     methods = [_MethodDef(b"run", address, METH_FASTCALL, doc) for address in addresses]
     _method_defs.extend(methods)
-    releasing, keeping = (new_builtin(ctypes.addressof(method), None, None) for method in methods)
-    return releasing, keeping
+    releasing, keeping, working = (new_builtin(ctypes.addressof(method), None, None) for method in methods)
+    return releasing, keeping, working
 
 
 # ---- the code ---------------------------------------------------------------------------------------------
 
 
 def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
-    """The driver kernel: stores the addresses of both functions where its slot points."""
+    """The driver kernel: stores the addresses of the functions where its slot points."""
     out = builder.inttoptr(values[0], I64.as_pointer())
-    rows = _emit_rows(builder.module)
-    for i, release_gil in enumerate((True, False)):
-        function = _emit_builtin(builder.module, rows, release_gil)
+    module = builder.module
+    claim = emit_claim(module)
+    rows = _emit_rows(module, emit_share(module, claim))
+    functions = [_emit_builtin(module, rows, "run_without_gil", True), _emit_builtin(module, rows, "run_with_gil", False),
+                 _emit_builtin(module, emit_work(module, claim), "work_without_gil", True)]
+    for i, function in enumerate(functions):
         builder.store(builder.ptrtoint(function, I64), builder.gep(out, [I64(i)]))
 
 
-def _emit_rows(module: ir.Module) -> ir.Function:
-    """int64 rows(int64 *table, int64 n, int64 *status): call each row, look at the status."""
-    function = ir.Function(module, ir.FunctionType(I64, [I64.as_pointer(), I64, I64.as_pointer()]), "rows")
+def _emit_rows(module: ir.Module, share: ir.Function) -> ir.Function:
+    """int64 rows(int64 table, int64 n, int64 status, int64 pool): run each row, look at the status."""
+    function = ir.Function(module, ir.FunctionType(I64, [I64] * 4), "rows")
     function.attributes.add("nounwind")
-    table, n, status = function.args
-    begin, head, body, after, done = (function.append_basic_block(name)
-                                      for name in ("begin", "head", "body", "after", "done"))
-    ir.IRBuilder(begin).branch(head)
+    *numbers, pool = function.args
+    begin, head, body, alone, together, look, after, done = (function.append_basic_block(name) for name in (
+        "begin", "head", "body", "alone", "together", "look", "after", "done"))
+    builder = ir.IRBuilder(begin)
+    table, status = (builder.inttoptr(numbers[i], I64.as_pointer()) for i in (0, 2))
+    n = numbers[1]
+    builder.branch(head)
 
-    builder = ir.IRBuilder(head)
+    builder.position_at_end(head)
     i = builder.phi(I64)
     i.add_incoming(I64(0), begin)
     builder.cbranch(builder.icmp_signed("<", i, n), body, done)
@@ -111,7 +126,20 @@ def _emit_rows(module: ir.Module) -> ir.Function:
     builder.position_at_end(body)
     first = builder.mul(i, I64(ROW))
     row = [builder.load(builder.gep(table, [builder.add(first, I64(word))])) for word in range(ROW)]
-    _emit_call(builder, *row)
+    entry, slots, start, stop, grain, _ = row
+    shared = builder.and_(builder.icmp_signed("!=", grain, I64(0)), builder.icmp_signed("!=", pool, I64(0)))
+    builder.cbranch(shared, together, alone)
+
+    builder.position_at_end(alone)
+    builder.call(builder.inttoptr(entry, ENTRY_TYPE.as_pointer()),
+                 [builder.inttoptr(slots, I64.as_pointer()), start, stop])
+    builder.branch(look)
+
+    builder.position_at_end(together)
+    builder.call(share, [pool, *row])
+    builder.branch(look)
+
+    builder.position_at_end(look)
     builder.cbranch(builder.icmp_signed("==", builder.load(status), I64(0)), after, done)
 
     builder.position_at_end(after)
@@ -121,32 +149,24 @@ def _emit_rows(module: ir.Module) -> ir.Function:
     builder.position_at_end(done)
     result = builder.phi(I64)
     result.add_incoming(I64(FINISHED), head)
-    result.add_incoming(i, body)
+    result.add_incoming(i, look)
     builder.ret(result)
     return function
 
 
-def _emit_call(builder: ir.IRBuilder, entry: ir.Value, slots: ir.Value, start: ir.Value,
-               stop: ir.Value) -> None:
-    """One kernel call. All rows pass here: this is where [start, stop) is to be split over threads."""
-    builder.call(builder.inttoptr(entry, ENTRY_TYPE.as_pointer()),
-                 [builder.inttoptr(slots, I64.as_pointer()), start, stop])
-
-
-def _emit_builtin(module: ir.Module, rows: ir.Function, release_gil: bool) -> ir.Function:
-    """PyObject *run(PyObject *self, PyObject *const *args, Py_ssize_t nargs): three ints for rows."""
-    name = "run_without_gil" if release_gil else "run_with_gil"
+def _emit_builtin(module: ir.Module, target: ir.Function, name: str, release_gil: bool) -> ir.Function:
+    """PyObject *run(PyObject *self, PyObject *const *args, Py_ssize_t nargs): four ints for the target."""
     function = ir.Function(module, ir.FunctionType(POINTER, [POINTER, POINTER.as_pointer(), I64]), name)
     _, args, nargs = function.args
     unpack, suspect, go, wrong, failed = (function.append_basic_block(name)
                                           for name in ("unpack", "suspect", "go", "wrong", "failed"))
     begin = function.insert_basic_block(0, "begin")
     builder = ir.IRBuilder(begin)
-    builder.cbranch(builder.icmp_signed("==", nargs, I64(3)), unpack, wrong)
+    builder.cbranch(builder.icmp_signed("==", nargs, I64(4)), unpack, wrong)
 
     builder.position_at_end(unpack)
     as_int = _python(module, "PyLong_AsLongLong", I64, POINTER)
-    numbers = [builder.call(as_int, [builder.load(builder.gep(args, [I64(i)]))]) for i in range(3)]
+    numbers = [builder.call(as_int, [builder.load(builder.gep(args, [I64(i)]))]) for i in range(4)]
     minus_one = [builder.icmp_signed("==", number, I64(-1)) for number in numbers]
     builder.cbranch(functools.reduce(builder.or_, minus_one), suspect, go)
 
@@ -155,11 +175,9 @@ def _emit_builtin(module: ir.Module, rows: ir.Function, release_gil: bool) -> ir
     builder.cbranch(builder.icmp_unsigned("==", error, POINTER(None)), go, failed)
 
     builder.position_at_end(go)
-    table, n, status = numbers
     if release_gil:
         thread = builder.call(_python(module, "PyEval_SaveThread", POINTER), [])
-    result = builder.call(rows, [builder.inttoptr(table, I64.as_pointer()), n,
-                                 builder.inttoptr(status, I64.as_pointer())])
+    result = builder.call(target, numbers)
     if release_gil:
         builder.call(_python(module, "PyEval_RestoreThread", ir.VoidType(), POINTER), [thread])
     builder.ret(builder.call(_python(module, "PyLong_FromLongLong", POINTER, I64), [result]))

@@ -21,11 +21,15 @@ from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import runner
-from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, plan_memory
+from graphjit.runtime.driver import ROW
+from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
+from graphjit.runtime.threads import get_num_threads, pool
 
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
-LONG = 200_000     # estimated flops + bytes from which on the GIL is released
+LONG = 20_000.0    # estimated ns from which on the GIL is released
+SHARED = 6_000.0   # estimated ns from which on a kernel is shared out among threads
+CHUNKS = 2         # per thread: enough to even out, few enough not to disturb
 
 
 class Program:
@@ -47,6 +51,7 @@ class Program:
         self.lock = threading.Lock()
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
+        self.threads = get_num_threads()
         self.plan = self._plan()
         self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
@@ -56,15 +61,14 @@ class Program:
         addresses = compile_kernels([s.kernel for s in self.kernels])
         self.patches: dict[Node, list[tuple[int, int]]] = {}
         self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
-        work = sum(s.flops + s.nbytes for s in self.kernels)
-        self._run = runner(work > LONG)
+        self._run = runner(sum(s.cost for s in self.kernels) > LONG)
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
         self._outside = bool(self._pointed or self.fresh)
         self._hold = self.lock.acquire, self.lock.release
         # a program without host calls is one call of the driver
-        self._one = None if len(self.segments) != 1 or isinstance(self.segments[0], HostCall) else (
-            *self.segments[0], self._status_address)
+        self._one = None if (len(self.segments) != 1 or isinstance(self.segments[0], HostCall) or self._shares) else (
+            *self.segments[0], self._status_address, 0)
         self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
@@ -84,7 +88,8 @@ class Program:
             for node in step.reads:
                 last[node] = i
             if isinstance(step, KernelCall):
-                lives.extend(Lifetime(slot.buffer, slot.buffer.nbytes, i, i) for slot in step.slots
+                lives.extend(Lifetime(slot.buffer, padded(slot.buffer.nbytes) * self.threads, i, i)
+                             for slot in step.slots
                              if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
         for i, (buffer, layout) in enumerate(self.results):
@@ -117,17 +122,28 @@ class Program:
             offsets[id(step)] = size
             packed.append(slots)
             size += len(slots)
-        self.slots = np.concatenate(packed) if packed else np.zeros(1, np.int64)
+        # one copy of all slots per thread: they differ in the addresses of scratch memory
+        self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
         for step in self.kernels:
             for i, slot in enumerate(step.slots):
                 if isinstance(slot, Address):
                     self._place_address(offsets[id(step)] + i, slot)
                 elif isinstance(slot, Status):
-                    self.slots[offsets[id(step)] + i] = self.status.ctypes.data
+                    self.slots[:, offsets[id(step)] + i] = self.status.ctypes.data
         base = self.slots.ctypes.data
-        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent) for s in self.kernels]
-        self.table = np.array(rows, np.int64).reshape(-1, 4)
+        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, self._grain(s), 8 * size)
+                for s in self.kernels]
+        self.table = np.array(rows, np.int64).reshape(-1, ROW)
+        self._shares = bool(self.table[:, 4].any())
         self.segments = self._segments()
+
+    def _grain(self, step: KernelCall) -> int:
+        """Units of a chunk that threads claim; 0 for a kernel too short to share out."""
+        if self.threads == 1 or step.cost < SHARED:
+            return 0
+        grain = -(-step.extent // (CHUNKS * self.threads))
+        grain = -(-grain // step.align) * step.align
+        return grain if grain < step.extent else 0
 
     @staticmethod
     def _number(slot: Slot) -> int | float:
@@ -138,15 +154,17 @@ class Program:
         if not isinstance(buffer, Scratch):
             buffer = self.lowered.in_place.get(buffer, buffer)
         if buffer in self.plan.offsets:
-            self.slots[at] = self.arena_address + self.plan.offsets[buffer] + slot.offset
+            address = self.arena_address + self.plan.offsets[buffer] + slot.offset
+            own = padded(buffer.nbytes) if isinstance(buffer, Scratch) else 0
+            self.slots[:, at] = [address + thread * own for thread in range(self.threads)]
             return
         assert not isinstance(buffer, Scratch)
         self.patches.setdefault(buffer, []).append((at, slot.offset))
         if isinstance(buffer, Const):
             array = self.constants.setdefault(buffer, np.ascontiguousarray(buffer.value))
-            self.slots[at] = array.ctypes.data + slot.offset
+            self.slots[:, at] = array.ctypes.data + slot.offset
         elif isinstance(buffer, Input) and buffer in self.fixed:
-            self.slots[at] = self.fixed[buffer].ctypes.data + slot.offset
+            self.slots[:, at] = self.fixed[buffer].ctypes.data + slot.offset
 
     def rebind(self, node: Input, array: Array) -> None:
         """Read and write a state or captured array at another address from now on."""
@@ -155,7 +173,7 @@ class Program:
 
     def _patch(self, node: Node, address: int) -> None:
         for at, offset in self.patches.get(node, ()):
-            self.slots[at] = address + offset
+            self.slots[:, at] = address + offset
 
     def _segments(self) -> list[tuple[int, int] | HostCall]:
         """Runs of kernels (address of the first row, their number), and the host calls between them."""
@@ -166,7 +184,7 @@ class Program:
                 row += 1
                 continue
             if row > first:
-                out.append((self.table.ctypes.data + 32 * first, row - first))
+                out.append((self.table.ctypes.data + 8 * ROW * first, row - first))
             first = row
             if step is not None:
                 out.append(step)
@@ -228,13 +246,20 @@ class Program:
             release()
 
     def _run_segments(self) -> None:
-        for segment in self.segments:
-            if isinstance(segment, HostCall):
-                self._host(segment.node)
-            else:
-                row = self._run(segment[0], segment[1], self._status_address)
-                if row >= 0:
-                    self._stopped(self.kernels[(segment[0] - self.table.ctypes.data) // 32 + row])
+        helpers = pool() if self._shares else None
+        block = helpers.ask(self.threads) if helpers is not None else 0
+        try:
+            for segment in self.segments:
+                if isinstance(segment, HostCall):
+                    self._host(segment.node)
+                else:
+                    row = self._run(segment[0], segment[1], self._status_address, block)
+                    if row >= 0:
+                        first = (segment[0] - self.table.ctypes.data) // (8 * ROW)
+                        self._stopped(self.kernels[first + row])
+        finally:
+            if helpers is not None and block:
+                helpers.free.release()
 
     def _point(self, arrays: Sequence[Any]) -> None:
         """Let kernels read large arguments where they are, and write large results into new arrays."""

@@ -1,10 +1,16 @@
-"""How many threads a kernel may be split over."""
+"""How many threads a kernel may be split over, and the pool of workers."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
+
+import numpy as np
 
 from graphjit.errors import ArgumentError
+from graphjit.runtime.driver import worker
+from graphjit.runtime.sharing import LIMIT, OPEN, STOPPED, WORDS
 
 _chosen: list[int] = []
 
@@ -35,3 +41,86 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ArgumentError(f"the number of threads is a whole number from 1 up, not {n!r}")
     _chosen[:] = [n]
+
+
+class Pool:
+    """Worker threads that help one program at a time.
+
+    Workers spin in native code, without the GIL, for about a millisecond after the last job, then sleep in Python until
+    a program asks for them. A program never waits for them (see ``sharing``).
+    """
+
+    PATIENCE = 20_000  # looks of some 50 ns
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.block = np.zeros(WORDS, np.int64)
+        self.address: int = self.block.ctypes.data
+        self.free = threading.Lock()    # held by the program that uses the pool
+        self.wanted = threading.Event()
+        self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"graphjit-{i}")
+                         for i in range(1, threads)]
+        for w in self._workers:
+            w.start()
+
+    def _work(self, number: int) -> None:
+        work = worker()
+        while not self.block[STOPPED]:
+            self.wanted.wait()
+            work(self.address, number, self.PATIENCE, 0)
+            if not self.block[OPEN]:
+                self.wanted.clear()
+
+    def ask(self, limit: int) -> int:
+        """The address of the control block for one program, whose threads are numbered below ``limit``; 0 if the pool is in
+        use. Give it back with ``free.release()``."""
+        if not self.free.acquire(blocking=False):
+            return 0
+        self.block[LIMIT] = limit
+        if not self.wanted.is_set():
+            self.wanted.set()
+        return self.address
+
+    def stop(self) -> None:
+        """End the workers."""
+        self.block[STOPPED] = 1
+        self.wanted.set()
+        for w in self._workers:
+            w.join(timeout=1.0)
+
+
+_pools: dict[int, Pool] = {}
+_making = threading.Lock()
+
+
+def pool() -> Pool | None:
+    """The pool of this process for the number of threads wanted now; None for one thread."""
+    wanted = get_num_threads()
+    if wanted == 1:
+        return None
+    found = _pools.get(wanted)
+    if found is None:
+        with _making:
+            for old in _pools.values():
+                old.stop()
+            _pools.clear()
+            found = _pools[wanted] = Pool(wanted)
+    return found
+
+
+def _stop_all() -> None:
+    for p in _pools.values():
+        p.stop()
+    _pools.clear()
+
+
+def _forget() -> None:
+    """In a forked child: its parent's workers do not exist here."""
+    global _making
+    _pools.clear()
+    _making = threading.Lock()
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

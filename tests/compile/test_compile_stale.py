@@ -592,6 +592,46 @@ def test_functions_and_objects_as_arguments():
     assert (h(model, X).numpy() == X).all()
 
 
+def test_side_effects_happen_once():
+    calls, count = [], 0
+
+    @gj.compile
+    def f(x):
+        nonlocal count
+        calls.append(x.shape)
+        count += 1
+        return x * 2
+    for _ in range(3):
+        f(X)
+    assert len(calls) == count == f.trace_count == 1
+    t = Trainer()
+
+    @gj.compile
+    def g(x):
+        t.calls += 1
+        return x * t.calls
+    g(X)
+    g(X)
+    assert t.calls == g.trace_count == 1
+    t.calls = 5
+    assert g(X).numpy()[0, 0] == -6
+
+
+def test_a_name_rebound_to_a_traced_tensor():
+    w = gj.tensor([1.0, 2.0, 3.0, 4.0])
+
+    @gj.compile
+    def f(x):
+        nonlocal w
+        w = w - x.sum(axis=0)
+        return w
+    f(X)
+    with pytest.raises(gj.LeakedTensorError, match="assign"):
+        f(X)
+    w = gj.tensor([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_allclose(f(X), [1, 2, 3, 4] - X.sum(axis=0), rtol=1e-6)
+
+
 def test_names_that_do_not_matter_trace_nothing():
     unused, log = 1.0, []
 

@@ -45,12 +45,12 @@ class Program:
                                         IRKernel("fail", (), 1, emit_fail)])
         self.log, self.status = np.zeros(64, np.int64), np.zeros(1, np.int64)
         self.slots = np.array([self.log.ctypes.data, self.status.ctypes.data])
-        table = [(fail, self.slots[1:].ctypes.data, 0, 0) if row is None
-                 else (append, self.slots.ctypes.data, *row) for row in rows]
+        table = [(fail, self.slots[1:].ctypes.data, 0, 0, 0, 0) if row is None
+                 else (append, self.slots.ctypes.data, *row, 0, 0) for row in rows]
         self.table = np.array(table, np.int64).reshape(-1, driver.ROW)
 
     def run(self, run=driver.run):
-        return run(self.table.ctypes.data, len(self.table), self.status.ctypes.data)
+        return run(self.table.ctypes.data, len(self.table), self.status.ctypes.data, 0)
 
     @property
     def logged(self):
@@ -83,17 +83,17 @@ def test_no_rows():
 
 
 @VARIANTS
-@pytest.mark.parametrize("args, error", [((), TypeError), ((1, 2), TypeError), ((1, 2, 3, 4), TypeError),
-                                         (("table", 0, 0), TypeError), ((0, None, 0), TypeError),
-                                         ((0, 0, 1 << 64), OverflowError)])
+@pytest.mark.parametrize("args, error", [((), TypeError), ((1, 2), TypeError), ((1, 2, 3, 4, 5), TypeError),
+                                         (("table", 0, 0, 0), TypeError), ((0, None, 0, 0), TypeError),
+                                         ((0, 0, 1 << 64, 0), OverflowError)])
 def test_wrong_arguments_are_python_errors(run, args, error):
     with pytest.raises(error):
         run(*args)
 
 
 def test_minus_one_is_a_number_like_others():
-    assert driver.runner()(-1, 0, -1) == driver.FINISHED
-    assert driver.runner()(0, -1, 0) == driver.FINISHED
+    assert driver.runner()(-1, 0, -1, 0) == driver.FINISHED
+    assert driver.runner()(0, -1, 0, 0) == driver.FINISHED
 
 
 def test_other_threads_run_meanwhile():
@@ -110,7 +110,7 @@ def test_other_threads_run_meanwhile():
     [wait] = compile_kernels([IRKernel("wait", (), 1, emit_wait)])
     flag, status = np.zeros(1, np.int64), np.zeros(1, np.int64)
     slots = np.array([flag.ctypes.data])
-    table = np.array([[wait, slots.ctypes.data, 0, 0]])
+    table = np.array([[wait, slots.ctypes.data, 0, 0, 0, 0]])
 
     def release():
         time.sleep(0.01)

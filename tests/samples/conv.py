@@ -160,8 +160,8 @@ def pool(x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: An
         first = [a * s - p for a, s, p in zip(at, stride, padding, strict=True)]
         index = [[i for i in range(f, f + d * k, d) if 0 <= i < n]
                  for f, k, d, n in zip(first, kernel, dilation, x.shape[2:], strict=True)]
-        window = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *index)].reshape(*x.shape[:2], int(np.prod([*map(len, index)])))
-        held = window.shape[2]
+        held = int(np.prod([*map(len, index)]))
+        window = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *index)].reshape(*x.shape[:2], held)
         if count_include_pad:
             held = int(np.prod([min(f + k, n + p) - f
                                 for f, k, n, p in zip(first, kernel, x.shape[2:], padding, strict=True)]))
