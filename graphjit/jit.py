@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -45,10 +47,12 @@ class CompiledFunction:
         self._programs: dict[Hashable, list[Specialization]] = {}
         self._clock = itertools.count()
         self._used: dict[Specialization, int] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held while tracing
+        self._running = threading.Lock()  # held by the program that runs, where there is state
         self._written = [0]
         self._latest: Specialization | None = None
         self._plain: dict[Hashable, Specialization] = {}  # by the key of calls with plain arguments only
+        _living.add(self)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None or isinstance(self.function, staticmethod) else MethodType(self, instance)
@@ -96,7 +100,8 @@ class CompiledFunction:
                 return found
             reason = self._reason(key, call)
             before = compile_count()
-            new = Specialization(self.function, call, self._names(call), self.keep_grads, self._written)
+            new = Specialization(self.function, call, self._names(call), self.keep_grads, self._written,
+                                 self._running)
             self.compile_count += compile_count() - before
             self.trace_count += 1
             self.reasons.append(reason)
@@ -184,6 +189,12 @@ class CompiledFunction:
         from graphjit.report import profile
         return profile(self, args, kwargs)
 
+    def renew_locks(self) -> None:
+        """In a forked child: the threads that held the locks do not exist here."""
+        self._lock, self._running = threading.RLock(), threading.Lock()
+        for each in self._used:
+            each.guard(self._running)
+
     def clear_cache(self) -> None:
         """Forget all programs of this function."""
         with self._lock:
@@ -196,6 +207,18 @@ class CompiledFunction:
         return f"<compiled {self.__qualname__}, {self.trace_count} traces>"
 
     __qualname__: str
+
+
+_living: weakref.WeakSet[CompiledFunction] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for each in list(_living):
+        each.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import Any
@@ -33,12 +34,14 @@ class Specialization:
         names: a name for each dynamic argument.
         keep_grads: whether gradients left by the function are results.
         written: holds when the compiled function last wrote its states (see ``Value.writers``).
+        lock: one program of those that share state runs at a time.
     """
 
     def __init__(self, function: Callable[..., Any], call: Signature, names: Sequence[str], keep_grads: bool,
-                 written: list[int]) -> None:
+                 written: list[int], lock: threading.Lock) -> None:
         begin = time.perf_counter()
         self.written = written
+        self.lock = lock
         self.keep_grads = keep_grads
         self.function = function
         self.reason = ""
@@ -163,6 +166,7 @@ class Specialization:
                        and not self.grads and self.backward is None)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
+        self.guard(self.lock)
 
     # ---- whether it still stands
 
@@ -221,6 +225,13 @@ class Specialization:
         return True
 
     # ---- running
+
+    def guard(self, lock: threading.Lock) -> None:
+        """Run under this lock, if there is state; else under one of its own."""
+        self.lock = lock
+        self.program.guard(lock if self.states else threading.Lock())
+        if self.backward is not None and self.backward.program is not None:
+            self.backward.program.guard(threading.Lock())
 
     def run(self, arrays: Sequence[Any], call: Signature | None) -> Any:
         """The function's result for these arrays; ``call`` is needed where the result is differentiable."""

@@ -48,7 +48,7 @@ class Program:
         self.steps = lowered.steps
         self.arguments = list(arguments)
         self.results = [self._result(o) for o in lowered.graph.outputs[:n_results]]
-        self.lock = threading.Lock()
+        self.guard(threading.Lock())
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
         self.threads = get_num_threads()
@@ -65,7 +65,6 @@ class Program:
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
         self._outside = bool(self._pointed or self.fresh)
-        self._hold = self.lock.acquire, self.lock.release
         # a program without host calls is one call of the driver
         self._one = None if (len(self.segments) != 1 or isinstance(self.segments[0], HostCall) or self._shares) else (
             *self.segments[0], self._status_address, 0)
@@ -221,6 +220,11 @@ class Program:
         return self.held[node]
 
     # ---- running
+
+    def guard(self, lock: threading.Lock) -> None:
+        """Run under this lock: one for all programs that may write the same state."""
+        self.lock = lock
+        self._hold = lock.acquire, lock.release
 
     def run(self, arrays: Sequence[Any]) -> list[Array]:
         """Run once on arrays (and Python floats) of the arguments' types.
