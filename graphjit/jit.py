@@ -17,9 +17,8 @@ import numpy as np
 
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
-from graphjit.runtime.compiler import compile_count
 from graphjit.signature import Signature, describe, is_dynamic, plain_key
-from graphjit.specialize import Specialization
+from graphjit.specialize import Shared, Specialization
 from graphjit.tape import state
 from graphjit.tensor import as_tensor
 from graphjit.tree import flatten, unflatten
@@ -40,16 +39,13 @@ class CompiledFunction:
         functools.update_wrapper(self, function, updated=())
         self.__qualname__ = _name(function)
         self.function = function
-        self.keep_grads = keep_grads
         self.trace_count = 0
-        self.compile_count = 0
         self.reasons: list[str] = []
         self._programs: dict[Hashable, list[Specialization]] = {}
         self._clock = itertools.count()
         self._used: dict[Specialization, int] = {}
         self._lock = threading.RLock()  # held while tracing
-        self._running = threading.Lock()  # held by the program that runs, where there is state
-        self._written = [0]
+        self._shared = Shared(keep_grads)
         self._latest: Specialization | None = None
         self._plain: dict[Hashable, Specialization] = {}  # by the key of calls with plain arguments only
         _living.add(self)
@@ -99,10 +95,7 @@ class CompiledFunction:
             if found is not None:
                 return found
             reason = self._reason(key, call)
-            before = compile_count()
-            new = Specialization(self.function, call, self._names(call), self.keep_grads, self._written,
-                                 self._running)
-            self.compile_count += compile_count() - before
+            new = Specialization(self.function, call, self._names(call), self._shared)
             self.trace_count += 1
             self.reasons.append(reason)
             new.reason = reason
@@ -159,6 +152,11 @@ class CompiledFunction:
     # ---- looking in
 
     @property
+    def compile_count(self) -> int:
+        """Kernels compiled for this function; those that were found in the process or on the disk do not count."""
+        return self._shared.kernels.compiled
+
+    @property
     def latest(self) -> Specialization:
         """The specialization that ran last.
 
@@ -191,9 +189,9 @@ class CompiledFunction:
 
     def renew_locks(self) -> None:
         """In a forked child: the threads that held the locks do not exist here."""
-        self._lock, self._running = threading.RLock(), threading.Lock()
+        self._lock, self._shared.lock = threading.RLock(), threading.Lock()
         for each in self._used:
-            each.guard(self._running)
+            each.guard()
 
     def clear_cache(self) -> None:
         """Forget all programs of this function."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from graphjit.errors import GradientError, TraceError
 from graphjit.ir import Apply, Const, Graph, Input, Node, topological
 from graphjit.op import Array, View
 from graphjit.passes import optimize
+from graphjit.runtime.compiler import compile_count, load_count
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
 from graphjit.tape import Value, clock, is_whole, note_call, state, walk_back
@@ -25,6 +28,49 @@ from graphjit.tree import flatten, unflatten
 from graphjit.types import Extent, Ratio
 
 
+class Shared:
+    """What the programs of one compiled function share.
+
+    Attributes:
+        keep_grads: whether gradients left by the function are results.
+        written: holds when it last wrote its states (see ``Value.writers``).
+        lock: held by the program that runs, where there is state.
+        kernels: those its programs asked for that were new to the process.
+    """
+
+    def __init__(self, keep_grads: bool) -> None:
+        self.keep_grads = keep_grads
+        self.written = [0]
+        self.lock = threading.Lock()
+        self.kernels = Kernels()
+
+    @contextmanager
+    def counting(self) -> Iterator[Kernels]:
+        """Count the kernels that are made inside."""
+        found = Kernels()
+        compiled, loaded, begin = compile_count(), load_count(), time.perf_counter()
+        try:
+            yield found
+        finally:
+            found.compiled, found.loaded = compile_count() - compiled, load_count() - loaded
+            found.seconds = time.perf_counter() - begin
+            self.kernels.add(found)
+
+
+@dataclass(slots=True)
+class Kernels:
+    """How many kernels were compiled and taken from the disk, and the seconds that making programs of them took."""
+
+    compiled: int = 0
+    loaded: int = 0
+    seconds: float = 0.0
+
+    def add(self, more: Kernels) -> None:
+        self.compiled += more.compiled
+        self.loaded += more.loaded
+        self.seconds += more.seconds
+
+
 class Specialization:
     """A function traced for one signature.
 
@@ -32,17 +78,15 @@ class Specialization:
         function: the user's function.
         call: the call whose arguments it is traced for.
         names: a name for each dynamic argument.
-        keep_grads: whether gradients left by the function are results.
-        written: holds when the compiled function last wrote its states (see ``Value.writers``).
-        lock: one program of those that share state runs at a time.
+        shared: what it shares with the function's other programs.
     """
 
-    def __init__(self, function: Callable[..., Any], call: Signature, names: Sequence[str], keep_grads: bool,
-                 written: list[int], lock: threading.Lock) -> None:
+    def __init__(self, function: Callable[..., Any], call: Signature, names: Sequence[str],
+                 shared: Shared) -> None:
         begin = time.perf_counter()
-        self.written = written
-        self.lock = lock
-        self.keep_grads = keep_grads
+        self.shared = shared
+        self.written = shared.written
+        self.keep_grads = shared.keep_grads
         self.function = function
         self.reason = ""
         self.name = getattr(function, "__qualname__", type(function).__name__)
@@ -157,7 +201,8 @@ class Specialization:
         for s in self.states:
             if s.node in self.copies:
                 s.tensor._value.data = fixed[s.node]
-        self.program = Program(lowered, self.arguments, fixed, len(results))
+        with self.shared.counting() as self.kernels:
+            self.program = Program(lowered, self.arguments, fixed, len(results))
         for s in self.writes:
             value = s.tensor._value
             if not any(w is self.written for w in value.writers):
@@ -166,7 +211,7 @@ class Specialization:
                        and not self.grads and self.backward is None)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
-        self.guard(self.lock)
+        self.guard()
 
     # ---- whether it still stands
 
@@ -226,10 +271,9 @@ class Specialization:
 
     # ---- running
 
-    def guard(self, lock: threading.Lock) -> None:
-        """Run under this lock, if there is state; else under one of its own."""
-        self.lock = lock
-        self.program.guard(lock if self.states else threading.Lock())
+    def guard(self) -> None:
+        """Run under the shared lock, if there is state; else under one of its own."""
+        self.program.guard(self.shared.lock if self.states else threading.Lock())
         if self.backward is not None and self.backward.program is not None:
             self.backward.program.guard(threading.Lock())
 
@@ -366,7 +410,9 @@ class Backward:
     def run(self, arrays: list[Array]) -> list[Array]:
         if self.program is None:
             graph = optimize(self.graph)
-            self.program = Program(lower(graph, len(graph.outputs), []), self.arguments, {}, len(graph.outputs))
+            lowered = lower(graph, len(graph.outputs), [])
+            with self.owner.shared.counting():
+                self.program = Program(lowered, self.arguments, {}, len(graph.outputs))
         return self.program.run(arrays)
 
     def again(self, arrays: Sequence[Any], inputs: Sequence[Value], states: Sequence[Value],

@@ -145,7 +145,7 @@ STATEMENTS = [
     "t0, t1 = s0 * 1, s1 * 1", "t0 = s0.T", "t1 = s1[::-1]", "s0.assign(s1)", "s1.assign(s0.T)", "count.assign(count + 1)",
     "v.assign(s0.sum(0))", "v.assign(v * 0.5 + t0[0])", "s0[1:] = ({form}).sum(0) * 2", "s1[0] = v", "s0[:, ::2] = 0.25",
     "s0.assign(s0 - 0.125 * ({form}))", "s1.assign(0.5 * s1 + s0)",
-    "t0, t1 = s0 + x, s1 * x", "s0.assign({form} + t0.T)", "s1.assign(({form}) - t1[::-1])",
+    "t0, t1 = s0 + x, s1 * x", "s0.assign(t0 + t0.T)", "s1.assign(({form}) - t1[::-1])",
 ]
 
 

@@ -285,6 +285,15 @@ def sqrt(x: V) -> V:
     return call("llvm.sqrt", x)
 
 
+# less the bits of v, the bits of 1/(2v) within an eighth
+_HALF_RECIPROCAL = {F32: 0x7E7311C7, F64: 0x7FCE6238 << 32}
+
+
+def sqrt_residue(root: V, x: V, tail: V) -> V:
+    """sqrt(x + tail) - root, to three bits, where root = sqrt(x) rounded."""
+    return (fma(-root, root, x) + tail) * float_of(_HALF_RECIPROCAL[x.type] - root.bits())
+
+
 def copysign(magnitude: V | Number, sign: V) -> V:
     return call("llvm.copysign", sign._lift(magnitude), sign)
 

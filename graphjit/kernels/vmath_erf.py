@@ -11,13 +11,13 @@ from graphjit.kernels.irmath import (
     bias,
     copysign,
     fabs,
-    float_of,
     fma,
     poly,
     pow2,
     round_to_int,
     select,
     sqrt,
+    sqrt_residue,
 )
 from graphjit.kernels.vmath_exp import EXP2, log_two_parts, reduce_exp, scale
 
@@ -160,7 +160,6 @@ ERFINV_FAR: dict[object, tuple[tuple[float, float, tuple[float, ...]], ...]] = {
         -0.0001387193183790373, 0.010300464864545566, -0.15009359859141566,
     ))),
 }  # fmt: skip
-HALF_RECIPROCAL = 0x7FCE6238 << 32  # less the bits of a double v: those of 1/(2v), within an eighth
 
 
 def erfinv(x: V) -> V:
@@ -172,10 +171,7 @@ def erfinv(x: V) -> V:
     u = w - centre
     whole, part = x.const(head), fma(u, poly(u, coefficients), rest)
     root = sqrt(w)
-    # what the roundings of w and of its root lost; float32 has room for them
-    lost = x.const(0.0)
-    if t == F64:
-        lost = (fma(-root, root, w) - log_lo) * float_of(HALF_RECIPROCAL - root.bits())
+    lost = sqrt_residue(root, w, -log_lo)
     for least, centre, coefficients in ERFINV_FAR[t]:
         far = w.ge(least)
         whole = select(far, root, whole)

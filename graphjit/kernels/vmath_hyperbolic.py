@@ -20,6 +20,7 @@ from graphjit.kernels.irmath import (
     round_to_int,
     select,
     sqrt,
+    sqrt_residue,
 )
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
 
@@ -122,9 +123,11 @@ def acosh(x: V) -> V:
     """log1p(t + sqrt(2 t + t^2)) of t = x - 1."""
     big = x.gt(HUGE[x.type])
     t = x - 1.0
-    root = sqrt(fma(t, t, t + t))
-    u = t + root
-    tail = select(t.gt(root), root - (u - t), t - (u - root))
+    twice = t + t
+    square = fma(t, t, twice)
+    root = sqrt(square)
+    u = root + t  # the larger first: what the sum lost is exact
+    tail = t - (u - root) + sqrt_residue(root, square, fma(t, t, twice - square))
     y = log1p_parts(select(big, x, u), select(big, 0.0, tail))
     y = select(big, y + LN2, y)
     return select(x.lt(1.0), NAN, select(x.lt(INF), y, x))
