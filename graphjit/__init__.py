@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphjit.convert import tensor
 from graphjit.errors import (
     ArgumentError,
     BoundsError,
@@ -131,7 +132,7 @@ from graphjit.ops.shape import expand_dims, flatten, ravel, reshape, squeeze
 from graphjit.ops.sorting import argsort, searchsorted, sort, topk
 from graphjit.ops.statistics import log_softmax, logsumexp, mean, softmax, std, var
 from graphjit.runtime.threads import get_num_threads, set_num_threads
-from graphjit.tensor import Tensor, tensor
+from graphjit.tensor import Tensor
 from graphjit.transforms import (
     custom_vjp,
     enable_grad,

@@ -72,12 +72,13 @@ class Capture:
         return not self.containers or all(_alike(now, held) for now, _, held in self.containers)
 
     def changed(self) -> list[str]:
-        """Names that hold something else now, for reports."""
-        out = [name for names, name, held in self.names
-               if (now := names.get(name, _EMPTY)) is not held and not _equal(now, held)]
-        out += [name for cell, name, held in self.cells
-                if (now := _content(cell)) is not held and not _equal(now, held)]
-        return list(dict.fromkeys(out + [name for now, name, held in self.containers if not _alike(now, held)]))
+        """What holds something else now, in words."""
+        pairs = [(name, names.get(name, _EMPTY), held) for names, name, held in self.names]
+        pairs += [(name, _content(cell), held) for cell, name, held in self.cells]
+        out = [f"{name}: {_compared(held, now)}" for name, now, held in pairs
+               if now is not held and not _equal(now, held)]
+        out += [f"{name}: its elements were changed" for now, name, held in self.containers if not _alike(now, held)]
+        return list(dict.fromkeys(out))
 
     def objects(self) -> Iterator[tuple[str, object]]:
         """Everything captured, by name."""
@@ -123,7 +124,7 @@ class _Finder:
         self.watched: set[tuple[int, str]] = set()
         self.attributes: set[str] = set()
         self.holders: list[tuple[str, Any]] = []  # objects, classes and modules whose attributes may be read
-        self.structured: list[Structured] = []
+        self.structured: dict[Structured, str] = {}  # and what the user calls them
         self.kept: list[object] = []              # alive, so that no id is used twice
 
     def finish(self) -> None:
@@ -211,7 +212,7 @@ class _Finder:
 
     def _object(self, it: Any, path: str) -> None:
         if isinstance(it, Structured):
-            self.structured.append(it)
+            self.structured[it] = path or type(it).__name__
             for name, part in list(vars(it).items()):
                 if isinstance(part, Structured):
                     self.visit(part, f"{path}.{name}")
@@ -293,3 +294,16 @@ def _content(cell: CellType) -> object:
         return cell.cell_contents
     except ValueError:
         return _EMPTY
+
+
+def _compared(before: object, now: object) -> str:
+    a, b = _brief(before), _brief(now)
+    return f"another {type(now).__name__}" if a == b else f"was {a}, is {b}"
+
+
+def _brief(it: object) -> str:
+    """A number or short string as it is, of everything else the type."""
+    if it is _EMPTY:
+        return "undefined"
+    text = repr(it) if it is None or isinstance(it, (bool, int, float, complex, str, bytes, np.generic)) else ""
+    return text if text and len(text) <= 40 else f"a {type(it).__name__}"

@@ -36,7 +36,7 @@ class NumpyProtocol:
     __slots__ = ()
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from graphjit.tensor import as_tensor
+        from graphjit.convert import as_tensor
 
         if ufunc in _OPERATORS and method == "__call__" and not kwargs:
             return _OPERATORS[ufunc](*(as_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import os
 import threading
@@ -15,12 +14,13 @@ from typing import Any, overload
 
 import numpy as np
 
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
-from graphjit.signature import Signature, describe, is_dynamic, plain_key
+from graphjit.reasons import argument_names, why_another, why_stale
+from graphjit.signature import Signature, plain_key
 from graphjit.specialize import Shared, Specialization
 from graphjit.tape import state
-from graphjit.tensor import as_tensor
 from graphjit.tree import flatten, unflatten
 
 ARRAYS = (np.ndarray, np.generic)
@@ -94,8 +94,9 @@ class CompiledFunction:
             found = self._find(key)
             if found is not None:
                 return found
-            reason = self._reason(key, call)
-            new = Specialization(self.function, call, self._names(call), self._shared)
+            names = argument_names(self.function, call)
+            reason = self._reason(key, names)
+            new = Specialization(self.function, call, names, self._shared)
             self.trace_count += 1
             self.reasons.append(reason)
             new.reason = reason
@@ -117,37 +118,13 @@ class CompiledFunction:
             for plain in [k for k, v in self._plain.items() if v is oldest]:
                 del self._plain[plain]
 
-    def _names(self, call: Signature) -> list[str]:
-        """A name for each dynamic argument: the parameter's, with the place inside a container."""
-        try:
-            parameters = list(inspect.signature(self.function).parameters)
-        except (TypeError, ValueError):
-            parameters = []
-        names: list[str] = []
-        for path, leaf in zip(call.spec.paths(), call.leaves, strict=True):
-            if not is_dynamic(leaf):
-                continue
-            which, first, *rest = path
-            name = str(first) if which == 1 else (
-                parameters[first] if first < len(parameters) else f"arg{first}")
-            names.append(name + "".join(f"[{p!r}]" for p in rest))
-        return names
-
-    def _reason(self, key: Hashable, call: Signature) -> str:
+    def _reason(self, key: Hashable, names: list[str]) -> str:
         """Why there is no program yet for this call."""
         if not self._programs:
             return "first call"
         if key in self._programs:
-            stale = self._programs[key][0]
-            changed = stale.capture.changed()
-            if changed:
-                return "changed outside: " + ", ".join(changed)
-            for watched, before in stale.watched:
-                if watched._static_signature() != before:
-                    return f"{type(watched).__name__} was changed (a mode, an attribute or a layer)"
-            return "a tensor it uses was replaced by one of another type, or its gradient changed hands"
-        nearest = max(self._programs, key=lambda k: _agreement(k, key))
-        return _difference(nearest, key, self._names(call))
+            return why_stale(self._programs[key][0])
+        return why_another(reversed(self._programs), key, names)
 
     # ---- looking in
 
@@ -223,36 +200,6 @@ def _name(function: Callable[..., Any]) -> str:
     if isinstance(function, functools.partial):
         return _name(function.func)
     return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _parts(key: Any) -> tuple[Any, ...]:
-    return tuple(key[0][1:])
-
-
-def _agreement(a: Any, b: Any) -> int:
-    return sum(x == y for x, y in zip(_parts(a), _parts(b), strict=False))
-
-
-def _difference(a: Any, b: Any, names: list[str]) -> str:
-    """How two keys differ, in words."""
-    if a[1] != b[1]:
-        return "gradients are " + ("enabled" if b[1] else "disabled") + " now"
-    if a[0][0] != b[0][0]:
-        return "arguments are nested in another way"
-    out: list[str] = []
-    dynamic = iter(names)
-    for before, now in zip(_parts(a), _parts(b), strict=True):
-        is_array = now == "float" or (isinstance(now, tuple) and len(now) == 3)
-        name = next(dynamic, "?") if is_array else "static argument"
-        if before == now:
-            continue
-        match before, now:
-            case ((tuple() as old, d, r), (tuple() as new, e, q)) if len(old) == len(new) and d == e and r == q:
-                axes = [f"axis {i} was {m}" for i, (m, n) in enumerate(zip(old, new, strict=True)) if m != n]
-                out.append(f"{name}: " + ", ".join(axes))
-            case _:
-                out.append(f"{name}: was {describe(before)}, is {describe(now)}")
-    return "; ".join(out) or "another call"
 
 
 @overload

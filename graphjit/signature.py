@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.arrays import to_array
 from graphjit.errors import ArgumentError
 from graphjit.structure import Same, Structured
 from graphjit.tape import state
-from graphjit.tensor import Tensor, to_array
+from graphjit.tensor import Tensor
 from graphjit.tree import Spec, flatten
 from graphjit.types import DTYPES, FLOAT64, TensorType
 
@@ -107,16 +108,3 @@ def plain_key(args: tuple[Any, ...]) -> tuple[Hashable, list[Any]] | None:
 
 def is_dynamic(leaf: Any) -> bool:
     return isinstance(leaf, (Tensor, np.ndarray, np.generic)) or type(leaf) is float
-
-
-def describe(part: Hashable) -> str:
-    """A part of a key for reports."""
-    if part == FLOAT:
-        return "float"
-    match part:
-        case (tuple() as shape, np.dtype() as dtype, bool()):
-            return f"{dtype.name}{[int(n) for n in shape]}"
-        case (type(), value):
-            return repr(value)
-        case _:
-            return str(part)

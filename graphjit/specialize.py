@@ -11,17 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.backward import is_whole, walk_back
+from graphjit.buffers import protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
+from graphjit.convert import as_tensor, constant
 from graphjit.errors import GradientError, TraceError
 from graphjit.ir import Apply, Const, Graph, Input, Node, topological
+from graphjit.leaves import UNAVAILABLE, Unavailable
 from graphjit.op import Array, View
 from graphjit.passes import optimize
 from graphjit.runtime.compiler import compile_count, load_count
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
-from graphjit.tape import Value, clock, is_whole, note_call, state, walk_back
-from graphjit.tensor import UNAVAILABLE, Tensor, Unavailable, _read, apply, as_tensor, constant, protect_views
+from graphjit.tape import Value, clock, note_call, state
+from graphjit.tensor import Tensor, value_of
 from graphjit.trace import State, Trace, tracing
 from graphjit.transforms import vjp
 from graphjit.tree import flatten, unflatten
@@ -77,7 +82,7 @@ class Specialization:
     Args:
         function: the user's function.
         call: the call whose arguments it is traced for.
-        names: a name for each dynamic argument.
+        names: a name for each leaf of the arguments.
         shared: what it shares with the function's other programs.
     """
 
@@ -91,7 +96,7 @@ class Specialization:
         self.reason = ""
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.key = call.key
-        self.names = names
+        self.names = [name for name, leaf in zip(names, call.leaves, strict=True) if is_dynamic(leaf)]
         self.seen = clock.structure
         self.seen_grads = -1
         self.seen_views = -1
@@ -100,8 +105,8 @@ class Specialization:
         with tracing(trace):
             self._record(function, call)
         self.capture.settle()
-        watched = [*self.capture.structured, *trace.reached.values()]
-        self.watched = [(x, x._static_signature()) for x in {id(x): x for x in watched}.values()]
+        watched = dict.fromkeys([*self.capture.structured, *trace.reached.values()])
+        self.watched = [(x, x._static_signature()) for x in watched]
         self.states: list[State] = list(trace.states.values())
         self.writes: list[State] = trace.written()
         self.flags = [(s.tensor, s.tensor._value.requires_grad) for s in self.states]
@@ -132,7 +137,7 @@ class Specialization:
         places: dict[Value, int] = {}
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                value = _read(leaf)
+                value = value_of(leaf)
                 if value not in places:
                     places[value] = len(self.out_values)
                     self.out_values.append(value)
@@ -153,7 +158,7 @@ class Specialization:
                 self.grads.append((tensor, None))
             elif self.keep_grads or id(tensor) in trace.entry_grads:  # something the next call may add to
                 self.grads.append((tensor, len(self.out_values)))
-                self.out_values.append(_read(g))
+                self.out_values.append(value_of(g))
             else:
                 self.grads.append((tensor, -1))
 
@@ -337,7 +342,7 @@ class Backward:
             pairs = [(owner.out_values[i], Tensor._of(Value(node, False, trace)))
                      for i, node in zip(owner.differentiable, self.cotangents, strict=True)]
             found = walk_back(pairs, owner.wrt, create_graph=False, release=False)
-            gradients = [_read(found[v]).data if v in found else None for v in owner.wrt]
+            gradients = [value_of(found[v]).data if v in found else None for v in owner.wrt]
         self.found = [i for i, g in enumerate(gradients) if g is not None]
         outputs: list[Node] = [g for g in gradients if g is not None]  # type: ignore[misc]  # nodes in a trace
         below = [set(topological([g])) for g in outputs]

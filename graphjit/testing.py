@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.convert import as_tensor, tensor
 from graphjit.op import Array
 from graphjit.tape import grad_mode
-from graphjit.tensor import Tensor, as_tensor, tensor
+from graphjit.tensor import Tensor
 from graphjit.transforms import vjp
 from graphjit.tree import Spec, flatten, unflatten
 from graphjit.types import FLOAT64, is_float

@@ -54,6 +54,9 @@ class Extent(int):
     def __floordiv__(self, other: int) -> int:
         return _extent(int.__floordiv__(self, other))
 
+    def __neg__(self) -> int:
+        return Extent(int.__neg__(self))
+
     def __truediv__(self, other: float) -> float:
         return Ratio(int.__truediv__(self, other)) if isinstance(other, int) else Ratio(int(self) / other)
 
@@ -228,10 +231,15 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:
-    """Row-major strides in elements."""
+    """Row-major strides in elements; those that depend on a length the caller chose are Extents too."""
     strides: list[int] = []
     step = 1
     for n in reversed(shape):
         strides.append(step)
-        step *= max(int(n), 1)
+        step *= n or n + 1
     return tuple(reversed(strides))
+
+
+def same_number(a: int, b: int) -> bool:
+    """Equal, and not by the chance of one batch size: both or neither of them computed from an Extent."""
+    return a == b and (a == 0 or isinstance(a, Extent) == isinstance(b, Extent))

@@ -18,7 +18,7 @@ from programs import SEED, Program, mismatch, programs
 import graphjit as gj
 from graphjit.ir import Graph, interpret, verify
 from graphjit.passes.pipeline import PIPELINE
-from graphjit.tensor import Tensor, _read
+from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
 from graphjit.tree import flatten
 from graphjit.types import TensorType
@@ -83,7 +83,7 @@ def recorded(function: Callable[..., Any], args: list[Array]) -> tuple[Graph, li
     trace = Trace()
     with tracing(trace):
         inside = [Tensor._of(trace.argument(TensorType(x.shape, x.dtype), f"x{i}")) for i, x in enumerate(args)]
-        outputs = [_read(t).data for t in flatten(function(*inside))[0]]
+        outputs = [value_of(t).data for t in flatten(function(*inside))[0]]
     states = [s.tensor._value.data for s in trace.states.values()]
     return trace.graph(outputs), [*args, *states, *(array for array, _ in trace.arrays.values())]  # type: ignore
 

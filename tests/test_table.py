@@ -21,10 +21,12 @@ from samples.base import ERRORS, SAMPLES, ErrorSample, Sample
 
 import graphjit.ops
 from graphjit import tree
+from graphjit.apply import apply
+from graphjit.convert import as_tensor, tensor
 from graphjit.errors import DTypeError, GradientError, GraphjitError, InternalCompilerError
 from graphjit.ir import Apply, Graph, interpret, verify
 from graphjit.op import TABLE, Assemble, Layout, View
-from graphjit.tensor import Tensor, apply, as_tensor, tensor
+from graphjit.tensor import Tensor
 from graphjit.trace import Trace, tracing
 from graphjit.types import DTYPES, TensorType, contiguous_strides
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphjit.ir.interpret import interpret
 from graphjit.ir.verify import verify
-from graphjit.tensor import Tensor, _read
+from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
 from graphjit.tree import flatten, unflatten
 from graphjit.types import TensorType
@@ -23,7 +23,7 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
         inside = [Tensor._of(trace.argument(TensorType(x.shape, x.dtype), f"x{i}"))
                   if isinstance(x, np.ndarray) else x for i, x in enumerate(leaves)]
         out, out_spec = flatten(f(*unflatten(spec, inside)))
-        nodes = [_read(t).data for t in out]
+        nodes = [value_of(t).data for t in out]
     given = [x for x in leaves if isinstance(x, np.ndarray)]
     states = [s.tensor._value.data for s in trace.states.values()]
     arrays = [array for array, _ in trace.arrays.values()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphjit.codegen.axes import NONE, IndexMap
 from graphjit.ir import Node
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides
+from graphjit.types import contiguous_strides, is_one, same_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,14 @@ class Access:
     buffer: Node
     offset: int
     strides: tuple[int, ...]  # one per loop axis of the cluster
+    lengths: tuple[int, ...]  # the node's own length along it, 0 where the node does not vary
+
+    def even(self, axis: int, inner: Sequence[int]) -> bool:
+        """Whether a step along ``axis`` is as far as the axes ``inner``, in order, reach: so is it at every size."""
+        reach = self.strides[inner[-1]] if inner else 1
+        for a in inner:
+            reach *= self.lengths[a]
+        return same_number(self.strides[axis], reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +49,22 @@ class Loop:
 def access(node: Node, imap: IndexMap, n_axes: int) -> Access:
     """How ``node`` is read at an index map, through any views of a buffer."""
     buffer, layout = base_layout(node)
-    strides = [0] * n_axes
-    for axis, stride in zip(imap, layout.strides, strict=True):
-        if axis != NONE:
-            strides[axis] += stride
-    return Access(buffer, layout.offset, tuple(strides))
+    return _access(buffer, layout.offset, layout.strides, node, imap, n_axes)
 
 
 def place(node: Node, where: Place | None, imap: IndexMap, n_axes: int) -> Access:
     """How ``node`` is stored: row-major in its own buffer, or at its place."""
     if where is None:
         where = Place(node, 0, contiguous_strides(node.type.shape))
-    strides = [0] * n_axes
-    for axis, stride in zip(imap, where.strides, strict=True):
+    return _access(where.buffer, where.offset, where.strides, node, imap, n_axes)
+
+
+def _access(buffer: Node, offset: int, by_axis: Sequence[int], node: Node, imap: IndexMap, n_axes: int) -> Access:
+    strides, lengths = [0] * n_axes, [0] * n_axes
+    for axis, stride, length in zip(imap, by_axis, node.type.shape, strict=True):
         if axis != NONE:
-            strides[axis] += stride
-    return Access(where.buffer, where.offset, tuple(strides))
+            strides[axis], lengths[axis] = stride, length or length + 1
+    return Access(buffer, offset, tuple(strides), tuple(lengths))
 
 
 def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], order: Sequence[int]) -> int:
@@ -65,7 +73,7 @@ def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], or
     for weight, group in ((2, stores), (1, loads)):
         for a in group:
             for axis in range(n_axes):
-                if a.strides[axis] == 1:
+                if is_one(a.strides[axis]):
                     score[axis] += weight
     return max(order, key=lambda axis: (score[axis], order.index(axis)))
 
@@ -76,7 +84,7 @@ def collapse(order: Sequence[int], extents: Sequence[int], same_class: Sequence[
     loops: list[list[int]] = []
     for axis in order:
         if loops and same_class[loops[-1][-1]] == same_class[axis] and all(
-                a.strides[loops[-1][-1]] == a.strides[axis] * extents[axis] for a in accesses):
+                a.even(loops[-1][-1], (axis,)) for a in accesses):
             loops[-1].append(axis)
         else:
             loops.append([axis])

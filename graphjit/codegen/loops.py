@@ -26,7 +26,7 @@ from graphjit.codegen.source import Body, is_literal, literal, load, short, stor
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, Reduction, View
-from graphjit.types import DType, Extent
+from graphjit.types import DType, Extent, is_one
 
 ROW_BLOCK = 2048     # float32 sums along a row are added up in float64 every so many elements
 COLUMN_BLOCK = 32    # and along a column every so many rows
@@ -195,7 +195,7 @@ class LoopWriter:
         for k, stride in enumerate(self.strides(a)):
             if stride:
                 axes = frozenset(self.loops[k].axes)
-                terms.append((axes, f"i{k}" if stride == 1 else f"i{k} * {self.stride_name(a, k, stride)}"))
+                terms.append((axes, f"i{k}" if is_one(stride) else f"i{k} * {self.stride_name(a, k, stride)}"))
         if not terms:
             return "0"
         parts: list[str] = []
@@ -217,8 +217,9 @@ class LoopWriter:
         return " + ".join([text, *rest])
 
     def stride_name(self, a: Access, k: int, stride: int) -> str:
-        inner = self.loops[k + 1:]
-        if inner and len(inner) <= 2 and stride == elements(inner):
+        inner = [axis for loop in self.loops[k + 1:] for axis in loop.axes]
+        if inner and k + 3 >= len(self.loops) and is_one(a.strides[inner[-1]]) and a.even(
+                self.loops[k].axes[-1], inner):
             return " * ".join(self.extent(j) for j in range(k + 1, len(self.loops)))
         return self.argument(("stride", a, k), "s", "int64", stride)
 
@@ -297,7 +298,7 @@ class LoopWriter:
                 a = access(x, self._static_map(node, imap), self.n_axes)
                 from graphjit.passes.layout import base_layout
                 stride = base_layout(x)[1].strides[node.kwargs["axis"]]
-                step = picked if stride == 1 else \
+                step = picked if is_one(stride) else \
                     f"{picked} * {self.argument(('gather', node), 's', 'int64', stride)}"
                 static = self.index(a, home)
                 index = step if static == "0" else f"{static} + {step}"

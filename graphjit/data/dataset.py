@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.arrays import to_array
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Array
 from graphjit.ops.random import Generator, permutation
-from graphjit.tensor import Tensor, TensorLike, to_array
+from graphjit.tensor import Tensor, TensorLike
 
 
 class Dataset:

@@ -13,24 +13,24 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, call, function, load, loop, store
-from graphjit.kernels.microkernel import Frame, Layout, TileSpec, tile_function
+from graphjit.kernels.emit import I64, Int, call, function, load, loop, store, walk
+from graphjit.kernels.epilogue import apply
+from graphjit.kernels.microkernel import Frame, tile_function
 from graphjit.kernels.packing import Packing, gather_function, pack_function, scatter_function
 from graphjit.kernels.problem import Problem
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, of_batch
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
-BATCH_DIMS = 3
 NAMES = (
-    "a", "b", "c", "workspace",
-    "m", "n", "k", "units", "by_rows", "accumulate",
-    "a_row", "a_col", "b_row", "b_col", "c_row", "c_col",
+    *ADDRESSES, *BATCH, *STRIDES,
+    "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "a_line", "b_packing", "k_block", "m_block", "panel_vectors",
-    "batch1", "batch2",
-    "a_batch0", "a_batch1", "a_batch2", "b_batch0", "b_batch1", "b_batch2", "c_batch0", "c_batch1", "c_batch2",
 )  # fmt: skip
-# then for each operand of the epilogue its address, row stride and batch strides
-OPERAND = 2 + BATCH_DIMS
+
+
+EVEN = 8  # taller tiles come with even heights only: half the compile time for a rare extra tile
+PACKING_PAYS = 32  # rows of C that use a packed panel; for fewer it is read in place
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class TileShape:
 def tile_shape() -> TileShape:
     """Tiles that fill the registers. Few rows take broad tiles: each k then has enough independent sums."""
     if target().registers == 32:
-        return TileShape((14, 12, 8, 2, 2, 2, 2, 2), (8, 3))
-    return TileShape((6, 6, 2, 2), (6, 2))
+        return TileShape((14, 12, 8, 1, 1, 1, 1, 1), (8, 3))
+    return TileShape((6, 6, 1, 1), (6, 2))
 
 
-def arguments(problem: Problem, element: Element, accumulate: bool) -> tuple[dict[str, Any], int]:
-    """The kernel's arguments by name, without operands and batch; and the bytes of workspace."""
+def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
+    """The kernel's arguments by name, but for addresses and strides; and the bytes of workspace."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), _panel_row(element)
     scatters = problem.c.col != 1
@@ -73,9 +73,8 @@ def arguments(problem: Problem, element: Element, accumulate: bool) -> tuple[dic
         a_line = -(-length * size // 64) * 64 + 64  # whole cache lines, an odd number more often than not
         workspace += a_line * lines
     return {
-        "a": problem.names[0], "b": problem.names[1],
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else columns), "by_rows": int(by_rows),
-        "accumulate": int(accumulate), "a_packing": int(a_packing), "a_line": a_line, "b_packing": int(b_packing),
+        "a_packing": int(a_packing), "a_line": a_line, "b_packing": int(b_packing),
         "k_block": k_block, "m_block": m_block, "panel_vectors": _panel_vectors(problem, element),
     }, workspace  # fmt: skip
 
@@ -101,7 +100,7 @@ def _b_packing(problem: Problem, element: Element) -> Packing:
     if problem.b.col != 1:
         return Packing.TRANSPOSE if problem.b.row == 1 else Packing.GATHER
     # measured: rows of one panel are as good as packed, and fewer rows of C do not pay for the copy
-    pays = problem.n * element.size > _panel_row(element) and problem.m >= 32
+    pays = problem.n * element.size > _panel_row(element) and problem.m >= PACKING_PAYS
     return Packing.COPY if pays and problem.c.col == 1 else Packing.NONE
 
 
@@ -127,13 +126,11 @@ def cycles(problem: Problem, element: Element) -> float:
 
 
 @functools.cache
-def blocked_kernel(element: Element, epilogue: str, layouts: tuple[Layout, ...]) -> IRKernel:
-    """The compiled variant for a dtype and an epilogue."""
-    spec = TileSpec(element, epilogue, layouts, target().masks)
-    nargs = len(NAMES) + len(layouts) * OPERAND
+def blocked_kernel(element: Element) -> IRKernel:
+    """The kernel for a dtype."""
     shape = tile_shape()
-    key = (spec.name, shape.heights, shape.packing)
-    return IRKernel(f"gemm_{spec.name}", key, nargs, functools.partial(_emit, spec))
+    key = (element.suffix, shape.heights, shape.packing)
+    return IRKernel(f"gemm_{element.name}", key, len(NAMES), functools.partial(_emit, element))
 
 
 class _Frame:
@@ -149,23 +146,20 @@ class _Frame:
         store(value.value, self.address + 8 * field, 8)
 
 
-def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
+def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     """The loops over batch, blocks of k, blocks of rows and panels of columns."""
-    element, shape, module = spec.element, tile_shape(), builder.module
-    lanes, size = element.lanes, element.size
+    shape, module, lanes, size = tile_shape(), builder.module, element.lanes, element.size
     *given, start, stop = (Int(builder, value) for value in values)
-    at = dict(zip(NAMES, given, strict=False))
-    extras = given[len(NAMES):]
-    rows, pack = _rows_function(module, spec), pack_function(module, element)
-    fields = ir.ArrayType(I64, Frame.E_ROW + len(spec.layouts))
-    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(fields), I64)))
-    for i in range(len(spec.layouts)):
-        frame[Frame.E_ROW + i] = extras[OPERAND * i + 1]
+    at = dict(zip(NAMES, given, strict=True))
+    rows, pack = _rows_function(module, element), pack_function(module, element)
+    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(I64, Frame.A_ROW + max(shape.heights) // 2)), I64)))
     # A packed keeps its order, rows or columns contiguous: only its lines move together
     packs_a = at["a_packing"] != 0
     upright = at["a_col"] != size
     line_is_column = builder.and_(packs_a, upright)
-    frame[Frame.A_ROW] = Int(builder, size).where(line_is_column, at["a_line"].where(packs_a, at["a_row"]))
+    a_row = Int(builder, size).where(line_is_column, at["a_line"].where(packs_a, at["a_row"]))
+    for i in range(1, max(shape.heights), 2):
+        frame[Frame.A_ROW + i // 2] = a_row * i
     frame[Frame.A_COL] = at["a_line"].where(line_is_column, at["a_col"])
     # workspace: a panel of B, a tile of C that is then scattered, a block of A
     panel_row = _panel_row(element)
@@ -179,14 +173,7 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
     by_rows = at["by_rows"] != 0
     units = at["units"]
     with loop(start // units, (stop + units - 1) // units) as matrix:
-        outer = matrix // at["batch2"]
-        z = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
-
-        def offset(strides: Sequence[Int], z: tuple[Int, ...] = z) -> Int:
-            return z[0] * strides[0] + z[1] * strides[1] + z[2] * strides[2]
-
-        a, b, c = (at[x] + offset([at[f"{x}_batch{axis}"] for axis in range(BATCH_DIMS)]) for x in "abc")
-        e = [extras[i] + offset(extras[i + 2 : i + OPERAND]) for i in range(0, len(extras), OPERAND)]
+        a, b, c, *e = of_batch(at, matrix)
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         row0, row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
         col0 = Int(builder, 0).where(by_rows, first * lanes)
@@ -198,7 +185,7 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
             depth = at["k_block"].min(at["k"] - k0)
             frame[Frame.K] = depth
             frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
-            frame[Frame.LAST] = depth.flag(k0 + at["k_block"] >= at["k"])
+            epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
             with loop(row0, row1, at["m_block"]) as i0:
                 height = at["m_block"].min(row1 - i0)
                 block = a + at["a_row"] * i0 + at["a_col"] * k0
@@ -218,45 +205,47 @@ def _emit(spec: TileSpec, builder: Any, values: Sequence[Any]) -> None:
                         call(pack, builder, [at["b_packing"], source, at["b_row"], at["b_col"], panel,
                                              breadth * (lanes * size), depth, columns])  # fmt: skip
                     frame[Frame.B_ROW] = (breadth * (lanes * size)).where(packs_b, at["b_row"])
-                    tall = height >= shape.packing[0]
+                    tall = height >= PACKING_PAYS
                     fuses = height.flag(builder.and_(at["b_packing"] == Packing.COPY, tall))
-                    operands = []
-                    for i, layout in enumerate(spec.layouts):
-                        address = e[i] if layout is Layout.ROW else e[i] + extras[OPERAND * i + 1] * i0
-                        operands.append(address if layout is Layout.COLUMN else address + j0 * size)
                     to = c + at["c_row"] * i0 + at["c_col"] * j0
                     call(rows, builder, [frame.address, breadth, fuses, height, columns, block,
-                                         panel.where(packs_b, source), to, at["c_row"], at["c_col"], tile_c,
-                                         *operands])  # fmt: skip
+                                         panel.where(packs_b, source), to, at["c_row"], at["c_col"],
+                                         tile_c])  # fmt: skip
+                    operands = []
+                    for number, address in enumerate(e):
+                        row, col = at[f"e{number}_row"], at[f"e{number}_col"]
+                        operands += [address + row * i0 + col * j0, row, col]
+                    apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), height, columns,
+                          operands)  # fmt: skip
 
 
-def _rows_function(module: Any, spec: TileSpec) -> Any:
-    """`rows(frame, breadth, fuses, height, columns, a, b, c, c row, c column, tile, e0...)`: all rows of one panel, cut
+def _rows_function(module: Any, element: Element) -> Any:
+    """`rows(frame, breadth, fuses, height, columns, a, b, c, c row, c column, tile)`: all rows of one panel, cut
     into tiles of nearly equal height. `fuses`: the first tile packs B for the others."""
-    made, builder, given = function(module, f"rows_{spec.name}", 11 + len(spec.layouts))
-    address, breadth, fuses, height, columns, a, b, c, c_row, c_col, tile_c, *operands = given
-    frame, element, shape = _Frame(address), spec.element, tile_shape()
+    made, builder, given = function(module, f"rows_{element.suffix}", 11)
+    address, breadth, fuses, height, columns, a, b, c, c_row, c_col, tile_c = given
+    frame, shape, masks = _Frame(address), tile_shape(), target().masks
     gather, scatter = gather_function(module, element), scatter_function(module, element)
-    ragged = Int(builder, 0) if spec.masks else breadth.flag(columns % element.lanes != 0)
+    ragged = Int(builder, 0) if masks else breadth.flag(columns % element.lanes != 0)
 
     def dispatch(rows: Int, sizes: list[tuple[int, int]], packs: bool, arguments: list[Int]) -> None:
         """Call the tile of this many rows and vectors."""
         done = builder.append_basic_block("tile_done")
         switch = builder.switch(((breadth * 2 + ragged) * 64 + rows).value, done)
         for n_rows, vectors in sizes:
-            for masked in (True,) if spec.masks else (False, True):
+            for masked in (True,) if masks else (False, True):
                 case = builder.append_basic_block(f"tile_{n_rows}x{vectors}")
-                code = (vectors * 2 + (masked and not spec.masks)) * 64 + n_rows
+                code = (vectors * 2 + (masked and not masks)) * 64 + n_rows
                 switch.add_case(ir.Constant(I64, code), case)
                 builder.position_at_end(case)
-                call(tile_function(module, spec, n_rows, vectors, masked, packs), builder, arguments)
+                call(tile_function(module, element, n_rows, vectors, masked, packs), builder, arguments)
                 builder.branch(done)
         builder.position_at_end(done)
 
     first, most = shape.packing
     with builder.if_then(fuses != 0):
         dispatch(Int(builder, first), [(first, vectors) for vectors in range(1, most + 1)], True,
-                 [address, a, b, c, *operands])  # fmt: skip
+                 [address, a, b, c])  # fmt: skip
         frame[Frame.B_ROW] = breadth * (element.lanes * element.size)
     b = frame[Frame.PANEL].where(fuses != 0, b)
     above = fuses * first
@@ -265,19 +254,20 @@ def _rows_function(module: Any, spec: TileSpec) -> Any:
         tallest = Int(builder, rows_of_it).where(breadth == vectors, tallest)
     left = height - above
     tiles = (left + tallest - 1) // tallest
-    share, larger = left // tiles.max(1), left % tiles.max(1)
-    sizes = [(rows, vectors) for vectors, most in enumerate(shape.heights, 1) for rows in range(1, most + 1)]
+    share = (left + tiles.max(1) - 1) // tiles.max(1)
+    share = ((share + 1) & -2).where(share > EVEN, share)
+    sizes = [(rows, vectors) for vectors, most in enumerate(shape.heights, 1) for rows in range(1, most + 1)
+             if rows <= EVEN or rows % 2 == 0]  # fmt: skip
     a_row, panel_row = frame[Frame.A_ROW], Int(builder, _panel_row(element))
     scatters = c_col != element.size
-    with loop(0, tiles) as t:
-        i = above + share * t + t.min(larger)
-        rows = share + t.flag(t < larger)
-        to = c + c_row * i
+    with walk(above, height) as here:
+        rows = share.min(height - here.at)
+        odd = builder.and_(rows > EVEN, rows & 1 != 0)
+        rows = here.step = ((rows + 1) // 2).where(odd, rows)
+        to = c + c_row * here.at
         with builder.if_then(scatters, likely=False):
             call(gather, builder, [to, c_row, c_col, tile_c, panel_row, rows, columns])
-        e = [operand if layout is Layout.ROW else operand + frame[Frame.E_ROW + number] * i
-             for number, (layout, operand) in enumerate(zip(spec.layouts, operands, strict=True))]  # fmt: skip
-        dispatch(rows, sizes, False, [address, a + a_row * i, b, tile_c.where(scatters, to), *e])
+        dispatch(rows, sizes, False, [address, a + a_row * here.at, b, tile_c.where(scatters, to)])
         with builder.if_then(scatters, likely=False):
             call(scatter, builder, [tile_c, panel_row, to, c_row, c_col, rows, columns])
     builder.ret_void()

@@ -86,23 +86,39 @@ class Int:
         return Int(self.builder, self.builder.zext(condition, I64))
 
 
+class Walk:
+    """Where a walk stands, and by how much it goes on: `step` is set in its body."""
+
+    def __init__(self, at: Int) -> None:
+        self.at = self.step = at
+
+
+@contextmanager
+def walk(start: Int, stop: Int) -> Iterator[Walk]:
+    """From start to stop in steps that differ: the body is what is emitted inside the `with`."""
+    b = stop.builder
+    before = b.block
+    head, body, done = (b.append_basic_block(name) for name in ("walk", "body", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    phi = b.phi(I64)
+    phi.add_incoming(start.value, before)
+    here = Walk(Int(b, phi))
+    b.cbranch(here.at < stop, body, done)
+    b.position_at_end(body)
+    yield here
+    phi.add_incoming((here.at + here.step).value, b.block)
+    b.branch(head)
+    b.position_at_end(done)
+
+
 @contextmanager
 def loop(start: Int | int, stop: Int, step: Int | int = 1) -> Iterator[Int]:
     """for index in range(start, stop, step): the body is what is emitted inside the `with`."""
     b = stop.builder
-    before = b.block
-    head, body, done = (b.append_basic_block(name) for name in ("loop", "body", "done"))
-    b.branch(head)
-    b.position_at_end(head)
-    index = Int(b, b.phi(I64))
-    index.value.add_incoming(index._with(start), before)
-    b.cbranch(index < stop, body, done)
-    b.position_at_end(body)
-    yield index
-    following = index + step
-    index.value.add_incoming(following.value, b.block)
-    b.branch(head)
-    b.position_at_end(done)
+    with walk(Int(b, start) if isinstance(start, int) else start, stop) as here:
+        here.step = Int(b, step) if isinstance(step, int) else step
+        yield here.at
 
 
 def function(module: Any, name: str, nargs: int) -> tuple[Any, Any, list[Int]]:

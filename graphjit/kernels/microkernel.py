@@ -20,15 +20,14 @@ B_AHEAD = 8
 class Frame(IntEnum):
     """What does not change from tile to tile, in an array of int64 the tiles get the address of."""
 
-    A_ROW = 0  # strides in bytes
-    A_COL = 1
-    B_ROW = 2
-    C_ROW = 3
-    K = 4
-    ADD = 5  # 1: start from C, 0: from zero
-    LANES = 6  # live lanes of the last vector
-    PANEL = 7  # where a packing tile leaves its copy of B
-    SIZE = 8
+    A_COL = 0  # strides in bytes
+    B_ROW = 1
+    C_ROW = 2
+    K = 3
+    ADD = 4  # 1: start from C, 0: from zero
+    LANES = 5  # live lanes of the last vector
+    PANEL = 6  # where a packing tile leaves its copy of B
+    A_ROW = 7  # and then 3, 5, 7, ... times this stride
 
 
 def tile_function(module: Any, element: Element, height: int, vectors: int, masked: bool, packs: bool) -> Any:
@@ -123,9 +122,14 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.emit(f"define linkonce_odr void @{self.name}(i64 %f, i64 %ai, i64 %bi, i64 %ci) noinline nounwind {{",
                   "entry:", *(f"%{name} = inttoptr i64 %{name}i to ptr" for name in "abc"),
                   "%frame = inttoptr i64 %f to ptr")  # fmt: skip
-        for field in list(Frame)[: Frame.SIZE]:
-            at = self.address(f"{field.name}.at", "%frame", 8 * field)
-            self.emit(f"%{field.name} = load i64, ptr {at}")
+        fields = {field.name: int(field) for field in Frame}
+        # Rows of A are apart by multiples of a stride. x86 scales an offset by 2, 4 or 8 in the load itself, so only
+        # the odd ones take a register. They are loaded, not computed: LLVM would undo that, and replace the offsets
+        # by a chain of additions in the loop.
+        fields |= {f"odd{i}": Frame.A_ROW + i // 2 for i in range(1, self.height, 2)}
+        for name, field in fields.items():
+            at = self.address(f"{name}.at", "%frame", 8 * field)
+            self.emit(f"%{name} = load i64, ptr {at}")
         if self.masked:
             lanes = self.element.lanes
             self.emit("%live = trunc i64 %LANES to i32")
@@ -141,9 +145,6 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.emit("br label %start", "start:")
         for i, j in self.cells:
             self.phi(f"begin{i}.{j}", self.kind, entry="zeroinitializer", old=f"%old{i}.{j}")
-        # x86 scales an offset by 2, 4 or 8 in the load itself: only the odd multiples take a register
-        for i in range(1, self.height, 2):
-            self.emit(f"%odd{i} = mul i64 %A_ROW, {i}")
         self.emit(f"%a.ahead = mul i64 %A_COL, {A_AHEAD}", f"%b.ahead = mul i64 %B_ROW, {B_AHEAD}",
                   "%panel = inttoptr i64 %PANEL to ptr", "%some = icmp sgt i64 %K, 0",
                   "br i1 %some, label %k, label %done")  # fmt: skip
@@ -191,5 +192,5 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
                   "%next.b = getelementptr i8, ptr %at.b, i64 %B_ROW")  # fmt: skip
         if self.packs:
             self.emit(f"%next.panel = getelementptr i8, ptr %at.panel, i64 {self.vectors * self.width}")
-        self.emit("%less = add i64 %left, -1", "%more = icmp sgt i64 %less, 0",
+        self.emit("%less = add i64 %left, -1", "%more = icmp ne i64 %less, 0",
                   "br i1 %more, label %k, label %done")  # fmt: skip

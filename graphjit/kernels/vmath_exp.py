@@ -10,22 +10,8 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import (
-    F32,
-    F64,
-    V,
-    bias,
-    clamp,
-    copysign,
-    fabs,
-    float_of,
-    fma,
-    mantissa_bits,
-    poly,
-    pow2_parts,
-    round_to_int,
-    select,
-)
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select
+from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2_parts, round_to_int
 
 INF, NAN = math.inf, math.nan
 LOG2E = 1.4426950408889634

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import (
-    F32,
-    F64,
-    V,
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
+from graphjit.kernels.vmath_parts import (
     bias,
-    copysign,
-    fabs,
     float_of,
-    fma,
     mantissa_bits,
     poly,
     pow2,
     pow2_parts,
     round_to_int,
-    select,
-    sqrt,
     sqrt_residue,
 )
-from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
 
 INF, NAN = math.inf, math.nan
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphjit.kernels.irmath import F32, F64, V, bias, call, clamp, copysign, fabs, fma, poly, round_to_int, select
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select
 from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE, LOG2E_PARTS, normal_split, scale
+from graphjit.kernels.vmath_parts import bias, clamp, poly, round_to_int
 
 INF, NAN = math.inf, math.nan
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from numba import types
 
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, poly, round_to_int, select, sqrt
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select, sqrt
+from graphjit.kernels.vmath_parts import poly, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan

@@ -1,4 +1,4 @@
-"""Modules that hold modules: ``Sequential``, ``ModuleList``, ``ModuleDict``."""
+"""Modules that hold modules or parameters: ``Sequential``, ``ModuleList``, ``ModuleDict``, ``ParameterList``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, TypeVar, overload
 
 from graphjit.errors import ArgumentError, BoundsError
 from graphjit.nn.module import Module, own
+from graphjit.nn.parameter import Parameter
+from graphjit.tensor import TensorLike
 
 S = TypeVar("S", bound="_Indexed")
 
@@ -166,3 +168,65 @@ class ModuleDict(Module):
     def items(self) -> Iterable[tuple[str, Module]]:
         """Names and modules."""
         return self._items().items()
+
+
+class ParameterList(Module):
+    """A list of parameters that are registered, under the names '0', '1', ... It has no ``forward``.
+
+    Args:
+        values: parameters; other tensors and arrays become parameters.
+
+    >>> import graphjit as gj
+    >>> scales = gj.nn.ParameterList(gj.ones(n) for n in (2, 3))
+    >>> [name for name, p in scales.named_parameters()], scales[-1].shape
+    (['0', '1'], (3,))
+    """
+
+    def __init__(self, values: Iterable[TensorLike] = ()) -> None:
+        super().__init__()
+        self.extend(values)
+
+    def _items(self) -> list[Parameter]:
+        return [p for _, p in own(self, Parameter)]
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._items())
+
+    @overload
+    def __getitem__(self, index: slice) -> ParameterList: ...
+    @overload
+    def __getitem__(self, index: int) -> Parameter: ...
+    def __getitem__(self, index: int | slice) -> ParameterList | Parameter:
+        if isinstance(index, slice):
+            return ParameterList(self._items()[index])
+        return self._items()[self._place(index)]
+
+    def __setitem__(self, index: int, value: TensorLike) -> None:
+        self.register_parameter(str(self._place(index)), _parameter(value))
+
+    def _place(self, index: int) -> int:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(f"ParameterList indices are integers or slices, not {index!r}")
+        if not -len(self) <= index < len(self):
+            raise BoundsError(f"there is no parameter {index} in a ParameterList of {len(self)}")
+        return index % len(self)
+
+    def append(self, value: TensorLike) -> ParameterList:
+        """Add a parameter at the end; gives itself."""
+        return self.extend([value])
+
+    def extend(self, values: Iterable[TensorLike]) -> ParameterList:
+        """Add parameters at the end; gives itself."""
+        for i, value in enumerate(list(values), start=len(self)):
+            self.register_parameter(str(i), _parameter(value))
+        return self
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"({i}): {p._type}" for i, p in enumerate(self))
+
+
+def _parameter(value: TensorLike) -> Parameter:
+    return value if isinstance(value, Parameter) else Parameter(value)

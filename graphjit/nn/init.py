@@ -14,13 +14,17 @@ import numpy as np
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.nn.parameter import Parameter
 from graphjit.ops import random
+from graphjit.ops.creation import eye
+from graphjit.ops.decompose import qr
+from graphjit.ops.elementwise import erfinv, where
 from graphjit.ops.random import Generator
 from graphjit.tape import grad_mode
 from graphjit.tensor import Tensor, TensorLike
-from graphjit.types import FLOAT32, check_dtype
+from graphjit.types import FLOAT32, FLOAT64, check_dtype
 
 T = TypeVar("T", bound=Tensor)
-GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv_transpose1d": 1.0, "conv_transpose2d": 1.0,
+         "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def empty(shape: tuple[int, ...], dtype: Any = None) -> Parameter:
@@ -42,6 +46,35 @@ def uniform_(tensor: T, a: float = 0.0, b: float = 1.0, generator: Generator | N
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> T:
     """Normally distributed."""
     return _fill(tensor, random.normal(tensor.shape, mean, std, tensor.dtype, generator))
+
+
+def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+                  generator: Generator | None = None) -> T:
+    """Normally distributed, given that it lies in [a, b], by the inverse of the distribution function."""
+    if std <= 0 or a >= b:
+        raise ArgumentError(f"trunc_normal_ with std {std} between {a} and {b}")
+    low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
+    share = random.uniform(tensor.shape, low, high, FLOAT64, generator)
+    return _fill(tensor, (erfinv(share) * (std * math.sqrt(2)) + mean).clip(a, b))
+
+
+def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
+    """``gain`` times a matrix of orthonormal rows or columns, whichever are fewer, evenly distributed (Saxe et
+    al., 2014; Mezzadri, 2007); further axes count as columns.
+
+    Raises:
+        ShapeError: less than two dimensions.
+    """
+    if tensor.ndim < 2:
+        raise ShapeError(f"orthogonal_ needs at least two dimensions, not {tensor._type}")
+    rows = tensor.shape[0]
+    columns = math.prod(tensor.shape[1:])
+    if rows == 0 or columns == 0:
+        return tensor
+    found = qr(random.normal((max(rows, columns), min(rows, columns)), dtype=FLOAT64, generator=generator))
+    diagonal = (found.R * eye(found.R.shape[0], dtype=FLOAT64)).sum(axis=0)
+    q = found.Q * where(diagonal < 0, -gain, gain)  # makes the factorization unique, and the matrix even
+    return _fill(tensor, (q.mT if rows < columns else q).reshape(tensor.shape))
 
 
 def constant_(tensor: T, val: float) -> T:

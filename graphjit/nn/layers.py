@@ -1,10 +1,11 @@
-"""``Linear``, ``Embedding``, ``Dropout``, ``Flatten``, ``Identity``."""
+"""``Linear``, ``Bilinear``, ``Embedding``, ``Dropout``, ``Flatten``, ``Identity``."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.nn import functional as F
 from graphjit.nn import init
@@ -12,7 +13,7 @@ from graphjit.nn.functional.layer import probability
 from graphjit.nn.module import Module
 from graphjit.nn.parameter import Parameter
 from graphjit.ops.random import Generator
-from graphjit.tensor import Tensor, TensorLike, as_tensor
+from graphjit.tensor import Tensor, TensorLike
 
 
 class Linear(Module):
@@ -56,6 +57,51 @@ class Linear(Module):
     def extra_repr(self) -> str:
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+class Bilinear(Module):
+    """``x1 @ weight[k] @ x2 + bias[k]`` for each output k.
+
+    Args:
+        in1_features, in2_features, out_features: lengths of the last axes of the two inputs and the output.
+        bias: whether something is added.
+        dtype: of the parameters, float32 when not given.
+
+    Attributes:
+        weight: (out_features, in1_features, in2_features). bias: (out_features,) or None. Both start uniform
+            in +-1/sqrt(in1_features).
+
+    >>> import graphjit as gj
+    >>> gj.nn.Bilinear(3, 4, 2)(gj.ones((5, 3)), gj.ones((5, 4))).shape
+    (5, 2)
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *,
+                 dtype: Any = None) -> None:
+        super().__init__()
+        self.in1_features = sizes("in1_features", in1_features)
+        self.in2_features = sizes("in2_features", in2_features)
+        self.out_features = sizes("out_features", out_features)
+        self.weight = init.empty((out_features, in1_features, in2_features), dtype)
+        self.bias = init.empty((out_features,), dtype) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the starting values anew."""
+        bound = 1 / math.sqrt(self.in1_features) if self.in1_features else 0.0
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x1: TensorLike, x2: TensorLike) -> Tensor:
+        return F.bilinear(x1, x2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+                f"out_features={self.out_features}, bias={self.bias is not None}")
 
 
 class Embedding(Module):

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from graphjit.arrays import to_array
+from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError
 from graphjit.nn.parameter import Parameter
 from graphjit.structure import Structured
 from graphjit.tape import Value, grad_mode, state
-from graphjit.tensor import Tensor, TensorLike, as_tensor, filled, to_array
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT32, FLOAT64, DType, is_float
 
 M = TypeVar("M", bound="Module")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphjit.arrays import to_array
 from graphjit.errors import TraceError
 from graphjit.tape import Value, state
-from graphjit.tensor import Tensor, TensorLike, to_array
+from graphjit.tensor import Tensor, TensorLike
 
 
 class Parameter(Tensor):

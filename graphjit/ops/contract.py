@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     TensorType,
     broadcast_shapes,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.rules import operands_text
@@ -30,7 +31,8 @@ from graphjit.ops.windows import (
     type_of,
     windows,
 )
-from graphjit.tensor import Tensor, TensorLike, apply, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, TensorType
 
 # ---- shape rules

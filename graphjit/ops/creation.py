@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.arrays import default_dtype
+from graphjit.convert import filled, scalar
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Indexed, Op, register
 from graphjit.ops.elementwise import where
 from graphjit.ops.movement import broadcast_to
 from graphjit.ops.shape import expand_dims, operand, shape_argument, text
-from graphjit.tensor import Tensor, TensorLike, apply, default_dtype, filled, scalar
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT32, FLOAT64, INT64, DType, Extent, Shape, TensorType, check_dtype, is_integer
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import DTypeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.movement import PAD, cut, flip, moveaxis
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import like
-from graphjit.tensor import Tensor, apply
+from graphjit.tensor import Tensor
 from graphjit.types import BOOL, FLOAT32, FLOAT64, TensorType, normalize_axis
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError
 from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
@@ -31,7 +32,7 @@ from graphjit.ops.linalg import (
 )
 from graphjit.ops.movement import cut
 from graphjit.ops.shape import expand_dims, joined
-from graphjit.tensor import Tensor, TensorLike, apply
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Shape, TensorType
 
 # ---- QR

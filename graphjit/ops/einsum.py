@@ -10,7 +10,8 @@ from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.contract import Label, Labels, Part, arrange, contract, need_numeric
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined
-from graphjit.tensor import Tensor, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor
 from graphjit.types import Extent
 
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor, operand
 from graphjit.errors import ArgumentError
 from graphjit.kernels import reference
 from graphjit.op import Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import same, to_bool
+from graphjit.promotion import promoted, result_dtype
 from graphjit.tape import state
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, operand, promoted, result_dtype
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, FLOAT32, FLOAT64, DType, TensorType, check_dtype, is_float
 
 NUMBER = "fiu"

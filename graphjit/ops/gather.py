@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor, filled
 from graphjit.errors import BoundsError, DTypeError, ShapeError
 from graphjit.op import Array, Gather, Library, Op, register
 from graphjit.operators import attach
@@ -18,8 +20,9 @@ from graphjit.ops.elementwise import where
 from graphjit.ops.movement import broadcast_to
 from graphjit.ops.rules import need_integer, operands_text
 from graphjit.ops.shape import joined, operand, reshape_to
+from graphjit.promotion import promoted
 from graphjit.tape import state
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor, filled, promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     INT64,
     Shape,

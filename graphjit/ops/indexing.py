@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, BoundsError, DataDependentError, DTypeError
 from graphjit.op import Array
 from graphjit.operators import attach
@@ -21,7 +23,7 @@ from graphjit.ops.gather import TAKE, out_of_range, places
 from graphjit.ops.movement import FLIP, broadcast_to, permute_dims, slice_axes
 from graphjit.ops.shape import joined, operand, reshape_to, text
 from graphjit.tape import state
-from graphjit.tensor import Tensor, apply, as_tensor
+from graphjit.tensor import Tensor
 from graphjit.types import BOOL, Extent, Shape, broadcast_shapes
 
 

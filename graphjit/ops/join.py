@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import filled
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Assemble, Layout, Op, register
 from graphjit.operators import attach
@@ -17,7 +19,8 @@ from graphjit.ops.elementwise import where
 from graphjit.ops.movement import PAD, broadcast_to, cut, slice_axes
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import expand_dims, joined, like, operand, reshape_to, shape_argument, text
-from graphjit.tensor import Tensor, TensorLike, apply, filled, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, TensorType, contiguous_strides, normalize_axis
 
 # ---- concat

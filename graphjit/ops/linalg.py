@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import NumericalError, ShapeError
 from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
@@ -21,7 +22,8 @@ from graphjit.ops.movement import cut
 from graphjit.ops.rules import need_float, operands_text
 from graphjit.ops.shape import expand_dims, joined, reshape_to
 from graphjit.ops.statistics import floating
-from graphjit.tensor import Tensor, TensorLike, apply, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Shape, TensorType, broadcast_shapes
 
 # ---- what all rows share

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ShapeError
 from graphjit.op import Array, Assemble, Layout, Op, View, register
 from graphjit.operators import attach
 from graphjit.ops.shape import like, operand, shape_argument, text
-from graphjit.tensor import Tensor, TensorLike, apply
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     Shape,
     TensorType,

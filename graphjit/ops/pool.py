@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.contract import matmul
@@ -34,7 +35,7 @@ from graphjit.ops.windows import (
     tap,
     type_of,
 )
-from graphjit.tensor import Tensor, TensorLike, apply
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT64, Extent, TensorType
 
 # ---- shape rules

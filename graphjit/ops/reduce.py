@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
@@ -20,7 +21,7 @@ from graphjit.ops.elementwise import equal, where
 from graphjit.ops.movement import broadcast_to, flip, moveaxis
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined, operand, reshape_to
-from graphjit.tensor import Tensor, TensorLike, apply
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     BOOL,
     FLOAT32,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import ShapeError
 from graphjit.operators import attach
 from graphjit.ops.creation import arange
@@ -25,7 +27,7 @@ from graphjit.ops.indexing import (
 )
 from graphjit.ops.movement import FLIP, PAD, broadcast_to, permute_dims
 from graphjit.ops.shape import joined, operand, reshape_to, text
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, Shape, is_one
 
 

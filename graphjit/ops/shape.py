@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Layout, Op, View, register
 from graphjit.operators import attach
-from graphjit.tensor import Tensor, TensorLike, apply, as_tensor
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,
     Extent,
@@ -27,6 +29,7 @@ from graphjit.types import (
     is_one,
     normalize_axes,
     normalize_axis,
+    same_number,
 )
 
 
@@ -62,25 +65,25 @@ def _reshape_layout(x: Layout, shape: Shape) -> Layout | None:
     strides = list(contiguous_strides(shape))
     if math.prod(shape) == 0:
         return Layout(x.offset, shape, tuple(strides))
-    old = [(int(n), s) for n, s in zip(x.shape, x.strides, strict=True) if not is_one(n)]
+    old = [(n, s) for n, s in zip(x.shape, x.strides, strict=True) if not is_one(n)]
     new = [i for i, n in enumerate(shape) if not is_one(n)]
     first = last = 0  # a group: axes new[first:i] lie where old[last:j] did
     while first < len(new) and last < len(old):
         i, j = first + 1, last + 1
-        size_new, size_old = int(shape[new[first]]), old[last][0]
+        size_new, size_old = shape[new[first]], old[last][0]
         while size_new != size_old:
             if size_new < size_old:
-                size_new *= int(shape[new[i]])
+                size_new *= shape[new[i]]
                 i += 1
             else:
                 size_old *= old[j][0]
                 j += 1
-        if any(old[k][1] != old[k + 1][0] * old[k + 1][1] for k in range(last, j - 1)):
+        if not all(same_number(old[k][1], old[k + 1][0] * old[k + 1][1]) for k in range(last, j - 1)):
             return None
         step = old[j - 1][1]
         for axis in reversed(new[first:i]):
             strides[axis] = step
-            step *= int(shape[axis])
+            step *= shape[axis]
         first, last = i, j
     return Layout(x.offset, shape, tuple(strides))
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Host, Op, register
 from graphjit.operators import attach
@@ -13,7 +14,8 @@ from graphjit.ops.gather import take_along_axis
 from graphjit.ops.movement import cut
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import operand
-from graphjit.tensor import Tensor, TensorLike, apply, promoted
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import INT64, TensorType, normalize_axis
 
 

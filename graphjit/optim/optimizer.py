@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError, TraceError
 from graphjit.nn.module import zero_gradients
 from graphjit.op import Array
@@ -15,7 +16,7 @@ from graphjit.ops.elementwise import where
 from graphjit.optim.group import ParamGroup
 from graphjit.structure import Structured
 from graphjit.tape import Value, clock, grad_mode, state
-from graphjit.tensor import Tensor, as_tensor, held
+from graphjit.tensor import Tensor, held
 from graphjit.types import is_float
 
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]

@@ -186,13 +186,17 @@ def target_cpu() -> tuple[str, str]:
     """The CPU that kernels are compiled for: its LLVM name and features ("+avx2,-avx512f,...").
 
     It is the host's, unless Numba's variables NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name another. A CPU named
-    without features has "": those that LLVM knows of it.
+    without features has "": those that LLVM knows of it. Where there are 512-bit vectors they are used: LLVM prefers
+    256 bits on CPUs that once slowed down for wider ones, which costs a third of the speed of vector math.
     """
     name = os.environ.get("NUMBA_CPU_NAME") or "host"
     features = os.environ.get("NUMBA_CPU_FEATURES", "")
     if name != "host":
         return name, features
-    return llvm.get_host_cpu_name(), features or llvm.get_host_cpu_features().flatten()
+    if not features:
+        found = llvm.get_host_cpu_features()
+        features = found.flatten() + (",-prefer-256-bit" if found.get("avx512f") else "")
+    return llvm.get_host_cpu_name(), features
 
 
 # ---- finding and building ----------------------------------------------------------------------------------

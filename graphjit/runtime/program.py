@@ -245,7 +245,10 @@ class Program:
                     self._stopped(self.kernels[row])
             else:
                 self._run_segments()
-            return [take() for take in self._output_plan]
+            results = [take() for take in self._output_plan]
+            if self._outside:
+                self.held.clear()  # large arguments and results belong to the caller alone
+            return results
         finally:
             release()
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.buffers import guard_view
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, GradientError, ShapeError
 from graphjit.structure import Structured
 from graphjit.tape import Value, note_call, state
-from graphjit.tensor import Tensor, _guard_view, _read, as_tensor
+from graphjit.tensor import Tensor, value_of
 from graphjit.transforms.record import name_of, zeros
 from graphjit.tree import Spec, flatten, flatten_like, unflatten
 from graphjit.types import Shape, TensorType, is_float
@@ -70,7 +72,7 @@ class custom_vjp(Structured):
         name = name_of(self)
         leaves, spec = flatten(args)
         wanted = {i: v for i, x in enumerate(leaves)
-                  if isinstance(x, Tensor) and (v := _read(x)).requires_grad} if state.grad_enabled else {}
+                  if isinstance(x, Tensor) and (v := value_of(x)).requires_grad} if state.grad_enabled else {}
         if not wanted:
             return self.function(*args)
         if self.fwd is None or self.bwd is None:
@@ -85,10 +87,10 @@ class custom_vjp(Structured):
         results: list[Value] = []
         for i, x in enumerate(outs):
             if isinstance(x, (Tensor, np.ndarray, np.floating)):
-                inner = _read(as_tensor(x))
+                inner = value_of(as_tensor(x))
                 types[i] = inner.type
                 result = Value(inner.data, False, inner.trace, where=inner.where)
-                _guard_view(inner, result)
+                guard_view(inner, result)
                 outs[i] = Tensor._of(result)
                 if is_float(inner.type.dtype):
                     results.append(result)

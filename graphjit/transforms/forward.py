@@ -11,8 +11,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphjit.tape import Value, grad_mode, walk_back
-from graphjit.tensor import Tensor, _read
+from graphjit.backward import walk_back
+from graphjit.tape import Value, grad_mode
+from graphjit.tensor import Tensor, value_of
 from graphjit.transforms.record import Record, fresh, ones, zeros
 from graphjit.tree import unflatten
 
@@ -41,7 +42,7 @@ class Pushforward:
 
 def _paired(values: Sequence[Tensor | None], tangents: Sequence[Tensor | None]) -> list[tuple[Value, Tensor]]:
     return [(v, t) for g, t in zip(values, tangents, strict=True)
-            if g is not None and t is not None and (v := _read(g)).requires_grad]
+            if g is not None and t is not None and (v := value_of(g)).requires_grad]
 
 
 def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = False) -> tuple[Any, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.convert import constant
 from graphjit.ops.join import stack
 from graphjit.tape import Value
-from graphjit.tensor import Tensor, constant
+from graphjit.tensor import Tensor
 from graphjit.transforms.forward import Pushforward
 from graphjit.transforms.record import Record, positions, zeros
 from graphjit.transforms.reverse import grad

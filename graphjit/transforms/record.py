@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.backward import order_back, walk_back
+from graphjit.buffers import guard_view
+from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError, GradientError, ShapeError
-from graphjit.tape import Item, Value, clock, grad_mode, note_call, order_back, state, walk_back
-from graphjit.tensor import Tensor, _guard_view, _read, as_tensor, filled
+from graphjit.tape import Item, Value, clock, grad_mode, note_call, state
+from graphjit.tensor import Tensor, value_of
 from graphjit.tree import flatten, flatten_like, unflatten
 from graphjit.types import FLOAT32, TensorType, is_float
 
@@ -55,7 +58,7 @@ class Record:
             result, self.aux = result
         found, self.out_spec = flatten(result)
         self.outputs = [self._output(x) for x in found]
-        self.values = [_read(t) for t in self.outputs]
+        self.values = [value_of(t) for t in self.outputs]
         self.linked = state.grad_enabled and bool(self._reaching_out(self.values, ()))
         self.live = [v for v in self.values if v.requires_grad]
         self.order: list[Value] | None = None
@@ -150,12 +153,12 @@ class Record:
     def wants_graph(self, directions: Iterable[Tensor | None]) -> bool:
         """Whether derivatives along these directions may be differentiated by someone outside."""
         return state.grad_enabled and (
-            self.linked or any(d is not None and _read(d).requires_grad for d in directions))
+            self.linked or any(d is not None and value_of(d).requires_grad for d in directions))
 
     def settle(self, tensors: Sequence[Tensor], probes: Sequence[Value] = ()) -> list[Tensor]:
         """Results as the caller gets them: on the tape where they depend on something outside that requires
         grad, detached elsewhere. ``probes``: more fresh inputs."""
-        values = [_read(t) for t in tensors]
+        values = [value_of(t) for t in tensors]
         keep = self._reaching_out(values, probes) if state.grad_enabled else set()
         return [t if v in keep or v.stamp < self.horizon else t.detach()
                 for t, v in zip(tensors, values, strict=True)]
@@ -179,11 +182,11 @@ class Record:
 
 def fresh(name: str, tensors: Sequence[Tensor]) -> list[Value]:
     """Values equal to the tensors', requiring grad; linked to those that require it themselves."""
-    callers = [_read(t) for t in tensors]
+    callers = [value_of(t) for t in tensors]
     values = []
     for caller in callers:
         value = Value(caller.data, True, caller.trace, Item(name, 0), where=caller.where)
-        _guard_view(caller, value)
+        guard_view(caller, value)
         values.append(value)
     if state.grad_enabled:
         links = [(c, v) for c, v in zip(callers, values, strict=True) if c.requires_grad]

@@ -913,7 +913,7 @@ def test_reasons_name_what_changed():
     f(X[:2])
     assert f.reasons[0] == "first call"
     assert "k" in f.reasons[1]
-    assert "Dropout" in f.reasons[2]
+    assert f.reasons[2] == "model.training: was True, is False"
     assert f.reasons[3] == "x: axis 0 was 3"
 
 

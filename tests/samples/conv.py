@@ -108,7 +108,7 @@ for _x, _w, _how in (
 
 
 def _weight_grad(g: Any, x: Any) -> Any:
-    from graphjit.tensor import apply
+    from graphjit.apply import apply
 
     return apply(cv.CONV_WEIGHT_GRAD, g, x, kernel=(3,), stride=(2,), padding=((1, 1),), dilation=(1,), groups=2)
 
@@ -212,7 +212,7 @@ sample("max_pool_grad", "first of equals", _first_of_equals,
 
 
 def _rows(op: Any, **how: Any) -> Any:
-    from graphjit.tensor import apply
+    from graphjit.apply import apply
 
     return lambda *xs: apply(op, *xs, **how)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import creation as cr
-from graphjit.tensor import apply
 
 from .make import error, fixed, normal, sample
 

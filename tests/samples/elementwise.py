@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import elementwise as ew
-from graphjit.tensor import apply
 from graphjit.types import DTYPES
 
 from .make import INF, NAN, between, error, fixed, integers, sample

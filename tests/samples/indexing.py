@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, BoundsError, DTypeError, ShapeError
 from graphjit.ops import gather as ga
-from graphjit.tensor import apply
 
 from .make import error, fixed, name, normal, sample, whole
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import creation as cr
 from graphjit.ops import join as jn
 from graphjit.ops import movement as mv
-from graphjit.tensor import apply
 
 from .make import error, fixed, normal, sample, whole
 

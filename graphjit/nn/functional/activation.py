@@ -4,11 +4,65 @@ from __future__ import annotations
 
 import math
 
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
-from graphjit.ops.elementwise import erf, relu, sigmoid, tanh
-from graphjit.tensor import Tensor, TensorLike, as_tensor
+from graphjit.ops.elementwise import erf, expm1, relu, sigmoid, tanh, where
+from graphjit.ops.elementwise import softplus as plain_softplus
+from graphjit.tensor import Tensor, TensorLike
 
-__all__ = ["gelu", "log_softmax", "relu", "sigmoid", "softmax", "tanh"]
+__all__ = [
+    "elu", "gelu", "hardtanh", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus",
+    "tanh",
+]
+
+
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """x above 0, ``negative_slope * x`` elsewhere (Maas et al., 2013).
+
+    >>> from graphjit.nn import functional as F
+    >>> F.leaky_relu([-2.0, 3.0], 0.5).tolist()
+    [-1.0, 3.0]
+    """
+    t = as_tensor(x)
+    return where(t > 0, t, t * negative_slope)
+
+
+def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+    """x above 0, ``alpha * (e ** x - 1)`` elsewhere (Clevert et al., 2016)."""
+    t = as_tensor(x)
+    above = t > 0
+    return where(above, t, expm1(where(above, 0, t)) * alpha)
+
+
+def silu(x: TensorLike) -> Tensor:
+    """x * sigmoid(x), also called swish (Elfwing et al., 2018)."""
+    t = as_tensor(x)
+    return t * sigmoid(t)
+
+
+def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + e ** (beta * x)) / beta``, without overflow; x itself where ``beta * x > threshold``.
+
+    >>> from graphjit.nn import functional as F
+    >>> F.softplus([0.0, 1000.0]).numpy().round(4).tolist()
+    [0.6930999755859375, 1000.0]
+    """
+    t = as_tensor(x)
+    scaled = t if beta == 1 else t * beta
+    soft = plain_softplus(scaled)
+    return where(scaled > threshold, t, soft if beta == 1 else soft / beta)
+
+
+def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """x held between two bounds; its gradient is 0 at the bounds and beyond.
+
+    Raises:
+        ArgumentError: ``min_val`` is above ``max_val``.
+    """
+    if min_val > max_val:
+        raise ArgumentError(f"hardtanh from {min_val} to {max_val}")
+    t = as_tensor(x)
+    return where(t <= min_val, min_val, where(t >= max_val, max_val, t))
 
 
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:

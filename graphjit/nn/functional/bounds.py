@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from graphjit.apply import apply
 from graphjit.errors import DTypeError
 from graphjit.ops.gather import CHECK_INDEX
-from graphjit.tensor import Tensor, apply
+from graphjit.tensor import Tensor
 from graphjit.types import is_integer
 
 

@@ -1,17 +1,22 @@
-"""Losses. Each takes ``reduction``: 'mean', 'sum', or 'none' for a value per sample."""
+"""Losses of two operands of one shape: distances, and what is between probabilities. Each takes
+``reduction``: 'mean', 'sum', or 'none' for a value per element.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.nn.functional.activation import log_softmax
-from graphjit.nn.functional.bounds import below
-from graphjit.ops.creation import arange
-from graphjit.ops.elementwise import abs, softplus, where
-from graphjit.tensor import Tensor, TensorLike, as_tensor, promoted
-from graphjit.types import INT64, is_float, is_integer
+from graphjit.convert import as_tensor
+from graphjit.errors import ArgumentError, ShapeError
+from graphjit.ops.elementwise import abs, exp, log, log1p, maximum, softplus, where
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
+from graphjit.transforms import custom_vjp
+from graphjit.types import is_float
+
+LEAST_LOG = -100.0      # what a logarithm of 0 counts as in binary_cross_entropy
+LEAST_VARIANCE = 1e-12  # of a probability p, p * (1 - p): bounds the slope there
 
 
 def reduction_name(reduction: str) -> str:
@@ -25,7 +30,7 @@ def reduction_name(reduction: str) -> str:
     return reduction
 
 
-def _reduce(losses: Tensor, reduction: str, count: Any = None) -> Tensor:
+def reduced(losses: Tensor, reduction: str, count: Any = None) -> Tensor:
     """Reduce; ``count`` is what a mean divides by, the number of losses when not given."""
     reduction_name(reduction)
     if reduction == "none":
@@ -35,107 +40,16 @@ def _reduce(losses: Tensor, reduction: str, count: Any = None) -> Tensor:
     return losses.mean() if count is None else losses.sum() / count
 
 
-def cross_entropy(input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *,
-                  ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy between softmax(input) and the target: -sum(target * log_softmax(input)) over classes.
-
-    Args:
-        input: scores (logits), floating, (N, C), (N, C, d1, ...) or (C,).
-        target: class labels, integers of the shape without C; or class probabilities, floating, of the
-            input's shape.
-        weight: (C,), a factor for each class.
-        ignore_index: a label that counts as nothing.
-        reduction: 'mean' divides by the (weighted) number of labels that count, or by the number of samples
-            when the targets are probabilities.
-        label_smoothing: this share of the target is spread evenly over all classes (Szegedy et al., 2016).
+def pair(name: str, input: TensorLike, target: TensorLike) -> tuple[Tensor, Tensor]:
+    """Two operands of one shape; a target of integers or bools takes the input's dtype.
 
     Raises:
-        ShapeError: shapes that do not fit. DTypeError: a target of neither kind.
-        BoundsError: a label outside of 0 .. C - 1 that is not ``ignore_index``.
-
-    >>> import graphjit as gj
-    >>> import graphjit.nn.functional as F
-    >>> round(F.cross_entropy(gj.zeros((2, 10)), gj.tensor([3, 7])).item(), 4)
-    2.3026
+        ShapeError: the shapes differ.
     """
-    input, target = as_tensor(input), as_tensor(target)
-    axis = _class_axis("cross_entropy", input)
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError(f"label_smoothing is from 0 to 1, not {label_smoothing!r}")
-    log_p = log_softmax(input, axis)
-    if not is_float(target.dtype):
-        return _label_loss("cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing)
-    if target.shape != input.shape:
-        raise ShapeError("cross_entropy with class probabilities needs two operands of one shape",
-                         detail=(f"input: {input._type}", f"target: {target._type}"),
-                         hint="Class labels must be integers.")
-    classes = input.shape[axis]
-    q = target.astype(input.dtype)
-    if label_smoothing:
-        q = q * (1 - label_smoothing) + label_smoothing / classes
-    if weight is not None:
-        q = q * _per_class(weight, input, axis)
-    samples = math.prod(int(n) for i, n in enumerate(input.shape) if i != axis)
-    return _reduce(-(q * log_p).sum(axis=axis), reduction, samples)
-
-
-def nll_loss(input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *,
-             ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """The negative log likelihood of class labels: -input[label].
-
-    Args:
-        input: log probabilities, (N, C), (N, C, d1, ...) or (C,); the others as in ``cross_entropy``.
-    """
-    input = as_tensor(input)
-    _class_axis("nll_loss", input)
-    return _label_loss("nll_loss", input, as_tensor(target), weight, ignore_index, reduction, 0.0)
-
-
-def _class_axis(name: str, input: Tensor) -> int:
-    if not input.ndim or not is_float(input.dtype):
-        raise (ShapeError if is_float(input.dtype) else DTypeError)(
-            f"{name} takes floating scores (N, C, ...) or (C,), not {input._type}")
-    return 0 if input.ndim == 1 else 1
-
-
-def _per_class(weight: TensorLike, input: Tensor, axis: int) -> Tensor:
-    w = as_tensor(weight).astype(input.dtype)
-    if w.shape != (input.shape[axis],):
-        raise ShapeError(f"weights of shape {w.shape} for {input.shape[axis]} classes")
-    return w.reshape((*w.shape, *(1,) * (input.ndim - 1 - axis)))
-
-
-def _label_loss(name: str, log_p: Tensor, target: Tensor, weight: TensorLike | None, ignore_index: int,
-                reduction: str, smoothing: float) -> Tensor:
-    axis = _class_axis(name, log_p)
-    classes = log_p.shape[axis]
-    if not is_integer(target.dtype):
-        raise DTypeError(f"{name} takes integer class labels, not {target._type}")
-    if target.shape != log_p.shape[:axis] + log_p.shape[axis + 1:]:
-        raise ShapeError(f"{name}: labels must have the shape of the input without its class axis {axis}",
-                         detail=(f"input: {log_p._type}", f"target: {target._type}"))
-    target = target.astype(INT64)
-    counted = target != ignore_index
-    label = below("label", where(counted, target, 0), classes).expand_dims(axis)
-    # a comparison with every class and a sum, not a gather: it stays in the row's own kernel
-    place = arange(classes).reshape((classes, *(1,) * (log_p.ndim - 1 - axis)))
-    weighted = log_p if weight is None else log_p * _per_class(weight, log_p, axis)
-    losses = -where(place == label, weighted, 0).sum(axis=axis)
-    if smoothing:
-        losses = losses * (1 - smoothing) - weighted.sum(axis=axis) * (smoothing / classes)
-    losses = where(counted, losses, 0)
-    if reduction != "mean":
-        return _reduce(losses, reduction)
-    if weight is None:
-        count = counted.sum().astype(log_p.dtype)
-    else:
-        factor = where(place == label, _per_class(weight, log_p, axis), 0).sum(axis=axis)
-        count = where(counted, factor, 0).sum()
-    return losses.sum() / count
-
-
-def _pair(name: str, input: TensorLike, target: TensorLike) -> tuple[Tensor, Tensor]:
-    x, y = promoted(input, target)
+    x, y = as_tensor(input), as_tensor(target)
+    if is_float(x.dtype) and not is_float(y.dtype):
+        y = y.astype(x.dtype)
+    x, y = promoted(x, y)
     if x.shape != y.shape:
         raise ShapeError(f"{name} needs two operands of one shape",
                          detail=(f"input: {x._type}", f"target: {y._type}"),
@@ -143,17 +57,91 @@ def _pair(name: str, input: TensorLike, target: TensorLike) -> tuple[Tensor, Ten
     return x, y
 
 
+# ---- distances
+
 def mse_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean") -> Tensor:
     """(input - target)**2, of two operands of one shape."""
-    x, y = _pair("mse_loss", input, target)
+    x, y = pair("mse_loss", input, target)
     d = x - y
-    return _reduce(d * d, reduction)
+    return reduced(d * d, reduction)
 
 
 def l1_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean") -> Tensor:
     """abs(input - target), of two operands of one shape; its gradient is 0 where they are equal."""
-    x, y = _pair("l1_loss", input, target)
-    return _reduce(abs(x - y), reduction)
+    x, y = pair("l1_loss", input, target)
+    return reduced(abs(x - y), reduction)
+
+
+def smooth_l1_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean",
+                   beta: float = 1.0) -> Tensor:
+    """``d**2 / (2 * beta)`` where ``d = abs(input - target)`` is below beta, ``d - beta / 2`` elsewhere
+    (Girshick, 2015).
+
+    Args:
+        input, target: of one shape.
+        beta: where the one goes over into the other, from 0 (then it is ``l1_loss``) up.
+
+    >>> from graphjit.nn import functional as F
+    >>> F.smooth_l1_loss([0.5, 3.0], [0.0, 0.0], reduction="none").tolist()
+    [0.125, 2.5]
+    """
+    if beta < 0:
+        raise ArgumentError(f"smooth_l1_loss takes a beta of 0 or more, not {beta}")
+    x, y = pair("smooth_l1_loss", input, target)
+    d = abs(x - y)
+    return reduced(d if beta == 0 else where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
+
+
+def huber_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """``d**2 / 2`` where ``d = abs(input - target)`` is at most delta, ``delta * (d - delta / 2)`` elsewhere
+    (Huber, 1964).
+
+    Args:
+        input, target: of one shape.
+        delta: where the one goes over into the other, above 0.
+    """
+    if delta <= 0:
+        raise ArgumentError(f"huber_loss takes a delta above 0, not {delta}")
+    x, y = pair("huber_loss", input, target)
+    d = abs(x - y)
+    return reduced(where(d <= delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction)
+
+
+# ---- probabilities
+
+def _binary_losses(p: Tensor, y: Tensor) -> Tensor:
+    yes, no = maximum(log(p), LEAST_LOG), maximum(log1p(-p), LEAST_LOG)
+    return (y - 1) * no - y * yes
+
+
+def _binary_pull(saved: tuple[Tensor, Tensor], g: Tensor) -> tuple[Tensor, Tensor]:
+    p, y = saved
+    slope = (p - y) / maximum(p * (1 - p), LEAST_VARIANCE)
+    return g * slope, g * (maximum(log1p(-p), LEAST_LOG) - maximum(log(p), LEAST_LOG))
+
+
+# a rule of its own: at 0 and 1 the plain one would multiply infinity by 0
+_binary = custom_vjp(_binary_losses)
+_binary.defvjp(lambda p, y: (_binary_losses(p, y), (p, y)), _binary_pull)
+
+
+def binary_cross_entropy(input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *,
+                         reduction: str = "mean") -> Tensor:
+    """``-(target * log(input) + (1 - target) * log(1 - input))``, the logarithms held above -100.
+
+    Args:
+        input: probabilities from 0 to 1; elsewhere the loss is NaN. Scores (logits) are better given to
+            ``binary_cross_entropy_with_logits``.
+        target: probabilities from 0 to 1 (or bools), of the same shape.
+        weight: a factor for each element; broadcasts.
+
+    >>> from graphjit.nn import functional as F
+    >>> round(F.binary_cross_entropy([0.5, 0.5], [1.0, 0.0]).item(), 4)
+    0.6931
+    """
+    p, y = pair("binary_cross_entropy", input, target)
+    losses = _binary(p, y)
+    return reduced(losses if weight is None else losses * as_tensor(weight).astype(p.dtype), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -165,10 +153,35 @@ def binary_cross_entropy_with_logits(
         input: scores, floating. target: probabilities from 0 to 1 (or bools), of the same shape.
         weight: a factor for each element. pos_weight: a factor for the first term; both broadcast.
     """
-    x, y = _pair("binary_cross_entropy_with_logits", input, target)
+    x, y = pair("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
         losses = softplus(x) - x * y
     else:
         factor = (as_tensor(pos_weight).astype(x.dtype) - 1) * y + 1
         losses = (1 - y) * x + factor * softplus(-x)
-    return _reduce(losses if weight is None else losses * as_tensor(weight).astype(x.dtype), reduction)
+    return reduced(losses if weight is None else losses * as_tensor(weight).astype(x.dtype), reduction)
+
+
+def kl_div(input: TensorLike, target: TensorLike, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """``target * (log(target) - input)``, 0 where the target is 0 (Kullback and Leibler, 1951).
+
+    Args:
+        input: log probabilities. target: probabilities, or their logarithms if ``log_target``; of one shape.
+        reduction: also 'batchmean', the sum over the first axis's length: the divergence itself. ('mean'
+            divides by the number of elements.)
+
+    >>> from graphjit.nn import functional as F
+    >>> F.kl_div([[-0.5, -0.5]], [[0.0, 1.0]], reduction="batchmean").item()
+    0.5
+    """
+    x, y = pair("kl_div", input, target)
+    if log_target:
+        losses = exp(y) * (y - x)
+    else:
+        some = y > 0
+        losses = where(some, y * (log(where(some, y, 1)) - x), where(y == 0, 0, math.nan))
+    if reduction != "batchmean":
+        return reduced(losses, reduction)
+    if not x.ndim:
+        raise ShapeError("reduction 'batchmean' of a scalar")
+    return losses.sum() / x.shape[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from graphjit.convert import filled
 from graphjit.errors import NumericalError
 from graphjit.ops.elementwise import abs, clip, maximum, minimum, pow, sqrt
 from graphjit.tape import grad_mode
-from graphjit.tensor import Tensor, filled
+from graphjit.tensor import Tensor
 from graphjit.types import FLOAT32, promote
 
 

@@ -1,0 +1,72 @@
+"""``apply``: the one place every operation passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.buffers import guard_view
+from graphjit.errors import GraphjitError, InternalCompilerError
+from graphjit.op import Op
+from graphjit.tape import Value, state
+from graphjit.tensor import Tensor
+from graphjit.trace import Trace, leaked
+from graphjit.types import is_float
+
+
+def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
+    """Apply an op to tensors: record it in a trace, run its eager rule otherwise; note it on the tape.
+
+    Raises:
+        ShapeError, DTypeError: operands the op has no meaning for.
+    """
+    if state.trace is not None:
+        return _record(state.trace, op, tensors, params)
+    arrays: list[Any] = []
+    needs_grad = False
+    for t in tensors:
+        v = t._value
+        if v.trace is not None:
+            raise leaked(v)
+        arrays.append(v.data)
+        if v.requires_grad:
+            needs_grad = True
+    try:
+        out = state.quiet(op.eager, *arrays, **params)
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError, RuntimeError) as error:
+        if isinstance(error, GraphjitError):
+            raise
+        raise _explained(op, [t._value for t in tensors], params, error) from error
+    value = Value(out if type(out) is np.ndarray else np.asarray(out))
+    if op.view:
+        guard_view(tensors[0]._value, value)
+    if needs_grad and state.grad_enabled and out.dtype.kind == "f":
+        value.requires_grad = True
+        value.op = op
+        value.inputs = tuple([t._value for t in tensors])
+        value.params = params
+    return Tensor._of(value)
+
+
+def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:
+    values = tuple([trace.read(t) for t in tensors])
+    value = trace.record(op, values, params)
+    if state.grad_enabled and any(v.requires_grad for v in values) and is_float(value.type.dtype):
+        value.requires_grad = True
+        value.op = op
+        value.inputs = values
+        value.params = params
+    return Tensor._of(value)
+
+
+def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:
+    """What the shape rule says of operands that the eager rule could not take."""
+    try:
+        op.infer(*(v.type for v in values), **params)
+    except GraphjitError as found:
+        return found
+    return InternalCompilerError(
+        f"the eager rule of {op.name} failed where its shape rule did not: {error}",
+        detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(values)))

@@ -1,0 +1,59 @@
+"""NumPy arrays of what people pass: lists, numbers, arrays of any dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import ArgumentError
+from graphjit.op import Array
+from graphjit.operators import Operators
+from graphjit.types import FLOAT32, FLOAT64, DType, check_dtype
+
+
+def to_array(data: Any, dtype: DType | None = None) -> Array:
+    """An array graphjit holds: floats in lists become float32, arrays keep their dtype.
+
+    Raises:
+        ArgumentError: ragged lists, strings, objects. DTypeError: complex, float16 and other dtypes.
+    """
+    if isinstance(data, Operators):  # a Tensor, whose room is above this one
+        held: Array = data.data
+        return held
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+    else:
+        if isinstance(data, (list, tuple)) and _holds_tensors(data):
+            raise ArgumentError("a list of tensors is not a tensor", hint="Use gj.stack([...]).")
+        try:
+            array = np.asarray(data)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ArgumentError(
+                f"{_brief(data)} cannot be made a tensor", detail=(str(error).split(". ")[0],),
+                hint="Nested lists must have equal lengths and hold numbers.") from None
+        if array.dtype == FLOAT64 and (dtype is None or dtype != FLOAT64):  # None == float64 for NumPy
+            array = array.astype(FLOAT32)
+    if array.dtype.kind in "OSUVMm":
+        raise ArgumentError(
+            f"{_brief(data)} cannot be made a tensor: its elements are {array.dtype}, not numbers")
+    kind = check_dtype(array.dtype if dtype is None else dtype)
+    if array.dtype != kind or not array.dtype.isnative:
+        array = array.astype(kind)
+    return array
+
+
+def _holds_tensors(data: Sequence[Any]) -> bool:
+    return any(isinstance(x, Operators) or (isinstance(x, (list, tuple)) and _holds_tensors(x)) for x in data)
+
+
+def _brief(data: object) -> str:
+    text = repr(data)
+    return f"{type(data).__name__} " + (text if len(text) <= 60 else text[:57] + "...")
+
+
+def default_dtype(x: bool | int | float) -> DType:
+    if isinstance(x, bool):
+        return np.dtype(np.bool_)
+    return np.dtype(np.int64) if isinstance(x, int) else FLOAT32

@@ -1,0 +1,190 @@
+"""The walk back: from cotangents of results to those of what they were computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from graphjit.errors import GradientError, Where
+from graphjit.op import Op
+from graphjit.tape import Call, Item, Value, grad_mode, state
+from graphjit.tensor import Tensor
+from graphjit.types import TensorType, stretched_axes
+
+
+def check_saved(value: Value) -> None:
+    """Raise if an input of this step was overwritten after the step was taken."""
+    for operand in value.inputs or ():
+        home = operand._home
+        if home is not None and (home.written > value.stamp or any(w[0] > value.stamp for w in home.writers)):
+            raise GradientError(
+                f"a tensor of type {operand.type} that {step_name(value)} needs for its gradient was "
+                "overwritten in place after it was used",
+                hint="Call backward() before the update, or use a copy (t + 0) in the computation.")
+
+
+def step_name(value: Value) -> str:
+    return value.op.name if value.op is not None else "a leaf"
+
+
+def order_back(outputs: Iterable[Value], horizon: int = 0) -> list[Value]:
+    """Values that need gradients below the outputs, operands first; iterative, so depth is no limit.
+
+    It does not look below values older than the ``horizon``.
+    """
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[tuple[Value, bool]] = [(v, False) for v in outputs]
+    while stack:
+        value, ready = stack.pop()
+        if ready:
+            order.append(value)
+            continue
+        if value in seen:
+            continue
+        seen.add(value)
+        stack.append((value, True))
+        if value.stamp < horizon:
+            continue
+        if value.inputs is None:
+            released([])
+        stack.extend((v, False) for v in value.inputs if v.requires_grad and v not in seen)
+    return order
+
+
+def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | None, *, create_graph: bool,
+              release: bool, order: Sequence[Value] | None = None) -> dict[Value, Tensor]:
+    """From cotangents of the outputs those of the given values, or of all leaves that someone holds.
+
+    ``order`` gives what ``order_back`` found before.
+
+    Raises:
+        GradientError: where an op on the way has no derivative.
+    """
+    wanted = set(wrt) if wrt is not None else None
+    if order is None:
+        # what is older than all that is wanted cannot depend on it
+        order = order_back((v for v, _ in outputs), min((v.stamp for v in wanted), default=0) if wanted else 0)
+    needed: set[Value] = set()
+    for value in order:
+        asked = value in wanted if wanted is not None else is_held(value)
+        if asked or any(v in needed for v in value.inputs or ()):
+            needed.add(value)
+    cotangents: dict[Value, Any] = {}
+    found: dict[Value, Tensor] = {}
+    with grad_mode(create_graph), rule_lines() as at:
+        for value, g in outputs:
+            _add(cotangents, value, g)
+        for value in reversed(order):
+            if value not in needed or value not in cotangents:
+                continue
+            g = cotangents.pop(value)
+            if wanted is None:
+                if not value.inputs:
+                    found[value] = g
+                    continue
+            elif value in wanted:
+                found[value] = g
+            inputs = value.inputs or ()
+            if not any(v in needed for v in inputs):
+                continue
+            at(value.where)
+            check_saved(value)
+            if isinstance(value.op, Item):
+                slots = cotangents.setdefault(inputs[0], {})
+                _add(slots, value.op.index, g)
+                continue
+            for operand, part in zip(inputs, _pull(value, g), strict=True):
+                if part is None or operand not in needed:
+                    continue
+                if callable(part) and not isinstance(part, Tensor):
+                    part = part()
+                if not _fits(part._value, operand):
+                    part = unbroadcast(part, operand.type)
+                _add(cotangents, operand, part)
+    if release:
+        for value in order:
+            if value.inputs:
+                value.inputs = None
+                if isinstance(value.op, Call):
+                    value.op.pullback = released
+    return found
+
+
+def is_whole(value: Value) -> bool:
+    """Whether the tape below a value is there, not released by a backward."""
+    seen, stack = {value}, [value]
+    while stack:
+        inputs = stack.pop().inputs
+        if inputs is None:
+            return False
+        new = [v for v in inputs if v.requires_grad and v not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return True
+
+
+def is_held(value: Value) -> bool:
+    """Whether this is a leaf of a tensor that still exists."""
+    return not value.inputs and value.leaf is not None and value.leaf() is not None
+
+
+def released(cotangents: list[Tensor | None]) -> NoReturn:
+    """Stands for the pullback of a step that was walked and released: what it saved is freed."""
+    raise GradientError("backward() went through this graph before and released it",
+                        hint="Pass retain_graph=True to the first backward().")
+
+
+@contextmanager
+def rule_lines() -> Iterator[Callable[[Where | None], None]]:
+    """While gradient rules run in a trace, what they record is put down to the forward operation's line."""
+    trace = state.trace
+    before = trace.where if trace is not None else None
+
+    def at(where: Where | None) -> None:
+        if trace is not None:
+            trace.where = where
+    try:
+        yield at
+    finally:
+        at(before)
+
+
+def _pull(value: Value, g: Any) -> Sequence[Any]:
+    op, inputs = value.op, value.inputs or ()
+    if isinstance(op, Call):
+        count = max(g) + 1 if g else 0
+        return op.pullback([g.get(i) for i in range(count)])
+    assert isinstance(op, Op)
+    if op.vjp is None:
+        raise GradientError(f"{op.name} has no derivative" + (f": {op.why}" if op.why else ""),
+                            detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(inputs)),
+                            hint="Use detach() on its operand if no gradient should flow here.")
+    handles = [Tensor._of(v) for v in inputs]
+    return op.vjp(g, Tensor._of(value), *handles, **(value.params or {}))
+
+
+def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
+    cotangents[key] = cotangents[key] + g if key in cotangents else g
+
+
+def _fits(g: Value, operand: Value) -> bool:
+    """Whether, eagerly, a cotangent has its operand's very shape and dtype: nothing is to be undone then."""
+    a, b = g.data, operand.data
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype is b.dtype
+
+
+def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
+    """Sum a cotangent over the axes along which its operand was stretched."""
+    axes = stretched_axes(to.shape, g.shape)
+    if axes:
+        lead = g.ndim - to.ndim
+        g = g.sum(axis=axes, keepdims=True)
+        if lead:
+            g = g.reshape(g.shape[lead:])
+    if g.dtype != to.dtype:
+        g = g.astype(to.dtype)
+    return g

@@ -1,0 +1,122 @@
+"""Products over several axes, and what convolutions are made of them: axes sorted into batch, rows and segments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
+from graphjit.ir import Apply, Node
+from graphjit.ops.channels_last import phases
+from graphjit.passes.layout import base_layout
+from graphjit.types import contiguous_strides
+
+
+class Axis(NamedTuple):
+    """Length, and strides in the two buffers that have this axis."""
+
+    length: int
+    first: int
+    second: int
+
+
+def contract_calls(node: Apply) -> list[KernelCall]:
+    """sum over summed axes of A[kept, summed] B[summed, n], stored as C[kept, n]."""
+    a, b = node.args
+    _, at = base_layout(a)
+    axes, leading = node.kwargs["axes"], node.kwargs["leading"]
+    pairs = list(zip(at.shape, at.strides, strict=True))
+    split = axes if leading else len(pairs) - axes
+    inner, outer = (pairs[:split], pairs[split:]) if leading else (pairs[split:], pairs[:split])
+    b_strides, c_strides = contiguous_strides(b.type.shape), contiguous_strides(node.type.shape)
+    kept = [Axis(int(n), s, c) for (n, s), c in zip(outer, c_strides, strict=False)]
+    summed = [Axis(int(n), s, r) for (n, s), r in zip(inner, b_strides, strict=False)]
+    return [_product(node, a, b, kept, summed, 0, 0, 0)]
+
+
+def input_grad_calls(node: Apply) -> list[KernelCall]:
+    """The gradient of a convolution by its input: for each phase a dense convolution of the cotangent."""
+    g, w = node.args
+    how = node.kwargs
+    rank = len(how["size"])
+    kernel, (o, c) = w.type.shape[:rank], w.type.shape[rank:]
+    by_axis = [phases(int(n), int(k), s, low, d) for n, k, s, (low, _), d in
+               zip(how["size"], kernel, how["stride"], how["padding"], how["dilation"], strict=True)]
+    g_at, w_at, out_at = (contiguous_strides(t.shape) for t in (g.type, w.type, node.type))
+    low = [low for low, _ in how["around"]]
+    calls = []
+    for combination in itertools.product(*by_axis):
+        reached = all(p.taps for p in combination)
+        kept = [Axis(int(g.type.shape[0]), g_at[0], out_at[0])]
+        summed = [Axis(int(o) if reached else 0, 1, w_at[rank])]
+        from_g = from_w = to = 0
+        for i, p in enumerate(combination):
+            kept.append(Axis(p.count, g_at[1 + i], out_at[1 + i] * how["stride"][i]))
+            summed.insert(i, Axis(p.taps, g_at[1 + i] * p.place_step, -w_at[i] * p.tap_step))
+            from_g += (low[i] + p.place) * g_at[1 + i] if reached else 0
+            from_w += p.tap * w_at[i]
+            to += p.first * out_at[1 + i]
+        calls.append(_product(node, g, w, kept, summed, from_g, from_w, to))
+    return calls
+
+
+def _product(node: Apply, a: Node, b: Node, kept: Sequence[Axis], summed: Sequence[Axis], from_a: int, from_b: int,
+             to: int) -> KernelCall:
+    """One kernel call; offsets are in elements, A's on top of where its view begins."""
+    from graphjit.kernels.gemm import plan
+    from graphjit.kernels.segments import plan_segments
+    (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
+    dtype, n = node.type.dtype, int(node.type.shape[-1])
+    kept = _merged(kept)
+    summed = [Axis(0, 1, n)] if any(axis.length == 0 for axis in summed) else _merged(summed)
+    rows = max(range(len(kept)), key=lambda i: (kept[i].length, i))
+    depth = max(range(len(summed)), key=lambda i: (summed[i].length, i))
+    m, k = kept[rows], summed[depth]
+    batch, segments = _without(kept, rows), _without(summed, depth)
+    lengths, a_batch, c_batch = _columns(batch)
+    workspace = 64
+    if segments:
+        found = plan_segments(m.length, n, k.length, dtype, (m.first, k.first), k.second, m.second, lengths, a_batch,
+                              c_batch, *_columns(segments))
+        kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
+    else:
+        whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
+                     (0,) * len(batch), c_batch)
+        kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
+        workspace = max(whole.workspace, 64)
+    size = dtype.itemsize
+    address: dict[str, Slot] = {
+        "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
+        "c": Address(node, to * size)}
+    if "workspace" in plan_slots:
+        address["workspace"] = Address(Scratch(workspace))
+    slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in plan_slots)
+    times = "".join(f"{axis.length}x" for axis in batch)
+    return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=(a_base, b_base), writes=(node,),
+                      title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}",
+                      where=(node.where,) if node.where else (), flops=flops,
+                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008)
+
+
+def _merged(axes: Sequence[Axis]) -> list[Axis]:
+    """Neighbours that lie evenly in both buffers joined, those of length one left out."""
+    out: list[Axis] = []
+    for axis in axes:
+        if axis.length == 1:
+            continue
+        last = out[-1] if out else None
+        if last is not None and last.first == axis.first * axis.length and last.second == axis.second * axis.length:
+            out[-1] = Axis(last.length * axis.length, axis.first, axis.second)
+        else:
+            out.append(axis)
+    return out or [Axis(1, 1, 1)]
+
+
+def _without(axes: Sequence[Axis], i: int) -> list[Axis]:
+    return [*axes[:i], *axes[i + 1:]]
+
+
+def _columns(axes: Sequence[Axis]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return tuple(a.length for a in axes), tuple(a.first for a in axes), tuple(a.second for a in axes)

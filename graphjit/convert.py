@@ -1,0 +1,105 @@
+"""Making tensors of what stands for one: numbers, lists, arrays, other tensors."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from graphjit.arrays import default_dtype, to_array
+from graphjit.errors import DTypeError
+from graphjit.op import Array
+from graphjit.tape import Value, state
+from graphjit.tensor import Tensor, TensorLike, shared
+from graphjit.types import FLOAT32, DType, Shape, check_dtype
+
+
+def as_tensor(x: TensorLike, dtype: DType | None = None) -> Tensor:
+    """A tensor for whatever stands for one; ``dtype`` is for Python numbers only."""
+    if isinstance(x, Tensor):
+        return x
+    trace = state.trace
+    if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic):
+        return scalar(x, dtype if dtype is not None else default_dtype(x))
+    if trace is not None:
+        array = to_array(x)
+        if isinstance(x, np.ndarray):
+            value = trace.lift_array(x)
+        else:
+            value = trace.constant(array)
+        return Tensor._of(value)
+    return Tensor._of(shared(x))
+
+
+def scalar(x: bool | int | float, dtype: DType) -> Tensor:
+    """A 0-d tensor of a Python number.
+
+    Raises:
+        DTypeError: when the number does not fit the dtype.
+    """
+    try:
+        if state.trace is not None:
+            return Tensor._of(state.trace.scalar(x, dtype))
+        return Tensor._of(Value(np.array(x, dtype)))
+    except OverflowError:
+        raise DTypeError(f"the Python integer {x} does not fit dtype {dtype}") from None
+
+
+def operand(x: bool | int | float, dtype: DType) -> Tensor:
+    """``scalar`` for an operand that no one else gets to hold, so that one tensor can serve again."""
+    if state.trace is not None or x == 0:  # 0.0 and -0.0 are equal, and would be one entry of the cache
+        return scalar(x, dtype)
+    return _kept_scalar(x, dtype)
+
+
+_kept_scalar = lru_cache(maxsize=256, typed=True)(scalar)
+
+
+def constant(array: Array) -> Tensor:
+    """A tensor of an array that never changes."""
+    return Tensor._of(Value(array) if state.trace is None else state.trace.constant(array))
+
+
+def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
+    """A tensor of one repeated number."""
+    if state.trace is not None:
+        out: Tensor = scalar(value, dtype).broadcast_to(shape)
+        return out
+    return Tensor._of(Value(np.full(shape, value, dtype)))
+
+
+def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False, label: str = "") -> Tensor:
+    """A tensor of the given data.
+
+    Args:
+        data: number, nested lists, NumPy array or Tensor; arrays are copied and keep their dtype,
+            Python floats become float32, integers int64.
+        dtype: element type, when another is wanted.
+        requires_grad: whether ``backward()`` shall find its gradient.
+        label: a name for graphs and reports.
+
+    Raises:
+        ArgumentError: ragged lists, strings, objects. DTypeError: element types graphjit does not hold.
+
+    >>> import graphjit as gj
+    >>> gj.tensor([[1, 2], [3, 4]], dtype="float64").shape
+    (2, 2)
+    """
+    kind = None if dtype is None else check_dtype(dtype)
+    if state.trace is not None:
+        if isinstance(data, (Tensor, np.ndarray)):
+            # a fresh value each time the program runs, read from the captured array by reference
+            out = as_tensor(data)
+            found = out._type
+            out = out.astype(kind or (FLOAT32 if found.weak else found.dtype)).detach()
+        else:
+            out = Tensor._of(state.trace.constant(to_array(data, kind)))
+        out.label = label
+        if requires_grad:
+            out.requires_grad = True
+        return out
+    out = Tensor._of(Value(np.array(to_array(data, kind))), label)
+    if requires_grad:
+        out.requires_grad = True
+    return out

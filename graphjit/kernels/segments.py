@@ -1,0 +1,116 @@
+"""Matrix products summed over segments: C[..., m, n] = sum over s, t of A[..., s, t, m, k] @ B[..., s, t, k, n].
+
+This is convolution without im2col. Rows of A may overlap: they are windows into the input. Where the elements of a window
+do not lie evenly (the lines of a kernel of two axes, the images of a batch in the gradient by the weight) each even
+part is a segment; all segments of a block of C are added up while it stays in the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from graphjit.kernels.blocked import _Frame, _rows_function, tile_shape
+from graphjit.kernels.emit import I64, Int, call, loop
+from graphjit.kernels.microkernel import Frame
+from graphjit.kernels.target import Element, target
+from graphjit.runtime.compiler import IRKernel
+
+BATCH_DIMS = 3
+SEGMENT_DIMS = 2
+BLOCK = 48  # most rows of C whose segments are added up together
+NAMES = (
+    "a", "b", "c", "m", "n", "k", "block", "units", "a_row", "a_col", "b_row", "c_row",
+    "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "c_batch0", "c_batch1", "c_batch2",
+    "segments0", "segments1", "a_segment0", "a_segment1", "b_segment0", "b_segment1",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """A kernel, its arguments ('a', 'b', 'c' stand for addresses), and the units it may be split in."""
+
+    kernel: IRKernel
+    slots: tuple[int | str, ...]
+    extent: int
+    flops: int
+
+
+def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int], b_row: int, c_row: int,
+                  batch: Sequence[int], a_batch: Sequence[int], c_batch: Sequence[int], segments: Sequence[int],
+                  a_segments: Sequence[int], b_segments: Sequence[int]) -> SegmentPlan:
+    """Plan the product. Strides are in elements; columns of B and C are contiguous; B is the same for all the batch.
+
+    Raises:
+        ValueError: more than three batch axes or two axes of segments.
+    """
+    if len(batch) > BATCH_DIMS or len(segments) > SEGMENT_DIMS:
+        raise ValueError(f"a product over batch axes {tuple(batch)} and segments {tuple(segments)}")
+    size = np.dtype(dtype).itemsize
+    element = Element(np.dtype(dtype).name, size, target().lanes(size))
+    blocks = max(1, ceil(m / BLOCK))
+    block = max(1, ceil(m / blocks))
+    no_batch, no_segment = (0,) * (BATCH_DIMS - len(batch)), (0,) * (SEGMENT_DIMS - len(segments))
+    sizes = (*(1 for _ in no_batch), *batch)
+    steps = (*(1 for _ in no_segment), *segments)
+    named: dict[str, int | str] = {
+        "a": "a", "b": "b", "c": "c", "m": m, "n": n, "k": k, "block": block, "units": ceil(m / block),
+        "a_row": a_strides[0] * size, "a_col": a_strides[1] * size, "b_row": b_row * size, "c_row": c_row * size,
+        "batch1": sizes[1], "batch2": sizes[2], "segments0": steps[0], "segments1": steps[1],
+    }  # fmt: skip
+    for name, strides in (("a_batch", (*no_batch, *a_batch)), ("c_batch", (*no_batch, *c_batch)),
+                          ("a_segment", (*no_segment, *a_segments)), ("b_segment", (*no_segment, *b_segments))):
+        named |= {f"{name}{i}": stride * size for i, stride in enumerate(strides)}
+    extent = ceil(m / block) * prod(batch) if n else 0
+    return SegmentPlan(segment_kernel(element), tuple(named[name] for name in NAMES), extent,
+                       2 * m * n * k * prod(batch) * prod(segments))
+
+
+@functools.cache
+def segment_kernel(element: Element) -> IRKernel:
+    """The compiled variant for a dtype."""
+    shape = tile_shape()
+    key = (element.suffix, shape.heights, shape.packing, target().masks)
+    return IRKernel(f"segments_{element.suffix}", key, len(NAMES), functools.partial(_emit, element))
+
+
+def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """The loops over batch and blocks of rows, panels of columns, segments."""
+    *given, start, stop = (Int(builder, value) for value in values)
+    at = dict(zip(NAMES, given, strict=True))
+    lanes, size = element.lanes, element.size
+    rows = _rows_function(builder.module, element)
+    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(I64, int(Frame.SIZE))), I64)))
+    for field in ("A_ROW", "A_COL", "B_ROW", "C_ROW", "K"):
+        frame[Frame[field]] = at[field.lower()]
+    zero, widest = Int(builder, 0), tile_shape().packing[1]
+    frame[Frame.PANEL] = zero
+    vectors = (at["n"] + (lanes - 1)) // lanes
+    panels = (vectors + (widest - 1)) // widest
+    share, larger = vectors // panels.max(1), vectors % panels.max(1)
+    with loop(start, stop) as unit:
+        matrix, block = unit // at["units"], unit % at["units"]
+        outer = matrix // at["batch2"]
+        place = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
+        i0 = block * at["block"]
+        height = at["block"].min(at["m"] - i0)
+        a, c = at["a"] + at["a_row"] * i0, at["c"] + at["c_row"] * i0
+        for axis, index in enumerate(place):
+            a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
+        with loop(zero, panels) as p:
+            breadth = share + p.flag(p < larger)
+            j0 = (share * p + p.min(larger)) * lanes
+            columns = (breadth * lanes).min(at["n"] - j0)
+            frame[Frame.LANES] = columns - (breadth - 1) * lanes
+            with loop(zero, at["segments0"]) as s, loop(zero, at["segments1"]) as t:
+                frame[Frame.ADD] = zero.flag(s + t > 0)
+                from_a = a + at["a_segment0"] * s + at["a_segment1"] * t
+                from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
+                call(rows, builder, [frame.address, breadth, zero, height, columns, from_a, from_b, c + j0 * size,
+                                     at["c_row"], Int(builder, size), zero])  # fmt: skip

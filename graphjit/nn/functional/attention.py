@@ -1,0 +1,95 @@
+"""Attention: ``scaled_dot_product_attention``, and its weights."""
+
+from __future__ import annotations
+
+import math
+
+from graphjit.convert import as_tensor
+from graphjit.errors import ArgumentError, DTypeError, ShapeError
+from graphjit.nn.functional.layer import dropout
+from graphjit.ops.creation import arange
+from graphjit.ops.elementwise import exp, isfinite, where
+from graphjit.ops.random import Generator
+from graphjit.promotion import promoted
+from graphjit.tensor import Tensor, TensorLike
+from graphjit.types import BOOL, is_float
+
+
+def scaled_dot_product_attention(
+        query: TensorLike, key: TensorLike, value: TensorLike, attn_mask: TensorLike | None = None,
+        dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, *,
+        generator: Generator | None = None) -> Tensor:
+    """``softmax(query @ key.T * scale + mask) @ value`` (Vaswani et al., 2017).
+
+    Args:
+        query: (..., L, E). key: (..., S, E). value: (..., S, Ev).
+        attn_mask: broadcasts to (..., L, S): bool, True where a query sees a key; or floating, added to the
+            scores. A query that sees no key gets 0.
+        dropout_p: probability of each attention weight to be dropped (whatever the mode).
+        is_causal: query i sees the keys 0, ..., i only.
+        scale: 1 / sqrt(E) when not given.
+        generator: of dropout's random bits; the default generator when not given.
+
+    Returns:
+        (..., L, Ev).
+
+    Raises:
+        ShapeError: shapes that do not fit. DTypeError: a mask of integers. ArgumentError: a mask and
+            ``is_causal``.
+
+    >>> import graphjit as gj
+    >>> from graphjit.nn import functional as F
+    >>> x = gj.ones((2, 3, 4))
+    >>> F.scaled_dot_product_attention(x, x, x).shape
+    (2, 3, 4)
+    """
+    q, k, v = promoted(query, key, value)
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ShapeError("attention takes query (..., L, E), key (..., S, E) and value (..., S, Ev)",
+                         detail=(f"query: {q._type}", f"key: {k._type}", f"value: {v._type}"))
+    if attn_mask is not None and is_causal:
+        raise ArgumentError("attention takes either attn_mask or is_causal")
+    mask = causal_mask(q.shape[-2], k.shape[-2]) if is_causal else attn_mask
+    weights = attention_weights(q, k, None if mask is None else as_tensor(mask), scale)
+    return dropout(weights, dropout_p, generator=generator) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """softmax(q @ k.T * scale + mask), (..., L, S); rows in which nothing is seen are 0.
+
+    Raises:
+        DTypeError: a mask of integers.
+    """
+    scores = (q * (1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale)) @ k.mT
+    if mask is None:
+        return scores.softmax(-1)
+    scores = masked_scores(scores, mask)
+    top = scores.max(axis=-1, keepdims=True).detach()
+    e = exp(scores - where(isfinite(top), top, 0))
+    total = e.sum(axis=-1, keepdims=True)
+    return e / where(total == 0, 1, total)
+
+
+def masked_scores(scores: Tensor, mask: Tensor) -> Tensor:
+    """The scores where a bool mask holds, -inf elsewhere; or the sum with a floating one."""
+    if mask.dtype == BOOL:
+        return where(mask, scores, -math.inf)
+    return scores + additive(mask).astype(scores.dtype)
+
+
+def additive(mask: Tensor, hides: bool = False) -> Tensor:
+    """A mask to be added to scores; bools become 0 and -inf, -inf where True if ``hides``.
+
+    Raises:
+        DTypeError: a mask of integers.
+    """
+    if mask.dtype == BOOL:
+        return where(mask, -math.inf, 0.0) if hides else where(mask, 0.0, -math.inf)
+    if not is_float(mask.dtype):
+        raise DTypeError(f"a mask is of bools or floating, not {mask._type}", hint="Use mask.astype(bool).")
+    return mask
+
+
+def causal_mask(queries: int, keys: int) -> Tensor:
+    """bool (queries, keys): query i sees the keys 0, ..., i."""
+    return arange(queries).expand_dims(-1) >= arange(keys)

@@ -1,0 +1,68 @@
+"""Promotion: the common dtype of operands, as NumPy 2 decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphjit.arrays import default_dtype, to_array
+from graphjit.convert import as_tensor, operand
+from graphjit.tensor import Tensor, TensorLike
+from graphjit.types import FLOAT64, DType, check_dtype, promote
+
+
+def result_dtype(xs: Sequence[TensorLike]) -> DType:
+    """The dtype these promote to; Python numbers are weak, as in NumPy 2."""
+    strong: list[DType] = []
+    weak: list[type] = []
+    for x in xs:
+        if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic):
+            weak.append(type(x))
+        elif isinstance(x, Tensor):
+            found = x._type
+            if found.weak:
+                weak.append(float)
+            else:
+                strong.append(found.dtype)
+        elif isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind in "biufc":
+            strong.append(check_dtype(x.dtype))
+        else:
+            strong.append(to_array(x).dtype)
+    if not strong:
+        return FLOAT64 if all_weak(xs) else max((default_dtype(t(0)) for t in weak), key=_rank)
+    out = promote(*strong)
+    for t in weak:
+        if t is float and out.kind != "f":
+            out = FLOAT64
+        elif t is int and out.kind == "b":
+            out = np.dtype(np.int64)
+    return out
+
+
+def _rank(dtype: DType) -> int:
+    return "biuf".index(dtype.kind)
+
+
+def all_weak(xs: Sequence[TensorLike]) -> bool:
+    """Whether a run-time Python float is among these and nothing stronger: the result stays weak."""
+    return any(isinstance(x, Tensor) for x in xs) and all(
+        x._type.weak if isinstance(x, Tensor) else isinstance(x, (bool, int, float)) for x in xs)
+
+
+def promoted(*xs: TensorLike, dtype: DType | None = None) -> list[Tensor]:
+    """Tensors of one common dtype."""
+    if dtype is None:
+        dtype = result_dtype(xs)
+    keep_weak = all_weak(xs)
+    out: list[Tensor] = []
+    for x in xs:
+        if isinstance(x, Tensor):
+            found = x._type
+            out.append(x if found.dtype == dtype and (keep_weak or not found.weak) else x.astype(dtype))
+        elif isinstance(x, (bool, int, float)):
+            out.append(operand(x, dtype))
+        else:
+            t = as_tensor(x)
+            out.append(t if t.dtype == dtype else t.astype(dtype))
+    return out
