@@ -19,7 +19,7 @@ from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
 from graphjit.reasons import argument_names, why_another, why_stale
 from graphjit.signature import Signature, plain_key
-from graphjit.specialize import Shared, Specialization
+from graphjit.specialize import Kernels, Shared, Specialization
 from graphjit.tape import state
 from graphjit.tree import flatten, unflatten
 
@@ -99,7 +99,7 @@ class CompiledFunction:
             new = Specialization(self.function, call, names, self._shared)
             self.trace_count += 1
             self.reasons.append(reason)
-            new.reason = reason
+            new.reason, new.number = reason, self.trace_count
             self._programs.setdefault(key, []).insert(0, new)
             self._used[new] = next(self._clock)
             self._latest = new
@@ -129,9 +129,19 @@ class CompiledFunction:
     # ---- looking in
 
     @property
+    def programs(self) -> list[Specialization]:
+        """The programs there are, the least recently used first."""
+        return sorted(self._used, key=self._used.__getitem__)
+
+    @property
+    def kernels(self) -> Kernels:
+        """The kernels its programs asked for that were new to the process."""
+        return self._shared.kernels
+
+    @property
     def compile_count(self) -> int:
         """Kernels compiled for this function; those that were found in the process or on the disk do not count."""
-        return self._shared.kernels.compiled
+        return self.kernels.compiled
 
     @property
     def latest(self) -> Specialization:

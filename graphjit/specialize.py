@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from graphjit.trace import State, Trace, tracing
 from graphjit.transforms import vjp
 from graphjit.tree import flatten, unflatten
 from graphjit.types import Extent, Ratio
+
+if TYPE_CHECKING:
+    from graphjit.profiling import Profile
 
 
 class Shared:
@@ -94,6 +97,9 @@ class Specialization:
         self.keep_grads = shared.keep_grads
         self.function = function
         self.reason = ""
+        self.number = 0  # of the trace
+        self.measured: Profile | None = None
+        self.leaf_names = names
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.key = call.key
         self.names = [name for name, leaf in zip(names, call.leaves, strict=True) if is_dynamic(leaf)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
 from graphjit.codegen.library_loops import BUILDERS, build
 from graphjit.codegen.window_loops import WINDOW_BUILDERS
 from graphjit.kernels.scalar import PYTHON_NAMESPACE
@@ -74,6 +75,8 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         out += [("max_pool", [image], how), ("max_pool_grad", [image, g], how),
                 ("max_pool_pick", [image, some(dtype, *image.shape)], how),
                 ("sum_pool", [some(dtype, *image.shape)], plain), ("sum_pool_grad", [h], {"size": size, **plain})]
+        out += [(f"{op}_last", [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in arrays], params)
+                for op, arrays, params in out[-5:]]
     return out
 
 
@@ -110,7 +113,7 @@ def test_loops_give_what_the_eager_rules_give(dtype: str) -> None:
         assert status == 0
         seen.add(op)
     floats = dtype.startswith("float")
-    assert seen == {*BUILDERS, *WINDOW_BUILDERS} - ({"check_index"} if floats else set())
+    assert seen == {*BUILDERS, *WINDOW_BUILDERS, *CHANNEL_BUILDERS} - ({"check_index"} if floats else set())
 
 
 @pytest.mark.parametrize(("dtype", "index", "size", "bad"), [

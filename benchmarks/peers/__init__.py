@@ -29,6 +29,7 @@ class Runner:
         resized: one call with another batch size.
         wait: blocks until the result of a call is there.
         steps: training steps that one call makes.
+        compiled: seconds that building it spent on compiling, for a framework that does not wait for the first call.
     """
 
     step: Callable[[], Any]
@@ -36,6 +37,7 @@ class Runner:
     resized: Callable[[], Any] | None = None
     wait: Callable[[Any], Any] = lambda result: None
     steps: int = 1
+    compiled: float = 0.0
 
 
 @dataclass(frozen=True)

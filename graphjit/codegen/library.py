@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
+from graphjit.codegen.contractions import contract_calls, input_grad_calls
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply
 from graphjit.op import Layout, Library
@@ -10,11 +11,21 @@ from graphjit.passes.layout import base_layout
 from graphjit.types import contiguous_strides, is_float
 
 
-def library_call(node: Apply) -> KernelCall:
-    """The kernel call of a library op."""
+def library_calls(node: Apply) -> list[KernelCall]:
+    """The kernel calls of a library op, in order."""
     assert isinstance(node.op.lower, Library)
-    if node.op.lower.kernel == "matmul" and is_float(node.type.dtype):
-        return _matmul(node)
+    match node.op.lower.kernel:
+        case "matmul" if is_float(node.type.dtype):
+            return [_matmul(node)]
+        case "contract":
+            return contract_calls(node)
+        case "conv_last_input_grad":
+            return input_grad_calls(node)
+        case _:
+            return [_loop(node)]
+
+
+def _loop(node: Apply) -> KernelCall:
     from graphjit.codegen.library_loops import build
     from graphjit.runtime.compiler import LoopKernel
     loop = build(node.op.name, tuple(a.type for a in node.args), node.type, node.kwargs)

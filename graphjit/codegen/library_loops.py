@@ -266,7 +266,8 @@ BUILDERS: dict[str, Builder] = {
 def build(op: str, in_types: tuple[TensorType, ...], out_type: TensorType,
           params: Mapping[str, Any]) -> LoopCall | None:
     """The loop kernel of a library op for operands of these types; None for an op that has none."""
+    from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
     from graphjit.codegen.window_loops import WINDOW_BUILDERS
 
-    builder = BUILDERS.get(op) or WINDOW_BUILDERS.get(op)
+    builder = BUILDERS.get(op) or WINDOW_BUILDERS.get(op) or CHANNEL_BUILDERS.get(op)
     return builder(in_types, out_type, params) if builder is not None else None

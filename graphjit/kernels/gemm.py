@@ -86,7 +86,7 @@ def plan(
     arguments, workspace = room.arguments(way, element)
     named = common_slots(way, element.size) | arguments
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
-    extent = arguments["units"] * prod(way.batch) if m and n else 0
+    extent = arguments["units"] * prod(way.batch) if way.m and way.n else 0
     return GemmPlan(kernel, tuple(named[name] for name in room.NAMES), extent, workspace, 2 * m * n * k * prod(batch))
 
 

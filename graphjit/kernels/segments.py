@@ -86,9 +86,13 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     at = dict(zip(NAMES, given, strict=True))
     lanes, size = element.lanes, element.size
     rows = _rows_function(builder.module, element)
-    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(I64, int(Frame.SIZE))), I64)))
-    for field in ("A_ROW", "A_COL", "B_ROW", "C_ROW", "K"):
+    odd = range(1, max(tile_shape().heights), 2)
+    room = builder.alloca(ir.ArrayType(I64, Frame.A_ROW + len(odd)))
+    frame = _Frame(Int(builder, builder.ptrtoint(room, I64)))
+    for field in ("A_COL", "B_ROW", "C_ROW", "K"):
         frame[Frame[field]] = at[field.lower()]
+    for i in odd:
+        frame[Frame.A_ROW + i // 2] = at["a_row"] * i
     zero, widest = Int(builder, 0), tile_shape().packing[1]
     frame[Frame.PANEL] = zero
     vectors = (at["n"] + (lanes - 1)) // lanes

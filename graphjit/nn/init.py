@@ -73,7 +73,7 @@ def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None
         return tensor
     found = qr(random.normal((max(rows, columns), min(rows, columns)), dtype=FLOAT64, generator=generator))
     diagonal = (found.R * eye(found.R.shape[0], dtype=FLOAT64)).sum(axis=0)
-    q = found.Q * where(diagonal < 0, -gain, gain)  # makes the factorization unique, and the matrix even
+    q = found.Q * where(diagonal < 0, -1, 1) * gain  # the signs make it evenly distributed
     return _fill(tensor, (q.mT if rows < columns else q).reshape(tensor.shape))
 
 

@@ -1,6 +1,7 @@
 """THE TABLE: all that is known of each op, a file per family, and the array functions made of them."""
 
 from graphjit.ops import (  # noqa: F401  # the modules register their rows and attach the methods
+    channels_last,
     contract,
     conv,
     creation,

@@ -8,7 +8,7 @@ from typing import Any
 from graphjit.ir import Apply, Graph, Node, apply_op
 from graphjit.op import TABLE, Elementwise, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
-from graphjit.ops.windows import Ints, Pads, covered
+from graphjit.ops.windows import Ints, Pads
 from graphjit.types import Extent, is_float
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
@@ -126,7 +126,7 @@ class _Rewriter:
     # ---- convolutions
 
     def windows(self, x: Node, channels: int, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
-                places: Ints, where: Apply) -> Node:
+                where: Apply) -> Node:
         """The windows (N, *places, *kernel, C) of x: a view, or copied out where they are narrow."""
         at = self.channels_last(x, channels)
         at = _padded(at, padding, where)
@@ -142,8 +142,7 @@ class _Rewriter:
     def conv(self, node: Apply, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Node:
         x, w = node.args
         rank = len(stride)
-        kernel, places = w.type.shape[2:], node.type.shape[2:]
-        taps = self.windows(x, w.type.shape[1], kernel, stride, padding, dilation, places, node)
+        taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, padding, dilation, node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 1, 0), node)
         return apply_op(CONTRACT, (taps, weight), {"axes": rank + 1, "leading": False}, node.where)
 
@@ -151,7 +150,7 @@ class _Rewriter:
                          groups: int) -> None:
         g, x = node.args
         rank = len(stride)
-        taps = self.windows(x, node.type.shape[1], kernel, stride, padding, dilation, g.type.shape[2:], node)
+        taps = self.windows(x, node.type.shape[1], kernel, stride, padding, dilation, node)
         out = apply_op(CONTRACT, (taps, self.channels_last(g, node.type.shape[0])),
                        {"axes": rank + 1, "leading": True}, node.where)
         self.plain[node] = _permuted(out, (rank + 1, rank, *range(rank)), node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from graphjit.ir import Apply, Const, Graph, Node
 from graphjit.types import Extent
@@ -20,8 +21,15 @@ def cse(graph: Graph) -> Graph:
                 args = tuple(new[a] for a in node.args)
                 same = all(a is b for a, b in zip(args, node.args, strict=True))
                 candidate = node if same else Apply(node.op, args, node.params, node.type, node.where)
-                key = (node.op, tuple(map(id, args)), node.params, tuple(isinstance(n, Extent) for n in node.type.shape))
+                key = (node.op, tuple(map(id, args)), tuple(map(_exact, node.params)),
+                       tuple(isinstance(n, Extent) for n in node.type.shape))
                 new[node] = known.setdefault(key, candidate)
             case _:
                 new[node] = node
     return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+
+
+def _exact(param: tuple[str, Any]) -> Hashable:
+    """A parameter that equals itself alone: -0.0 is not 0.0."""
+    name, value = param
+    return name, repr(value) if isinstance(value, float) else value

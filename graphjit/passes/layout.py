@@ -7,6 +7,7 @@ from graphjit.op import TABLE, Layout, Library, View
 from graphjit.types import contiguous_strides, is_float, is_one
 
 STRIDED = frozenset({"matmul"})  # library kernels that read floats of any strides
+STRIDED_FIRST = frozenset({"contract"})  # those that read their first operand so
 
 
 def base_layout(node: Node) -> tuple[Node, Layout]:
@@ -47,7 +48,8 @@ def _contiguous(node: Apply) -> Node:
         if lower.layout(layout, **node.kwargs) is None:
             return Apply(node.op, (_copy(node.args[0], node),), node.params, node.type, node.where)
     elif isinstance(lower, Library) and not (lower.kernel in STRIDED and is_float(node.type.dtype)):
-        args = tuple(a if _in_order(a) else _copy(a, node) for a in node.args)
+        free = lower.kernel in STRIDED_FIRST
+        args = tuple(a if (free and i == 0) or _in_order(a) else _copy(a, node) for i, a in enumerate(node.args))
         if any(a is not b for a, b in zip(args, node.args, strict=True)):
             return Apply(node.op, args, node.params, node.type, node.where)
     return node

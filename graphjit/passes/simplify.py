@@ -66,7 +66,8 @@ def _identity(node: Apply) -> Node:
 
 
 def _is(node: Node, value: float) -> bool:
-    return isinstance(node, Const) and not node.opaque and node.value.ndim == 0 and bool(node.value == value)
+    return (isinstance(node, Const) and not node.opaque and node.value.ndim == 0 and bool(node.value == value)
+            and not (value == 0 and np.signbit(node.value.astype(float))))
 
 
 def _neutral(node: Apply) -> Node:
@@ -89,10 +90,9 @@ def _power(node: Apply) -> Node:
                                                                              node.type.shape):
         return node
     x, y = node.args
-    for exponent, name in ((2.0, "square"), (0.5, "sqrt"), (-1.0, "reciprocal"), (-0.5, "rsqrt")):
+    # NumPy takes these ways too; x ** -0.5 is left to pow, which differs from rsqrt at -0.0 and -inf
+    for exponent, name in ((2.0, "square"), (0.5, "sqrt"), (-1.0, "reciprocal")):
         if _is(y, exponent):
-            if name in ("sqrt", "rsqrt"):  # pow(-0.0, 0.5) is 0 and pow(-inf, 0.5) inf: left to pow
-                return node
             return apply_op(TABLE[name], (x,), {}, node.where)
     if _is(y, 1.0):
         return x

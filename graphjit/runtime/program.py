@@ -256,17 +256,21 @@ class Program:
         helpers = pool() if self._shares else None
         block = helpers.ask(self.threads) if helpers is not None else 0
         try:
-            for segment in self.segments:
-                if isinstance(segment, HostCall):
-                    self._host(segment.node)
-                else:
-                    row = self._run(segment[0], segment[1], self._status_address, block)
-                    if row >= 0:
-                        first = (segment[0] - self.table.ctypes.data) // (8 * ROW)
-                        self._stopped(self.kernels[first + row])
+            self._run_with(block)
         finally:
             if helpers is not None and block:
                 helpers.free.release()
+
+    def _run_with(self, block: int) -> None:
+        """Run all steps; ``block`` is the address of the pool of helpers, 0 for none."""
+        for segment in self.segments:
+            if isinstance(segment, HostCall):
+                self._host(segment.node)
+            else:
+                row = self._run(segment[0], segment[1], self._status_address, block)
+                if row >= 0:
+                    first = (segment[0] - self.table.ctypes.data) // (8 * ROW)
+                    self._stopped(self.kernels[first + row])
 
     def _point(self, arrays: Sequence[Any]) -> None:
         """Let kernels read large arguments where they are, and write large results into new arrays."""

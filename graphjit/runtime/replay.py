@@ -14,8 +14,9 @@ from graphjit.ir import Input
 from graphjit.runtime.program import Program
 from graphjit.runtime.threads import pool
 
-BURST = 1e-4    # seconds that one timed run of repetitions takes at least
+BURST = 1e-4    # seconds that a burst of repetitions takes at least
 ROWS = 1 << 14  # and its most rows
+BURSTS = 8
 
 
 @contextmanager
@@ -29,16 +30,20 @@ def replay(program: Program, arrays: Sequence[Any], written: Sequence[Input]) ->
     """
     with program.lock:
         kept = {node: program.fixed[node].copy() for node in written}
-        program.stage(arrays)
-        helpers = pool() if program.shares else None
+        for i, staged in program._staged:
+            staged[...] = arrays[i]
+        if program._outside:
+            program._point(arrays)
+        helpers = pool() if program._shares else None
         block = helpers.ask(program.threads) if helpers is not None else 0
         try:
             yield Replay(program, written, block)
         finally:
             for node, array in kept.items():
                 np.copyto(program.fixed[node], array)
-            program.unstage()
             program.status[0] = 0
+            if program._outside:
+                program.held.clear()
             if helpers is not None and block:
                 helpers.free.release()
 
@@ -70,7 +75,7 @@ class Replay:
 
     def whole(self, budget: float) -> float:
         """Seconds of a run of all steps."""
-        run, block = self.program.run_segments, self.block
+        run, block = self.program._run_with, self.block
 
         def times(n: int) -> None:
             for _ in range(n):
@@ -80,7 +85,7 @@ class Replay:
     def _rows(self, row: np.ndarray[Any, Any]) -> Callable[[int], None]:
         """Run one row n times, as a table of n equal rows: the driver's time for each is some ns."""
         table = np.tile(row, (1, 1))
-        driver, status, block = self.program.driver, self.program.status.ctypes.data, self.block
+        driver, status, block = self.program._run, self.program.status.ctypes.data, self.block
 
         def times(n: int) -> None:
             nonlocal table
@@ -92,14 +97,14 @@ class Replay:
     def _host_calls(self, step: HostCall) -> Callable[[int], None]:
         def times(n: int) -> None:
             for _ in range(n):
-                self.program.run_host(step.node)
+                self.program._host(step.node)
         return times
 
 
 def timed(times: Callable[[int], None], budget: float) -> tuple[float, int]:
     """Seconds of one run, the best of several bursts within about ``budget`` seconds, and the number of runs."""
     times(1)
-    n, calls, best, spent = 1, 1, float("inf"), 0.0
+    n, calls, bursts, best, spent = 1, 1, 0, float("inf"), 0.0
     while True:
         begin = time.perf_counter()
         times(n)
@@ -109,5 +114,7 @@ def timed(times: Callable[[int], None], budget: float) -> tuple[float, int]:
         best = min(best, taken / n)
         if taken < BURST and n < ROWS:
             n = min(n * 4, ROWS)
-        elif spent > budget:
+            continue
+        bursts += 1
+        if bursts == BURSTS or spent > budget:
             return best, calls
