@@ -51,6 +51,7 @@ class KernelCall:
         checks: whether it may set the status word.
         align: the extent is best split at multiples of this.
         cost: estimated time on one thread, ns.
+        also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
     """
 
@@ -68,6 +69,7 @@ class KernelCall:
     checks: bool = False
     align: int = 1
     cost: float = 0.0
+    also: tuple[Kernel, ...] = ()
     tangled: tuple[Node, ...] = ()
 
 

@@ -51,7 +51,7 @@ def _loop(node: Apply) -> KernelCall:
 
 
 def _matmul(node: Apply) -> KernelCall:
-    from graphjit.kernels.gemm import plan
+    from graphjit.kernels.gemm import family, plan
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
     batch = tuple(int(n) for n in out.shape[:-2])
@@ -66,7 +66,8 @@ def _matmul(node: Apply) -> KernelCall:
     return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
                       reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
-                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008)
+                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
+                      also=family(out.dtype))
 
 
 def _times(batch: tuple[int, ...]) -> str:

@@ -99,8 +99,10 @@ def _balanced(length: int, limit: int) -> int:
 def _b_packing(problem: Problem, element: Element) -> Packing:
     if problem.b.col != 1:
         return Packing.TRANSPOSE if problem.b.row == 1 else Packing.GATHER
-    # measured: rows of one panel are as good as packed, and fewer rows of C do not pay for the copy
-    pays = problem.n * element.size > _panel_row(element) and problem.m >= PACKING_PAYS
+    # measured: a B that is small, and has aligned rows not far apart, is read as fast where it is
+    row = problem.b.row * element.size
+    far = row % target().vector != 0 or abs(row) >= 2048 or problem.k * problem.n * element.size > target().l2 // 4
+    pays = far and problem.n * element.size > _panel_row(element) and problem.m >= PACKING_PAYS
     return Packing.COPY if pays and problem.c.col == 1 else Packing.NONE
 
 

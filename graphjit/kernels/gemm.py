@@ -90,6 +90,12 @@ def plan(
     return GemmPlan(kernel, tuple(named[name] for name in room.NAMES), extent, workspace, 2 * m * n * k * prod(batch))
 
 
+def family(dtype: Any) -> tuple[IRKernel, ...]:
+    """All kernels that products of this dtype may take."""
+    element = _element(np.dtype(dtype))
+    return blocked.blocked_kernel(element), dot.dot_kernel(element)
+
+
 def _element(dtype: np.dtype[Any]) -> Element:
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"no matrix product kernel for {dtype}")

@@ -145,6 +145,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.emit("br label %start", "start:")
         for i, j in self.cells:
             self.phi(f"begin{i}.{j}", self.kind, entry="zeroinitializer", old=f"%old{i}.{j}")
+        self.emit(f"%a.hn = mul i64 %A_ROW, {self.height}",f"%a.2hn = mul i64 %A_ROW, {2*self.height-1}")
         self.emit(f"%a.ahead = mul i64 %A_COL, {A_AHEAD}", f"%b.ahead = mul i64 %B_ROW, {B_AHEAD}",
                   "%panel = inttoptr i64 %PANEL to ptr", "%some = icmp sgt i64 %K, 0",
                   "br i1 %some, label %k, label %done")  # fmt: skip
@@ -166,7 +167,11 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
             self.phi("at.panel", "ptr", start="%panel", k="%next.panel")
         for i, j in self.cells:
             self.phi(f"sum{i}.{j}", self.kind, start=f"%begin{i}.{j}", k=f"%next{i}.{j}")
-        self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
+        import os
+        PM=os.environ.get('PM','k')
+        if PM=='k': self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
+        if PM=='h': self.prefetch(self.address("a.next", "%at.a", "%a.hn"))
+        if PM=='2h': self.prefetch(self.address("a.next", "%at.a", "%a.2hn"))
         if self.packs:
             ahead = self.address("b.next", "%at.b", "%b.ahead")
             for j in range(self.vectors):

@@ -307,7 +307,7 @@ def pow(x: TensorLike, y: TensorLike) -> Tensor:
     return apply(POW, *promoted(x, y))
 
 
-negative = _any_unary(NEG, "-x.")
+negative = _any_unary(NEG, "-x, element-wise.")
 abs = _any_unary(ABS, "Absolute value; its gradient at 0 is 0.")
 sign: Unary = _any_unary(SIGN, "-1, 0 or 1 by the sign of x; NaN for NaN.")
 square = _any_unary(SQUARE, "x * x.")

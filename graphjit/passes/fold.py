@@ -6,6 +6,7 @@ import numpy as np
 
 from graphjit.ir import Apply, Const, Graph, Node, rewrite
 from graphjit.op import Host
+from graphjit.types import Extent
 
 LARGEST = 1024  # elements; larger results cost more to hold than to compute
 
@@ -20,6 +21,8 @@ def _fold(node: Apply) -> Node:
         return node
     if node.type.size > LARGEST or isinstance(node.op.lower, Host) or node.op.name == "check_index":
         return node
+    if any(isinstance(n, Extent) for n in node.type.shape):
+        return node  # at every batch size the same graph
     if node.op.name == "broadcast_to" and node.type.ndim:
         return node  # a scalar and a stride of 0 say more than an array
     consts = [a for a in node.args if isinstance(a, Const)]

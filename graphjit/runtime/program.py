@@ -58,7 +58,8 @@ class Program:
         self._start = self.arena_address - self._memory.ctypes.data
         self.constants: dict[Node, Array] = {}
         self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
-        addresses = compile_kernels([s.kernel for s in self.kernels])
+        also = dict.fromkeys(k for s in self.kernels for k in s.also)
+        addresses = compile_kernels([*(s.kernel for s in self.kernels), *also])[:len(self.kernels)]
         self.patches: dict[Node, list[tuple[int, int]]] = {}
         self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
         self._run = runner(sum(s.cost for s in self.kernels) > LONG)

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border
-from graphjit.tensor import apply
+from graphjit.apply import apply
 
 from .make import Shape, name, normal, sample
 
