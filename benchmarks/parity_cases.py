@@ -17,7 +17,7 @@ class Layer(NamedTuple):
     args: tuple[Any, ...]
     options: dict[str, Any]
     inputs: tuple[Array, ...]
-    call: dict[str, Any] = {}
+    call: dict[str, Any]
 
     def __str__(self) -> str:
         return _label(self.name, self.args, self.options, self.call)
@@ -46,8 +46,9 @@ class Schedule(NamedTuple):
 
 
 def _label(name: str, args: tuple[Any, ...], options: dict[str, Any], call: dict[str, Any]) -> str:
-    shown = [str(a) for a in args] + [f"{k}={'...' if isinstance(v, np.ndarray) else v}" for k, v in
-                                      (*options.items(), *call.items())]
+    shown = [str(a) for a in args]
+    shown += [f"{k}={'...' if isinstance(v, np.ndarray) or callable(v) else v}"
+              for k, v in (*options.items(), *call.items())]
     return f"{name}({', '.join(shown)})"
 
 
@@ -90,7 +91,7 @@ LAYERS = [
     layer("LayerNorm", (4,), (6, 4)), layer("LayerNorm", ((6, 5),), IMAGE, bias=False),
     layer("GroupNorm", (2, 4), IMAGE), layer("GroupNorm", (4, 4), (3, 4), affine=False, eps=0.1),
     layer("RMSNorm", (4,), (6, 4)), layer("RMSNorm", ((6, 5),), IMAGE, eps=0.1, elementwise_affine=False),
-    Layer("Embedding", (7, 3), {"padding_idx": 2}, (IDS,)),
+    Layer("Embedding", (7, 3), {"padding_idx": 2}, (IDS,), {}),
     *(layer(name, (), (3, 4)) for name in ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Sigmoid", "Tanh", "Softplus",
                                            "Hardtanh")),
     layer("LeakyReLU", (0.3,), (3, 4)), layer("ELU", (0.5,), (3, 4)), layer("GELU", ("tanh",), (3, 4)),
@@ -132,9 +133,9 @@ def losses() -> list[Layer]:
         ("KLDivLoss", {}, (np.log(shares), soft)), ("KLDivLoss", {"log_target": True}, (np.log(shares), np.log(soft))),
         ("CosineEmbeddingLoss", {"margin": 0.2}, (scores, other, signs)),
     ]
-    found = [Layer(name, (), {**options, "reduction": reduction}, inputs)
+    found = [Layer(name, (), {**options, "reduction": reduction}, inputs, {})
              for name, options, inputs in kinds for reduction in ("mean", "sum", "none")]
-    return [*found, Layer("KLDivLoss", (), {"reduction": "batchmean"}, (np.log(shares), soft))]
+    return [*found, Layer("KLDivLoss", (), {"reduction": "batchmean"}, (np.log(shares), soft), {})]
 
 
 LOSSES = losses()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from numpy import asarray, ndarray
 
 from graphjit.buffers import guard_view
 from graphjit.errors import GraphjitError, InternalCompilerError
@@ -34,19 +34,19 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
         if v.requires_grad:
             needs_grad = True
     try:
-        out = state.quiet(op.eager, *arrays, **params)
+        out = state.quiet(op.eager, *arrays, **params) if params else state.quiet(op.eager, *arrays)
     except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError, RuntimeError) as error:
         if isinstance(error, GraphjitError):
             raise
         raise _explained(op, [t._value for t in tensors], params, error) from error
-    value = Value(out if type(out) is np.ndarray else np.asarray(out))
+    if type(out) is not ndarray:
+        out = asarray(out)
+    if needs_grad and state.grad_enabled and out.dtype.kind == "f":
+        value = Value(out, True, None, op, tuple([t._value for t in tensors]), params)
+    else:
+        value = Value(out)
     if op.view:
         guard_view(tensors[0]._value, value)
-    if needs_grad and state.grad_enabled and out.dtype.kind == "f":
-        value.requires_grad = True
-        value.op = op
-        value.inputs = tuple([t._value for t in tensors])
-        value.params = params
     return Tensor._of(value)
 
 

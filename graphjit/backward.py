@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import numpy as np
-
 from graphjit.errors import GradientError, Where
 from graphjit.op import Op
 from graphjit.tape import Call, Item, Value, grad_mode, state
@@ -37,21 +35,25 @@ def order_back(outputs: Iterable[Value], horizon: int = 0) -> list[Value]:
     """
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[tuple[Value, bool]] = [(v, False) for v in outputs]
+    stack: list[Value | None] = list(outputs)
+    open_: list[Value] = []  # those whose operands are being visited; None on the stack ends the last one
     while stack:
-        value, ready = stack.pop()
-        if ready:
-            order.append(value)
+        value = stack.pop()
+        if value is None:
+            order.append(open_.pop())
             continue
         if value in seen:
             continue
         seen.add(value)
-        stack.append((value, True))
-        if value.stamp < horizon:
+        inputs = value.inputs
+        if value.stamp < horizon or inputs == ():
+            order.append(value)
             continue
-        if value.inputs is None:
+        if inputs is None:
             released([])
-        stack.extend((v, False) for v in value.inputs if v.requires_grad and v not in seen)
+        open_.append(value)
+        stack.append(None)
+        stack.extend([v for v in inputs if v.requires_grad and v not in seen])
     return order
 
 
@@ -70,29 +72,39 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
         order = order_back((v for v, _ in outputs), min((v.stamp for v in wanted), default=0) if wanted else 0)
     needed: set[Value] = set()
     for value in order:
-        asked = value in wanted if wanted is not None else is_held(value)
-        if asked or any(v in needed for v in value.inputs or ()):
+        inputs = value.inputs or ()
+        if (not inputs and is_held(value)) if wanted is None else value in wanted:
             needed.add(value)
+            continue
+        for v in inputs:
+            if v in needed:
+                needed.add(value)
+                break
+    eager = state.trace is None
     cotangents: dict[Value, Any] = {}
     found: dict[Value, Tensor] = {}
     with grad_mode(create_graph), rule_lines() as at:
         for value, g in outputs:
             _add(cotangents, value, g)
         for value in reversed(order):
-            if value not in needed or value not in cotangents:
+            g = cotangents.pop(value, None)
+            if g is None or value not in needed:
                 continue
-            g = cotangents.pop(value)
+            inputs = value.inputs or ()
             if wanted is None:
-                if not value.inputs:
+                if not inputs:
                     found[value] = g
                     continue
             elif value in wanted:
                 found[value] = g
-            inputs = value.inputs or ()
-            if not any(v in needed for v in inputs):
-                continue
-            at(value.where)
-            check_saved(value)
+                if not any([v in needed for v in inputs]):
+                    continue
+            if not eager:
+                at(value.where)
+            for v in inputs:
+                if v._home is not None:
+                    check_saved(value)
+                    break
             if isinstance(value.op, Item):
                 slots = cotangents.setdefault(inputs[0], {})
                 _add(slots, value.op.index, g)
@@ -100,11 +112,13 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
             for operand, part in zip(inputs, _pull(value, g), strict=True):
                 if part is None or operand not in needed:
                     continue
-                if callable(part) and not isinstance(part, Tensor):
+                if not isinstance(part, Tensor):
                     part = part()
-                if not _fits(part._value, operand):
+                array, to = part._value.data, operand.data
+                if not (eager and array.shape == to.shape and array.dtype is to.dtype):  # type: ignore[union-attr]
                     part = unbroadcast(part, operand.type)
-                _add(cotangents, operand, part)
+                before = cotangents.get(operand)
+                cotangents[operand] = part if before is None else before + part
     if release:
         for value in order:
             if value.inputs:
@@ -163,18 +177,11 @@ def _pull(value: Value, g: Any) -> Sequence[Any]:
         raise GradientError(f"{op.name} has no derivative" + (f": {op.why}" if op.why else ""),
                             detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(inputs)),
                             hint="Use detach() on its operand if no gradient should flow here.")
-    handles = [Tensor._of(v) for v in inputs]
-    return op.vjp(g, Tensor._of(value), *handles, **(value.params or {}))
+    return op.vjp(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
 
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
     cotangents[key] = cotangents[key] + g if key in cotangents else g
-
-
-def _fits(g: Value, operand: Value) -> bool:
-    """Whether, eagerly, a cotangent has its operand's very shape and dtype: nothing is to be undone then."""
-    a, b = g.data, operand.data
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype is b.dtype
 
 
 def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
@@ -182,8 +189,9 @@ def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
     axes = stretched_axes(to.shape, g.shape)
     if axes:
         lead = g.ndim - to.ndim
-        g = g.sum(axis=axes, keepdims=True)
-        if lead:
+        inner = len(axes) > lead  # not only new leading axes, but also axes of length one
+        g = g.sum(axis=axes, keepdims=inner)
+        if inner and lead:
             g = g.reshape(g.shape[lead:])
     if g.dtype != to.dtype:
         g = g.astype(to.dtype)

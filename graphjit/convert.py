@@ -48,7 +48,7 @@ def scalar(x: bool | int | float, dtype: DType) -> Tensor:
 
 def operand(x: bool | int | float, dtype: DType) -> Tensor:
     """``scalar`` for an operand that no one else gets to hold, so that one tensor can serve again."""
-    if state.trace is not None or x == 0:  # 0.0 and -0.0 are equal, and would be one entry of the cache
+    if state.trace is not None or (x == 0 and isinstance(x, float)):  # 0.0 and -0.0 would be one entry of the cache
         return scalar(x, dtype)
     return _kept_scalar(x, dtype)
 

@@ -129,12 +129,13 @@ def assign(self: Tensor, x: TensorLike) -> Tensor:
 
     In a compiled function this is how state changes; eagerly the buffer is overwritten.
     """
-    new = as_tensor(x, self.dtype)
+    dtype, shape = self.dtype, self.shape
+    new = as_tensor(x, dtype)
     old = value_of(self)
-    if new.dtype != old.type.dtype:
-        new = new.astype(old.type.dtype)
-    if new.shape != old.shape:
-        new = new.broadcast_to(old.shape)
+    if new.dtype != dtype:
+        new = new.astype(dtype)
+    if new.shape != shape:
+        new = new.broadcast_to(shape)
     if state.trace is not None:
         if self._value.trace is None:
             state.trace.assign(self, value_of(new))

@@ -139,7 +139,8 @@ def profile(compiled: CompiledFunction, args: tuple[Any, ...], kwargs: dict[str,
     rows = [KernelTime(i, title(s), extent(s), *work(s), 1e6 * seconds, seconds / total, calls,
                        1e6 * bound(*work(s), main_dtype(s), memory), s.where)
             for i, (s, seconds, calls) in enumerate(measured)]
-    ran.measured = Profile(ran.name, rows, 1e6 * step, program.threads if program._shares else 1)
+    threads = program.threads if program._shares else 1
+    ran.measured = Profile(ran.name.rpartition("<locals>.")[2], rows, 1e6 * step, threads)
     return ran.measured
 
 

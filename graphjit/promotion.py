@@ -8,6 +8,7 @@ import numpy as np
 
 from graphjit.arrays import default_dtype, to_array
 from graphjit.convert import as_tensor, operand
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT64, DType, check_dtype, promote
 
@@ -50,9 +51,31 @@ def all_weak(xs: Sequence[TensorLike]) -> bool:
         x._type.weak if isinstance(x, Tensor) else isinstance(x, (bool, int, float)) for x in xs)
 
 
+def agreeing(x: TensorLike, y: TensorLike) -> list[Tensor] | None:
+    """The common cases of eager code: two tensors of one dtype, a tensor and a Python number it takes."""
+    if state.trace is not None:
+        return None
+    if isinstance(x, Tensor):
+        value = x._value
+        dtype = value.data.dtype if value.trace is None else x.dtype  # type: ignore[union-attr]  # an array
+        if isinstance(y, Tensor):
+            value = y._value
+            return [x, y] if value.trace is None and value.data.dtype is dtype else None  # type: ignore[union-attr]
+        return [x, operand(y, dtype)] if _takes(dtype, type(y)) else None
+    if isinstance(y, Tensor) and _takes(y.dtype, type(x)):
+        return [operand(x, y.dtype), y]
+    return None
+
+
+def _takes(dtype: DType, number: type) -> bool:
+    return (number is float and dtype.kind == "f") or (number is int and dtype.kind in "fiu")
+
+
 def promoted(*xs: TensorLike, dtype: DType | None = None) -> list[Tensor]:
     """Tensors of one common dtype."""
     if dtype is None:
+        if len(xs) == 2 and (found := agreeing(*xs)) is not None:
+            return found
         dtype = result_dtype(xs)
     keep_weak = all_weak(xs)
     out: list[Tensor] = []

@@ -86,8 +86,18 @@ def _parts(key: Key) -> tuple[Any, ...]:
     return tuple(key[0][1:])
 
 
-def _agreement(a: Key, b: Key) -> tuple[bool, bool, int]:
-    return a[0][0] == b[0][0], a[1] == b[1], sum(x == y for x, y in zip(_parts(a), _parts(b), strict=False))
+def _agreement(a: Key, b: Key) -> tuple[bool, bool, float]:
+    likeness = sum(_likeness(x, y) for x, y in zip(_parts(a), _parts(b), strict=False))
+    return bool(a[0][0] == b[0][0]), bool(a[1] == b[1]), likeness
+
+
+def _likeness(a: Any, b: Any) -> float:
+    """1 for equal parts, less for arrays that share a shape, a dtype, or whether they require a gradient."""
+    if a == b:
+        return 1.0
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 3:
+        return sum(bool(x == y) for x, y in zip(a, b, strict=True)) / 4
+    return 0.0
 
 
 def _difference(a: Key, b: Key, names: list[str]) -> str:
@@ -136,7 +146,7 @@ def _text(part: tuple[Any, ...]) -> str:
 
 def _changed_object(path: str, before: Any, now: Any) -> str:
     match before, now:
-        case ((Same(it=a), kind, flag), (Same(it=b), other, other_flag)):
+        case ((Same(it=a), kind, flag), (Same(it=b), other, _)):
             if a is not b:
                 return f"{path}: is another tensor"
             return f"{path}: was {kind}, is {other}" if kind != other else f"{path}: requires_grad was {flag}"

@@ -40,7 +40,7 @@ def explain(compiled: CompiledFunction) -> str:
     """A report: traces and their reasons, then of the latest program state, graph, memory, work and kernels."""
     programs = compiled.programs
     if not programs:
-        return f"{compiled.__qualname__}   not called yet"
+        return f"{_short(compiled)}   not called yet"
     latest = compiled.latest
     lines = [_head(compiled, programs), *_traces(compiled, programs), *_state(latest), *_baked(latest)]
     lines += [_row("graph", _graph_text(latest)), _row("memory", _memory_text(latest.program)),
@@ -70,6 +70,10 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
+def _short(compiled: CompiledFunction) -> str:
+    return compiled.__qualname__.rpartition("<locals>.")[2]
+
+
 def _listed(names: Iterable[str]) -> str:
     found = list(dict.fromkeys(names))
     more = [f"and {len(found) - NAMES} more"] if len(found) > NAMES else []
@@ -80,7 +84,7 @@ def _head(compiled: CompiledFunction, programs: list[Specialization]) -> str:
     kernels = {step.kernel for p in programs for part in (p.program, p.backward and p.backward.program) if part
                for step in part.kernels}
     new = compiled.kernels
-    return (f"{compiled.__qualname__}   {_count(compiled.trace_count, 'trace')}, {_count(len(kernels), 'kernel')} "
+    return (f"{_short(compiled)}   {_count(compiled.trace_count, 'trace')}, {_count(len(kernels), 'kernel')} "
             f"({new.compiled} compiled, {new.loaded} loaded in {1e3 * new.seconds:.1f} ms)")
 
 
@@ -114,8 +118,8 @@ def _state(program: Specialization) -> list[str]:
     if program.arrays:
         names = {id(held): name for name, held in program.capture.objects() if isinstance(held, np.ndarray)}
         lines.append(_row("arrays", f"{len(program.arrays)} read by reference: "
-                          + _listed(f"{names.get(id(a), 'made while tracing')} {node.type}"
-                                    for a, node in program.arrays)))
+                          + _listed(f"{names.get(id(a), 'made while tracing')} {value.type}"
+                                    for a, value in program.trace.arrays.values())))
     return lines
 
 
@@ -142,8 +146,9 @@ def _attributes(it: Structured) -> list[tuple[str, object]]:
 
 def _graph_text(program: Specialization) -> str:
     before, after = (_nodes(g) for g in (program.raw_graph, program.graph))
-    return (f"{before} nodes recorded, {after} after simplify, fold, cse; traced in {1e3 * program.trace_seconds:.1f} ms, "
-            f"optimized in {1e3 * program.optimize_seconds:.1f} ms, lowered in {1e3 * program.lower_seconds:.1f} ms")
+    took = [f"{what} in {1e3 * seconds:.1f} ms" for what, seconds in (
+        ("traced", program.trace_seconds), ("optimized", program.optimize_seconds), ("lowered", program.lower_seconds))]
+    return f"{before} nodes recorded, {after} after simplify, fold, cse; " + ", ".join(took)
 
 
 def _nodes(graph: Graph) -> int:
@@ -158,7 +163,8 @@ def _work_text(program: Program, measured: Profile | None) -> str:
     flops, nbytes = (sum(column) for column in zip((0, 0), *map(work, program.steps), strict=True))
     memory = footprint(program)
     limit = sum(bound(*work(s), main_dtype(s), memory) for s in program.steps)
-    text = f"{amount(flops)}{'' if flops >= 1e3 else ' '}FLOP, {size(nbytes)}; roofline {1e6 * limit:.1f} us on one core"
+    operations = amount(flops) + ("FLOP" if flops >= 1e3 else " FLOP")
+    text = f"{operations}, {size(nbytes)}; roofline {1e6 * limit:.1f} us on one core"
     return text if measured is None else \
         f"{text}; measured {measured.step_us:.1f} us on {threads_text(measured.threads)}"
 
@@ -188,8 +194,8 @@ def _reverse(latest: Specialization) -> list[str]:
                                   f"{_count(len(backward.found), 'gradient')}")]
     if backward.program is None:
         return [*lines, _row("", "its kernels are made at the first backward()")]
-    return [*lines, _row("memory", _memory_text(backward.program)), _row("work", _work_text(backward.program, None)), "",
-            *_kernel_table(backward.program.steps, None)]
+    lines += [_row("memory", _memory_text(backward.program)), _row("work", _work_text(backward.program, None)), ""]
+    return lines + _kernel_table(backward.program.steps, None)
 
 
 # ---- source
@@ -203,8 +209,8 @@ def _sources(steps: list[Step]) -> Iterable[str]:
                 yield f"{head}\n# the eager rule of {step.node.op.name}, a call of NumPy\n"
             case KernelCall(kernel=LoopKernel()) if step.kernel in first:
                 yield f"{head}\n# as kernel {first[step.kernel]}\n"
-            case KernelCall(kernel=LoopKernel()):
+            case KernelCall(kernel=LoopKernel(source=text)):
                 first[step.kernel] = i
-                yield f"{head}\n{step.kernel.source}"
+                yield f"{head}\n{text}"
             case _:
                 yield f"{head}\n# of the kernel library: {step.kernel.name}\n"

@@ -41,7 +41,7 @@ class Signature:
         parts: list[Hashable] = [self.spec]
         for leaf in self.leaves:
             parts.append(self._part(leaf))
-        self.key: Hashable = tuple(parts)
+        self.key: tuple[Hashable, ...] = tuple(parts)
 
     def _part(self, leaf: Any) -> Hashable:
         if isinstance(leaf, Tensor):

@@ -33,21 +33,14 @@ class ThreadState(threading.local):
 
     trace: Trace | None = None
     grad_enabled: bool = True
-    _quiet: Callable[..., Any] | None = None
     eager: bool = os.environ.get("GRAPHJIT_EAGER", "") not in ("", "0")
 
-    @property
-    def quiet(self) -> Callable[..., Any]:
-        """Calls a function with NumPy's floating-point warnings off.
-
-        A context of its own, entered by ``Context.run``, costs a fifth of ``np.errstate`` at each operation.
-        """
-        found = self._quiet
-        if found is None:
-            context = copy_context()
-            context.run(np.seterr, all="ignore")
-            found = self._quiet = context.run
-        return found
+    def __init__(self) -> None:  # runs once in each thread
+        # calls a function with NumPy's floating-point warnings off: a context of its own, entered by
+        # ``Context.run``, costs a fifth of ``np.errstate`` at each operation
+        context = copy_context()
+        context.run(np.seterr, all="ignore")
+        self.quiet: Callable[..., Any] = context.run
 
 
 state = ThreadState()
@@ -99,11 +92,10 @@ class Item:
 class Home:
     """What is known of the tensor and the buffer behind a value; most values need none of it."""
 
-    __slots__ = ("leaf", "views", "writers", "written")
+    __slots__ = ("leaf", "writers", "written")
 
     def __init__(self) -> None:
         self.leaf: weakref.ref[Tensor] | None = None           # the tensor whose gradient backward() is to set
-        self.views: list[weakref.ref[Value]] | None = None     # values that share the buffer
         self.writers: tuple[list[int], ...] = ()               # when compiled functions that write it last ran
         self.written = 0                                       # when it was last overwritten
 
@@ -114,7 +106,8 @@ _NOWHERE = Home()
 class Value:
     """An array (or, in a trace, a graph node) and how it came about."""
 
-    __slots__ = ("__weakref__", "_home", "data", "inputs", "op", "params", "requires_grad", "stamp", "trace", "where")
+    __slots__ = ("__weakref__", "_home", "data", "inputs", "op", "params", "requires_grad", "stamp", "trace",
+                 "views", "where")
 
     data: Array | Node | None
 
@@ -129,6 +122,7 @@ class Value:
         self.params = params
         self.where = where
         self.stamp = _tick()       # when it was made
+        self.views: list[weakref.ref[Value]] | None = None  # values that share the buffer
         self._home: Home | None = None
 
     @property
@@ -145,14 +139,6 @@ class Value:
     @leaf.setter
     def leaf(self, tensor: weakref.ref[Tensor] | None) -> None:
         self.home.leaf = tensor
-
-    @property
-    def views(self) -> list[weakref.ref[Value]] | None:
-        return (self._home or _NOWHERE).views
-
-    @views.setter
-    def views(self, views: list[weakref.ref[Value]] | None) -> None:
-        self.home.views = views
 
     @property
     def writers(self) -> tuple[list[int], ...]:

@@ -21,6 +21,9 @@ from graphjit.types import DType, Shape, TensorType, is_float
 TensorLike = Any  # a Tensor, a NumPy array or scalar, a Python number, nested lists of numbers
 
 
+_new = object.__new__
+
+
 class Tensor(Operators, NumpyProtocol):
     """An n-dimensional array that knows how it was computed.
 
@@ -54,7 +57,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @staticmethod
     def _of(value: Value, label: str = "") -> Tensor:
-        out = Tensor.__new__(Tensor)
+        out: Tensor = _new(Tensor)
         out._value = value
         out._grad = None
         out.label = label
@@ -85,7 +88,10 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        value = self._value
+        if value.trace is None:
+            return value.data.ndim  # type: ignore[union-attr, no-any-return]  # an array
+        return self._type.ndim
 
     @property
     def size(self) -> int:

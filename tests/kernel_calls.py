@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,32 +22,30 @@ def poison(program: Program) -> None:
     program._memory[:] = POISON
 
 
-def each_row(program: Program, call: Callable[[int], None]) -> None:
-    """Have the program run ``call(row)`` for each of its kernels from now on."""
-    start = program.table.ctypes.data
-
-    def run(table: int, n: int, status: int) -> int:
-        first = (table - start) // 32
-        for row in range(first, first + n):
-            call(row)
+def each_row(program: Program, call: Callable[[Array], None]) -> None:
+    """Have the program run ``call(row)`` for each row of its table from now on."""
+    def run(table: int, n: int, status: int, helpers: int = 0) -> int:
+        first = (table - program.table.ctypes.data) // program.table.strides[0]
+        for i in range(n):
+            call(program.table[first + i:first + i + 1])
             if program.status[0]:
-                return row - first
+                return i
         return -1
-    program._run = run  # type: ignore[method-assign, assignment]
+    program._run = run
 
 
 def in_pieces(program: Program, backwards: bool = False) -> None:
     """Run every kernel's [0, extent) in up to three parts."""
     whole = program._run
-    rows: list[Array] = []
 
-    def call(row: int) -> None:
-        entry, slots, start, stop = program.table[row]
-        cuts = sorted({int(start), int(start + (stop - start) // 3), int(stop - (stop > start + 1)), int(stop)})
-        parts = list(zip(cuts, cuts[1:], strict=False)) or [(start, stop)]
-        for a, b in parts[::-1] if backwards else parts:
-            rows[:] = [np.array([entry, slots, a, b], np.int64)]
-            whole(rows[0].ctypes.data, 1, program.status.ctypes.data)
+    def call(row: Array) -> None:
+        start, stop = map(int, row[0, 2:4])
+        cuts = sorted({start, start + (stop - start) // 3, stop - (stop > start + 1), stop})
+        parts = list(pairwise(cuts)) or [(start, stop)]
+        for part in parts[::-1] if backwards else parts:
+            piece = row.copy()
+            piece[0, 2:4] = part
+            whole(piece.ctypes.data, 1, program.status.ctypes.data, 0)
     each_row(program, call)
 
 
@@ -54,12 +53,13 @@ def in_python(program: Program) -> None:
     """Run generated kernels as plain Python, every access checked against the bounds of its buffer."""
     whole = program._run
 
-    def call(row: int) -> None:
-        step = program.kernels[row]
+    def call(row: Array) -> None:
+        at = (row.ctypes.data - program.table.ctypes.data) // program.table.strides[0]
+        step = program.kernels[at]
         if isinstance(step.kernel, LoopKernel):
             run_source(program, step, step.kernel)
         else:
-            whole(program.table[row:].ctypes.data, 1, program.status.ctypes.data)
+            whole(row.ctypes.data, 1, program.status.ctypes.data, 0)
     each_row(program, call)
 
 

@@ -45,6 +45,7 @@ class Peer:
     """A framework in one form.
 
     Attributes:
+        family: the forms of a framework that share a bar and are chosen together.
         package: what has to be installed.
         room: the module of this folder that builds its steps.
         form: which of the room's forms.
@@ -56,6 +57,7 @@ class Peer:
 
     name: str
     title: str
+    family: str
     package: str
     room: str
     form: str = ""
@@ -63,11 +65,6 @@ class Peer:
     slow: bool = False
     contest: bool = True
     only: tuple[str, ...] = ()
-
-    @property
-    def family(self) -> str:
-        """Forms of one framework share it."""
-        return self.package
 
     @property
     def installed(self) -> bool:
@@ -86,34 +83,28 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (
-    Peer("graphjit", "graphjit", "graphjit", "graphjit_", "compiled", cached=True, contest=False),
-    Peer("eager", "graphjit eager", "graphjit", "graphjit_", "eager", contest=False),
-    Peer("jax", "JAX jit", "jax", "jax_", "step", cached=True),
-    Peer("jax-nhwc", "JAX jit, NHWC", "jax", "jax_", "nhwc", cached=True, only=("ConvNet",)),
-    Peer("jax-scan", "JAX, 16 steps in one scan", "jax", "jax_", "scan", contest=False),
-    Peer("torch", "PyTorch eager", "torch", "torch_", "eager"),
-    Peer("torch.compile", "torch.compile, loss", "torch", "torch_", "compile", cached=True, slow=True),
-    Peer("torch.func", "torch.compile, whole step", "torch", "torch_", "func", cached=True, slow=True),
-    Peer("pytensor", "PyTensor Numba", "pytensor", "pytensor_", cached=True, slow=True),
-    Peer("mygrad", "MyGrad", "mygrad", "mygrad_"),
-    Peer("numpy", "NumPy by hand", "numpy", "numpy_", only=("Mlp", "Chain", "Call")),
+    Peer("graphjit", "graphjit", "graphjit", "graphjit", "graphjit_", "compiled", cached=True, contest=False),
+    Peer("eager", "graphjit eager", "eager", "graphjit", "graphjit_", "eager", contest=False),
+    Peer("jax", "JAX jit", "jax", "jax", "jax_", "step", cached=True),
+    Peer("jax-nhwc", "JAX jit, NHWC", "jax", "jax", "jax_", "nhwc", cached=True, only=("ConvNet",)),
+    Peer("jax-scan", "JAX, 16 steps in one scan", "jax", "jax", "jax_", "scan", contest=False),
+    Peer("torch", "PyTorch eager", "torch", "torch", "torch_", "eager"),
+    Peer("torch.compile", "torch.compile, loss", "torch.compile", "torch", "torch_", "compile", cached=True, slow=True),
+    Peer("torch.func", "torch.compile, whole step", "torch.compile", "torch", "torch_", "func", cached=True, slow=True),
+    Peer("pytensor", "PyTensor Numba", "pytensor", "pytensor", "pytensor_", cached=True, slow=True),
+    Peer("mygrad", "MyGrad", "mygrad", "mygrad", "mygrad_"),
+    Peer("numpy", "NumPy by hand", "numpy", "numpy", "numpy_", only=("Mlp", "Chain")),
 )}
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Peers by name or by framework: "jax" is all its forms, "torch" too; none given: all.
+    """Peers by the name of a form or of a family: "jax" is all its forms. No names: all peers.
 
     Raises:
-        KeyError: no peer or framework of that name.
+        KeyError: nothing has that name.
     """
-    if not names:
-        return list(PEERS.values())
-    chosen: dict[str, Peer] = {}
+    known = {name for peer in PEERS.values() for name in (peer.name, peer.family)}
     for name in names:
-        found = {p.name: p for p in PEERS.values() if name in (p.name, p.family) and name != "graphjit"}
-        if name in ("graphjit", "torch"):
-            found = {name: PEERS[name]}  # the name of a form as well as of a framework: the form
-        if not found:
+        if name not in known:
             raise KeyError(name)
-        chosen |= found
-    return [p for p in PEERS.values() if p.name in chosen]
+    return [p for p in PEERS.values() if not names or p.name in names or p.family in names]

@@ -101,7 +101,7 @@ def train(w: Workload, form: str, inputs: tuple[Any, ...], other: tuple[Any, ...
     if last:
         inputs, other = ((jnp.moveaxis(x, 1, -1), y) for x, y in (inputs, other))
     params = parameters(w, last)
-    key = jax.random.key(0, impl="rbg")
+    key = jax.random.key(0)
     state = (params, buffers(w), moments(w, params), jnp.zeros((), jnp.int32), key)
     step = one_step(w, loss_of(w, last))
     if form == "scan":

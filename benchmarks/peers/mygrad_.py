@@ -48,9 +48,7 @@ def train_step(w: Workload) -> Any:
         loss = loss_of(w, params, buffers, x, y)
         loss.backward()
         update(arrays, {name: p.grad for name, p in params.items()})
-        value = loss.data
-        loss.null_gradients()
-        return value
+        return loss.data
 
     return step
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import BETAS, EPS, MOMENTUM, Array, Call, Chain, Mlp, Params, Workload
+from benchmarks.workloads import BETAS, EPS, MOMENTUM, Array, Chain, Mlp, Params, Workload
 
 Result = tuple[Array, ...]
 
@@ -17,18 +17,12 @@ def build(w: Workload, form: str) -> Runner:
     match w:
         case Chain():
             function: Callable[..., Result] = chain
-        case Call():
-            function = add_one
         case Mlp(norm=False):
             function = functools.partial(mlp_step, w, w.params(), updater(w))
         case _:
             raise Unsupported(type(w).__name__)
     return Runner(functools.partial(function, *w.inputs()), lambda parts: [float(v.sum()) for v in parts],
                   functools.partial(function, *w.inputs(w.other_batch)))
-
-
-def add_one(x: Array) -> Result:
-    return (x + np.float32(1),)
 
 
 def chain(x: Array, y: Array) -> Result:

@@ -21,12 +21,9 @@ class Access:
     strides: tuple[int, ...]  # one per loop axis of the cluster
     lengths: tuple[int, ...]  # the node's own length along it, 0 where the node does not vary
 
-    def even(self, axis: int, inner: Sequence[int]) -> bool:
-        """Whether a step along ``axis`` is as far as the axes ``inner``, in order, reach: so is it at every size."""
-        reach = self.strides[inner[-1]] if inner else 1
-        for a in inner:
-            reach *= self.lengths[a]
-        return same_number(self.strides[axis], reach)
+    def even(self, axis: int, inner: int) -> bool:
+        """Whether a step along ``axis`` is as far as the axis ``inner`` reaches, at every batch size."""
+        return same_number(self.strides[axis], self.strides[inner] * self.lengths[inner])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ def collapse(order: Sequence[int], extents: Sequence[int], same_class: Sequence[
     loops: list[list[int]] = []
     for axis in order:
         if loops and same_class[loops[-1][-1]] == same_class[axis] and all(
-                a.even(loops[-1][-1], (axis,)) for a in accesses):
+                a.even(loops[-1][-1], axis) for a in accesses):
             loops[-1].append(axis)
         else:
             loops.append([axis])

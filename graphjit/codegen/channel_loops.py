@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from graphjit.codegen.library_loops import Builder, LoopCall, plus, short
 from graphjit.codegen.window_loops import Window, _lowest
@@ -67,8 +68,12 @@ class ChannelWindow(Window):
         with self.block(f"for j in range({count})"):
             self.line(f"out[i * ({count}) + j] = {value}")
 
-    def each_window(self, inside: Callable[[list[str]], None], element_by_element: Callable[[], None]) -> None:
-        """For each place of image i what one channel needs: ``inside(elements)`` where the whole window is."""
+    def each_window(self, inside: Sequence[Callable[[list[str]], None]],
+                    element_by_element: Callable[[], None]) -> None:
+        """For each place of image i what one channel needs: ``inside(elements)`` where the whole window is.
+
+        Each of ``inside`` is a loop of its own, which stores at one place only: one with several would not vectorise.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.block("for i in range(start, stop)"))
             if self.clears:
@@ -90,12 +95,13 @@ class ChannelWindow(Window):
             else:
                 self.whole(loop, inside)
 
-    def whole(self, loop: str, inside: Callable[[list[str]], None]) -> None:
+    def whole(self, loop: str, inside: Sequence[Callable[[list[str]], None]]) -> None:
         self.line(f"at = {self.base(places=False)}")
         for k, offset in enumerate(self.offsets()):
             self.line(f"at{k} = at + {offset}")
-        with self.block(loop):
-            inside([f"at{k} + c" for k in range(math.prod(self.kernel))])
+        for store in inside:
+            with self.block(loop):
+                store([f"at{k} + c" for k in range(math.prod(self.kernel))])
 
     def here(self) -> str:
         """The index of element t, channel c."""
@@ -116,8 +122,8 @@ class ChannelWindow(Window):
             self.line("best = where(better, value, best)")
             self.line("found = where(better, here, found)")
 
-    def hits(self, elements: list[str]) -> list[str]:
-        """For each element of a window whether it is the first largest."""
+    def largest(self, elements: list[str]) -> None:
+        """Elements x0, x1, ... of a window, and whether each equals the largest: same0, same1, ..."""
         for k, at in enumerate(elements):
             self.line(f"x{k} = x[{at}]")
         self.line("m0 = x0")
@@ -129,13 +135,13 @@ class ChannelWindow(Window):
             if is_float(self.dtype):
                 same = f"bit_or({same}, bit_and(x{k} != x{k}, {m} != {m}))"
             self.line(f"same{k} = {same}")
-            if k == 0:
-                self.line("hit0 = same0")
-                self.line("taken0 = same0")
-            else:
-                self.line(f"hit{k} = bit_and(same{k}, bit_xor(same{k}, taken{k - 1}))")
-                self.line(f"taken{k} = bit_or(same{k}, taken{k - 1})")
-        return [f"hit{k}" for k in range(len(elements))]
+
+    def first_largest(self, k: int, value: str, zero: str) -> str:
+        """``value`` where element k is the first that equals the largest, else ``zero``."""
+        text = f"where(same{k}, {value}, {zero})"
+        for j in reversed(range(k)):
+            text = f"where(same{j}, {zero}, {text})"
+        return text
 
 
 def _window(op: str, x: TensorType, windows: TensorType, params: Params,
@@ -160,7 +166,7 @@ def _max_pool(types: tuple[TensorType, ...], out: TensorType, params: Params) ->
             w.line(f"best = maximum(best, x[{w.here()}])")
         w.line("out[to + c] = best")
 
-    w.each_window(inside, one_by_one)
+    w.each_window([inside], one_by_one)
     return w.call(out.shape[0])
 
 
@@ -170,18 +176,18 @@ def _max_pool_grad(types: tuple[TensorType, ...], out: TensorType, params: Param
     zero = f"{short(out.dtype)}(0)"
     w.clears = True
 
-    def inside(elements: list[str]) -> None:
-        w.line("value = g[to + c]")
-        for k, (at, hit) in enumerate(zip(elements, w.hits(elements), strict=True)):
-            w.line(f"part{k} = where({hit}, value, {zero})")
-            w.line(f"out[{at}] = part{k}" if w.apart else f"out[{at}] = {plus(out.dtype, f'out[{at}]', f'part{k}')}")
+    def inside(k: int, elements: list[str]) -> None:
+        w.largest(elements)
+        part, at = w.first_largest(k, "g[to + c]", zero), elements[k]
+        w.line(f"part = {part}")
+        w.line(f"out[{at}] = part" if w.apart else f"out[{at}] = {plus(out.dtype, f'out[{at}]', 'part')}")
 
     def one_by_one() -> None:
         w.pick()
         with w.block("if found >= 0"):
             w.line(f"out[found] = {plus(out.dtype, 'out[found]', 'g[to + c]')}")
 
-    w.each_window(inside, one_by_one)
+    w.each_window([partial(inside, k) for k in range(math.prod(w.kernel))], one_by_one)
     return w.call(out.shape[0])
 
 
@@ -191,10 +197,10 @@ def _max_pool_pick(types: tuple[TensorType, ...], out: TensorType, params: Param
     zero = f"{short(out.dtype)}(0)"
 
     def inside(elements: list[str]) -> None:
-        hits = w.hits(elements)
-        w.line(f"picked = where({hits[0]}, h[{elements[0]}], {zero})")
-        for at, hit in zip(elements[1:], hits[1:], strict=True):
-            w.line(f"picked = where({hit}, h[{at}], picked)")
+        w.largest(elements)
+        w.line(f"picked = h[{elements[-1]}]")
+        for k in reversed(range(len(elements) - 1)):
+            w.line(f"picked = where(same{k}, h[{elements[k]}], picked)")
         w.line("out[to + c] = picked")
 
     def one_by_one() -> None:
@@ -204,7 +210,7 @@ def _max_pool_pick(types: tuple[TensorType, ...], out: TensorType, params: Param
             w.line("picked = h[found]")
         w.line("out[to + c] = picked")
 
-    w.each_window(inside, one_by_one)
+    w.each_window([inside], one_by_one)
     return w.call(out.shape[0])
 
 
@@ -226,7 +232,7 @@ def _sum_pool(types: tuple[TensorType, ...], out: TensorType, params: Params) ->
             w.line(f"total = radd(total, {wide}(x[{w.here()}]))")
         w.line(f"out[to + c] = {short(x.dtype)}(total)")
 
-    w.each_window(inside, one_by_one)
+    w.each_window([inside], one_by_one)
     return w.call(out.shape[0])
 
 
@@ -235,10 +241,9 @@ def _sum_pool_grad(types: tuple[TensorType, ...], out: TensorType, params: Param
     w = _window("sum_pool_grad", out, g, params, {"g": (g, "in0"), "out": (out, "out")})
     w.clears = True
 
-    def inside(elements: list[str]) -> None:
-        w.line("value = g[to + c]")
-        for at in elements:
-            w.line(f"out[{at}] = " + ("value" if w.apart else plus(out.dtype, f"out[{at}]", "value")))
+    def inside(k: int, elements: list[str]) -> None:
+        at, value = elements[k], "g[to + c]"
+        w.line(f"out[{at}] = " + (value if w.apart else plus(out.dtype, f"out[{at}]", value)))
 
     def one_by_one() -> None:
         w.line("value = g[to + c]")
@@ -247,7 +252,7 @@ def _sum_pool_grad(types: tuple[TensorType, ...], out: TensorType, params: Param
             w.line(f"here = {w.here()}")
             w.line(f"out[here] = {plus(out.dtype, 'out[here]', 'value')}")
 
-    w.each_window(inside, one_by_one)
+    w.each_window([partial(inside, k) for k in range(math.prod(w.kernel))], one_by_one)
     return w.call(out.shape[0])
 
 

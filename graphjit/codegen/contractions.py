@@ -13,6 +13,8 @@ from graphjit.ops.channels_last import phases
 from graphjit.passes.layout import base_layout
 from graphjit.types import contiguous_strides
 
+LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
+
 
 class Axis(NamedTuple):
     """Length, and strides in the two buffers that have this axis."""
@@ -71,27 +73,26 @@ def _product(node: Apply, a: Node, b: Node, kept: Sequence[Axis], summed: Sequen
     dtype, n = node.type.dtype, int(node.type.shape[-1])
     kept = _merged(kept)
     summed = [Axis(0, 1, n)] if any(axis.length == 0 for axis in summed) else _merged(summed)
-    rows = max(range(len(kept)), key=lambda i: (kept[i].length, i))
-    depth = max(range(len(summed)), key=lambda i: (summed[i].length, i))
+    rows, depth = _inner(kept), _inner(summed)
     m, k = kept[rows], summed[depth]
     batch, segments = _without(kept, rows), _without(summed, depth)
     lengths, a_batch, c_batch = _columns(batch)
-    workspace = 64
     if segments:
         found = plan_segments(m.length, n, k.length, dtype, (m.first, k.first), k.second, m.second, lengths, a_batch,
                               c_batch, *_columns(segments))
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
+        workspace = found.workspace
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
                      (0,) * len(batch), c_batch)
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
-        workspace = max(whole.workspace, 64)
+        workspace = whole.workspace
     size = dtype.itemsize
     address: dict[str, Slot] = {
         "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
         "c": Address(node, to * size)}
     if "workspace" in plan_slots:
-        address["workspace"] = Address(Scratch(workspace))
+        address["workspace"] = Address(Scratch(max(workspace, 64)))
     slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in plan_slots)
     times = "".join(f"{axis.length}x" for axis in batch)
     return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=(a_base, b_base), writes=(node,),
@@ -112,6 +113,12 @@ def _merged(axes: Sequence[Axis]) -> list[Axis]:
         else:
             out.append(axis)
     return out or [Axis(1, 1, 1)]
+
+
+def _inner(axes: Sequence[Axis]) -> int:
+    """The innermost axis that is long enough for the loop of a tile, or else the longest."""
+    long = [i for i, axis in enumerate(axes) if axis.length >= LONG]
+    return long[-1] if long else max(range(len(axes)), key=lambda i: (axes[i].length, i))
 
 
 def _without(axes: Sequence[Axis], i: int) -> list[Axis]:

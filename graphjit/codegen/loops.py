@@ -15,6 +15,7 @@ cheap, else kept in scratch memory.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from itertools import pairwise, starmap
 
 import numpy as np
 
@@ -217,9 +218,8 @@ class LoopWriter:
         return " + ".join([text, *rest])
 
     def stride_name(self, a: Access, k: int, stride: int) -> str:
-        inner = [axis for loop in self.loops[k + 1:] for axis in loop.axes]
-        if inner and k + 3 >= len(self.loops) and is_one(a.strides[inner[-1]]) and a.even(
-                self.loops[k].axes[-1], inner):
+        axes = [self.loops[k].axes[-1], *(axis for loop in self.loops[k + 1:] for axis in loop.axes)]
+        if 1 < len(self.loops) - k <= 3 and is_one(a.strides[axes[-1]]) and all(starmap(a.even, pairwise(axes))):
             return " * ".join(self.extent(j) for j in range(k + 1, len(self.loops)))
         return self.argument(("stride", a, k), "s", "int64", stride)
 

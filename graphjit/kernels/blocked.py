@@ -16,7 +16,7 @@ from llvmlite import ir
 from graphjit.kernels.emit import I64, Int, call, function, load, loop, store, walk
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.microkernel import Frame, tile_function
-from graphjit.kernels.packing import Packing, gather_function, pack_function, scatter_function
+from graphjit.kernels.packing import Packing, copy_function, gather_function, pack_function, scatter_function
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, of_batch
 from graphjit.kernels.target import Element, target
@@ -97,8 +97,8 @@ def _balanced(length: int, limit: int) -> int:
 
 
 def _b_packing(problem: Problem, element: Element) -> Packing:
-    if problem.b.col != 1:
-        return Packing.TRANSPOSE if problem.b.row == 1 else Packing.GATHER
+    if problem.b.col != 1 or problem.b.row <= 0:
+        return Packing.TRANSPOSE if problem.b.row == 1 and problem.b.col != 1 else Packing.GATHER
     # measured: a B that is small, and has aligned rows not far apart, is read as fast where it is
     row = problem.b.row * element.size
     far = row % target().vector != 0 or abs(row) >= 2048 or problem.k * problem.n * element.size > target().l2 // 4
@@ -124,7 +124,7 @@ def cycles(problem: Problem, element: Element) -> float:
     step = max(0.54 * height * width, 0.62 * (height + width), 4)
     packing = {Packing.TRANSPOSE: 0.3 if k >= element.lanes else 1.5, Packing.GATHER: 1.5}
     return (panels * tiles * (k * step + 45) + packing.get(_b_packing(problem, element), 0.0) * k * n
-            + (2.5 * m * n if problem.c.col != 1 else 0))  # fmt: skip
+            + (m * n * (0.7 if problem.c.row == 1 else 1.7) if problem.c.col != 1 else 0))  # fmt: skip
 
 
 @functools.cache
@@ -133,6 +133,13 @@ def blocked_kernel(element: Element) -> IRKernel:
     shape = tile_shape()
     key = (element.suffix, shape.heights, shape.packing)
     return IRKernel(f"gemm_{element.name}", key, len(NAMES), functools.partial(_emit, element))
+
+
+def _array(builder: Any, kind: Any, length: int) -> Int:
+    """The address of an array on the stack."""
+    array = builder.alloca(ir.ArrayType(kind, length))
+    array.align = 64
+    return Int(builder, builder.ptrtoint(array, I64))
 
 
 class _Frame:
@@ -154,7 +161,10 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     *given, start, stop = (Int(builder, value) for value in values)
     at = dict(zip(NAMES, given, strict=True))
     rows, pack = _rows_function(module, element), pack_function(module, element)
-    frame = _Frame(Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(I64, Frame.A_ROW + max(shape.heights) // 2)), I64)))
+    copy = copy_function(module, element)
+    fields, tail = Frame.A_ROW + max(shape.heights) // 2, lanes * shape.broadest * lanes * size
+    frame = _Frame(_array(builder, I64, fields))
+    frame[Frame.TAIL] = _array(builder, element.type, tail // size)
     # A packed keeps its order, rows or columns contiguous: only its lines move together
     packs_a = at["a_packing"] != 0
     upright = at["a_col"] != size
@@ -185,7 +195,6 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         share, larger = vectors // panels.max(1), vectors % panels.max(1)
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)
-            frame[Frame.K] = depth
             frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
             epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
             with loop(row0, row1, at["m_block"]) as i0:
@@ -206,6 +215,14 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     with builder.if_then(packs_b):
                         call(pack, builder, [at["b_packing"], source, at["b_row"], at["b_col"], panel,
                                              breadth * (lanes * size), depth, columns])  # fmt: skip
+                    # the last rows, if a vector that starts in them would end behind B
+                    behind = breadth * (lanes * size) - columns * size
+                    unsafe = (behind + at["b_row"] - 1) // at["b_row"]
+                    unsafe = (unsafe + k0 + depth - at["k"]).max(0).min(depth).where(behind > 0, 0).where(packs_b, 0)
+                    with builder.if_then(unsafe > 0):
+                        call(copy, builder, [source + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
+                                             breadth * (lanes * size), unsafe, columns])  # fmt: skip
+                    frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
                     frame[Frame.B_ROW] = (breadth * (lanes * size)).where(packs_b, at["b_row"])
                     tall = height >= PACKING_PAYS
                     fuses = height.flag(builder.and_(at["b_packing"] == Packing.COPY, tall))
@@ -228,20 +245,17 @@ def _rows_function(module: Any, element: Element) -> Any:
     address, breadth, fuses, height, columns, a, b, c, c_row, c_col, tile_c = given
     frame, shape, masks = _Frame(address), tile_shape(), target().masks
     gather, scatter = gather_function(module, element), scatter_function(module, element)
-    ragged = Int(builder, 0) if masks else breadth.flag(columns % element.lanes != 0)
 
     def dispatch(rows: Int, sizes: list[tuple[int, int]], packs: bool, arguments: list[Int]) -> None:
         """Call the tile of this many rows and vectors."""
         done = builder.append_basic_block("tile_done")
-        switch = builder.switch(((breadth * 2 + ragged) * 64 + rows).value, done)
+        switch = builder.switch((breadth * 64 + rows).value, done)
         for n_rows, vectors in sizes:
-            for masked in (True,) if masks else (False, True):
-                case = builder.append_basic_block(f"tile_{n_rows}x{vectors}")
-                code = (vectors * 2 + (masked and not masks)) * 64 + n_rows
-                switch.add_case(ir.Constant(I64, code), case)
-                builder.position_at_end(case)
-                call(tile_function(module, element, n_rows, vectors, masked, packs), builder, arguments)
-                builder.branch(done)
+            case = builder.append_basic_block(f"tile_{n_rows}x{vectors}")
+            switch.add_case(ir.Constant(I64, vectors * 64 + n_rows), case)
+            builder.position_at_end(case)
+            call(tile_function(module, element, n_rows, vectors, packs), builder, arguments)
+            builder.branch(done)
         builder.position_at_end(done)
 
     first, most = shape.packing
@@ -249,6 +263,7 @@ def _rows_function(module: Any, element: Element) -> Any:
         dispatch(Int(builder, first), [(first, vectors) for vectors in range(1, most + 1)], True,
                  [address, a, b, c])  # fmt: skip
         frame[Frame.B_ROW] = breadth * (element.lanes * element.size)
+        frame[Frame.K], frame[Frame.K_TAIL] = frame[Frame.K] + frame[Frame.K_TAIL], Int(builder, 0)
     b = frame[Frame.PANEL].where(fuses != 0, b)
     above = fuses * first
     tallest = Int(builder, shape.heights[-1])
@@ -262,12 +277,14 @@ def _rows_function(module: Any, element: Element) -> Any:
              if rows <= EVEN or rows % 2 == 0]  # fmt: skip
     a_row, panel_row = frame[Frame.A_ROW], Int(builder, _panel_row(element))
     scatters = c_col != element.size
+    if not masks:
+        scatters = builder.or_(scatters, columns % element.lanes != 0)
     with walk(above, height) as here:
         rows = share.min(height - here.at)
         odd = builder.and_(rows > EVEN, rows & 1 != 0)
         rows = here.step = ((rows + 1) // 2).where(odd, rows)
         to = c + c_row * here.at
-        with builder.if_then(scatters, likely=False):
+        with builder.if_then(builder.and_(scatters, frame[Frame.ADD] != 0), likely=False):
             call(gather, builder, [to, c_row, c_col, tile_c, panel_row, rows, columns])
         dispatch(rows, sizes, False, [address, a + a_row * here.at, b, tile_c.where(scatters, to)])
         with builder.if_then(scatters, likely=False):

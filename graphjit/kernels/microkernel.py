@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from graphjit.kernels.emit import I64, intrinsic
-from graphjit.kernels.target import Element
+from graphjit.kernels.target import Element, target
 
 A_AHEAD = 16  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
 B_AHEAD = 8
@@ -23,32 +23,35 @@ class Frame(IntEnum):
     A_COL = 0  # strides in bytes
     B_ROW = 1
     C_ROW = 2
-    K = 3
-    ADD = 4  # 1: start from C, 0: from zero
-    LANES = 5  # live lanes of the last vector
-    PANEL = 6  # where a packing tile leaves its copy of B
-    A_ROW = 7  # and then 3, 5, 7, ... times this stride
+    K = 3  # steps over rows of B, and then over rows of its tail
+    K_TAIL = 4
+    TAIL = 5  # a dense copy of the last rows of B, whose last vectors would end behind it
+    ADD = 6  # 1: start from C, 0: from zero
+    LANES = 7  # live lanes of the last vector of C
+    PANEL = 8  # where a packing tile leaves its copy of B
+    A_ROW = 9  # and then 3, 5, 7, ... times this stride
 
 
-def tile_function(module: Any, element: Element, height: int, vectors: int, masked: bool, packs: bool) -> Any:
+def tile_function(module: Any, element: Element, height: int, vectors: int, packs: bool) -> Any:
     """Emit `void tile(frame, a, b, c)`, all addresses, of one tile size.
 
-    A masked tile has fewer live lanes in its last vector, and touches no memory behind them. One that packs leaves,
-    beside its product, the vectors of B that it used as a dense panel: the stores fit between its multiply-adds,
-    where a separate copy costs as much as nine rows of the product.
+    Whole vectors of B are read, so those that would end behind the matrix come from its `tail` (masked loads in the
+    loop would cost a twentieth of its speed, as the masking takes a multiply-add's port). Of C only live lanes are
+    touched. A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel: the stores fit
+    between its multiply-adds, where a separate copy costs as much as nine rows of the product.
     """
-    name = f"tile_{element.suffix}_{height}x{vectors}{'m' if masked else ''}{'p' if packs else ''}"
-    return module.globals.get(name) or _Tile(module, element, height, vectors, masked, packs, name)
+    name = f"tile_{element.suffix}_{height}x{vectors}{'p' if packs else ''}"
+    return module.globals.get(name) or _Tile(module, element, height, vectors, packs, name)
 
 
 class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
     """A function whose body is written as LLVM assembly: with thousands of instructions in a kernel, llvmlite's
     objects for each would take four times as long as all of LLVM's passes."""
 
-    def __init__(self, module: Any, element: Element, height: int, vectors: int, masked: bool, packs: bool,
-                 name: str) -> None:
+    def __init__(self, module: Any, element: Element, height: int, vectors: int, packs: bool, name: str) -> None:
         super().__init__(module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
-        self.element, self.height, self.vectors, self.masked, self.packs = element, height, vectors, masked, packs
+        self.element, self.height, self.vectors, self.packs = element, height, vectors, packs
+        self.masked = target().masks
         self.kind = f"<{element.lanes} x {element.type}>"
         self.width = element.lanes * element.size
         self.lines: list[str] = []
@@ -82,7 +85,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         return f"%{name}"
 
     def load_vector(self, name: str, base: str, j: int) -> None:
-        """Vector j of a row; lanes that are not live read as 0."""
+        """Vector j of a row of C; lanes that are not live read as 0."""
         at = self.address(f"{name}.at", base, j * self.width)
         if self.masked and j == self.vectors - 1:
             self.emit(f"%{name} = call {self.kind} @llvm.masked.load.{self.element.suffix}.p0(ptr {at}, "
@@ -139,45 +142,59 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         for i in range(1, self.height):
             self.emit(f"%c{i}.off = mul i64 %C_ROW, {i}")
             self.address(f"c{i}", "%c", f"%c{i}.off")
-        self.emit("%fresh = icmp eq i64 %ADD, 0", "br i1 %fresh, label %start, label %old", "old:")
+        self.emit("%fresh = icmp eq i64 %ADD, 0", f"%b.ahead = mul i64 %B_ROW, {B_AHEAD}",
+                  f"%a.ahead = mul i64 %A_COL, {A_AHEAD}", "%panel = inttoptr i64 %PANEL to ptr",
+                  "%tail = inttoptr i64 %TAIL to ptr", "br i1 %fresh, label %segment, label %old", "old:")  # fmt: skip
         for i, j in self.cells:
             self.load_vector(f"old{i}.{j}", f"%c{i}" if i else "%c", j)
-        self.emit("br label %start", "start:")
-        for i, j in self.cells:
-            self.phi(f"begin{i}.{j}", self.kind, entry="zeroinitializer", old=f"%old{i}.{j}")
-        self.emit(f"%a.hn = mul i64 %A_ROW, {self.height}",f"%a.2hn = mul i64 %A_ROW, {2*self.height-1}")
-        self.emit(f"%a.ahead = mul i64 %A_COL, {A_AHEAD}", f"%b.ahead = mul i64 %B_ROW, {B_AHEAD}",
-                  "%panel = inttoptr i64 %PANEL to ptr", "%some = icmp sgt i64 %K, 0",
-                  "br i1 %some, label %k, label %done")  # fmt: skip
-        self._write_loop()
+        self.emit("br label %segment")
+        self._write_segment()
         self.emit("done:")
-        for i, j in self.cells:
-            self.phi(f"end{i}.{j}", self.kind, start=f"%begin{i}.{j}", k=f"%next{i}.{j}")
         for i, j in self.cells:
             self.store_vector(f"%end{i}.{j}", f"end{i}.{j}", f"%c{i}" if i else "%c", j)
         self.emit("ret void", "}")
 
+    def _write_segment(self) -> None:
+        """The loop over k, first over rows of B, then over those of its tail."""
+        self.emit("segment:")
+        self.phi("count", "i64", entry="%K", old="%K", again="%K_TAIL")
+        self.phi("tail.count", "i64", entry="%K_TAIL", old="%K_TAIL", again="0")
+        self.phi("begin.a", "ptr", entry="%a", old="%a", again="%end.a")
+        self.phi("begin.b", "ptr", entry="%b", old="%b", again="%tail")
+        self.phi("b.row", "i64", entry="%B_ROW", old="%B_ROW", again=str(self.vectors * self.width))
+        if self.packs:
+            self.phi("begin.panel", "ptr", entry="%panel", old="%panel", again="%end.panel")
+        for i, j in self.cells:
+            self.phi(f"begin{i}.{j}", self.kind, entry="zeroinitializer", old=f"%old{i}.{j}", again=f"%end{i}.{j}")
+        self.emit("%some = icmp ne i64 %count, 0", "br i1 %some, label %k, label %next")
+        self._write_loop()
+        self.emit("next:")
+        self.phi("end.a", "ptr", segment="%begin.a", k="%next.a")
+        if self.packs:
+            self.phi("end.panel", "ptr", segment="%begin.panel", k="%next.panel")
+        for i, j in self.cells:
+            self.phi(f"end{i}.{j}", self.kind, segment=f"%begin{i}.{j}", k=f"%next{i}.{j}")
+        self.emit("%go.on = icmp ne i64 %tail.count, 0", "br i1 %go.on, label %again, label %done", "again:",
+                  "br label %segment")  # fmt: skip
+
     def _write_loop(self) -> None:
         """One k: a row of B, and for each row of the tile one number of A in all lanes."""
         self.emit("k:")
-        self.phi("left", "i64", start="%K", k="%less")
-        self.phi("at.a", "ptr", start="%a", k="%next.a")
-        self.phi("at.b", "ptr", start="%b", k="%next.b")
+        self.phi("left", "i64", segment="%count", k="%less")
+        self.phi("at.a", "ptr", segment="%begin.a", k="%next.a")
+        self.phi("at.b", "ptr", segment="%begin.b", k="%next.b")
         if self.packs:
-            self.phi("at.panel", "ptr", start="%panel", k="%next.panel")
+            self.phi("at.panel", "ptr", segment="%begin.panel", k="%next.panel")
         for i, j in self.cells:
-            self.phi(f"sum{i}.{j}", self.kind, start=f"%begin{i}.{j}", k=f"%next{i}.{j}")
-        import os
-        PM=os.environ.get('PM','k')
-        if PM=='k': self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
-        if PM=='h': self.prefetch(self.address("a.next", "%at.a", "%a.hn"))
-        if PM=='2h': self.prefetch(self.address("a.next", "%at.a", "%a.2hn"))
+            self.phi(f"sum{i}.{j}", self.kind, segment=f"%begin{i}.{j}", k=f"%next{i}.{j}")
+        self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
         if self.packs:
             ahead = self.address("b.next", "%at.b", "%b.ahead")
             for j in range(self.vectors):
                 self.prefetch(self.address(f"b.next{j}", ahead, j * self.width))
         for j in range(self.vectors):
-            self.load_vector(f"b{j}", "%at.b", j)
+            at = self.address(f"b{j}.at", "%at.b", j * self.width)
+            self.emit(f"%b{j} = load {self.kind}, ptr {at}, align {self.element.size}")
         if self.packs:
             for j in range(self.vectors):
                 at = self.address(f"panel{j}", "%at.panel", j * self.width)
@@ -194,7 +211,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
                 self.emit(f"%next{i}.{j} = call {self.kind} @llvm.fmuladd.{self.element.suffix}({self.kind} %a{i}, "
                           f"{self.kind} %b{j}, {self.kind} %sum{i}.{j})")  # fmt: skip
         self.emit("%next.a = getelementptr i8, ptr %at.a, i64 %A_COL",
-                  "%next.b = getelementptr i8, ptr %at.b, i64 %B_ROW")  # fmt: skip
+                  "%next.b = getelementptr i8, ptr %at.b, i64 %b.row")  # fmt: skip
         if self.packs:
             self.emit(f"%next.panel = getelementptr i8, ptr %at.panel, i64 {self.vectors * self.width}")
         self.emit("%less = add i64 %left, -1", "%more = icmp ne i64 %less, 0",

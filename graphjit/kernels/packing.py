@@ -132,13 +132,28 @@ def pack_function(module: Any, element: Element) -> Any:
 
 
 def scatter_function(module: Any, element: Element) -> Any:
-    """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C."""
+    """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C.
+
+    Where columns of the target are contiguous, small blocks are transposed in registers.
+    """
     name = f"scatter_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
-    with loop(0, rows) as i, loop(0, columns) as n:
-        value = load(tile + tile_row * i + n * element.size, element.type, element.size)
-        store(value, to + row * i + column * n, element.size)
+    size, part = element.size, 16 // element.size
+
+    def one_by_one(first_row: Int, first_column: Int | int, last_column: Int) -> None:
+        with loop(first_column, last_column) as n, loop(first_row, rows) as i:
+            store(load(tile + tile_row * i + n * size, element.type, size), to + row * i + column * n, size)
+
+    whole_rows = (rows // part * part).where(row == size, 0)
+    whole_columns = (columns // part * part).where(whole_rows > 0, 0)
+    with loop(0, whole_columns, part) as n, loop(0, whole_rows, part) as i:
+        kind = ir.VectorType(element.type, part)
+        lines = [load(tile + tile_row * (i + r) + n * size, kind, size) for r in range(part)]
+        for r, line in enumerate(_transpose_parts(b, lines, part)):
+            store(line, to + i * size + column * (n + r), size)
+    one_by_one(whole_rows, 0, whole_columns)
+    one_by_one(Int(b, 0), whole_columns, columns)
     b.ret_void()
     return made

@@ -19,14 +19,20 @@ from llvmlite import ir
 from graphjit.kernels.blocked import _Frame, _rows_function, tile_shape
 from graphjit.kernels.emit import I64, Int, call, loop
 from graphjit.kernels.microkernel import Frame
+from graphjit.kernels.packing import Packing, pack_function
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
 BATCH_DIMS = 3
 SEGMENT_DIMS = 2
-BLOCK = 48  # most rows of C whose segments are added up together
+BLOCK = 48  # most rows of C whose segments are added up together, if they are of one matrix
+GROUP = 96  # and if they are of several
+SHORT = 64  # segments of fewer steps are copied together where that makes long ones
+COPIED = 1024  # most steps of a copy
+TALL = 32  # rows from which on the copy pays
 NAMES = (
-    "a", "b", "c", "m", "n", "k", "block", "units", "a_row", "a_col", "b_row", "c_row",
+    "a", "b", "c", "workspace", "m", "n", "k", "block", "blocks", "group", "groups", "packs", "line",
+    "a_row", "a_col", "b_row", "c_row",
     "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "c_batch0", "c_batch1", "c_batch2",
     "segments0", "segments1", "a_segment0", "a_segment1", "b_segment0", "b_segment1",
 )  # fmt: skip
@@ -34,11 +40,13 @@ NAMES = (
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """A kernel, its arguments ('a', 'b', 'c' stand for addresses), and the units it may be split in."""
+    """A kernel, its arguments ('a', 'b', 'c', 'workspace' stand for addresses), the units it may be split in, and the bytes
+    of scratch memory that each concurrent call needs for itself."""
 
     kernel: IRKernel
     slots: tuple[int | str, ...]
     extent: int
+    workspace: int
     flops: int
 
 
@@ -59,17 +67,22 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
     no_batch, no_segment = (0,) * (BATCH_DIMS - len(batch)), (0,) * (SEGMENT_DIMS - len(segments))
     sizes = (*(1 for _ in no_batch), *batch)
     steps = (*(1 for _ in no_segment), *segments)
+    joined = k * steps[1]
+    packs = a_strides[0] == 1 and block >= TALL and k < SHORT and k < joined <= COPIED and b_segments[-1] == k * b_row
+    group = 1 if packs else max(1, min(GROUP // max(m, 1), sizes[2]))
+    line = -(-block * size // 64) * 64 + 64
     named: dict[str, int | str] = {
-        "a": "a", "b": "b", "c": "c", "m": m, "n": n, "k": k, "block": block, "units": ceil(m / block),
+        "a": "a", "b": "b", "c": "c", "workspace": "workspace", "m": m, "n": n, "k": k, "block": block,
+        "blocks": ceil(m / block), "group": group, "groups": ceil(sizes[2] / group), "packs": int(packs), "line": line,
         "a_row": a_strides[0] * size, "a_col": a_strides[1] * size, "b_row": b_row * size, "c_row": c_row * size,
         "batch1": sizes[1], "batch2": sizes[2], "segments0": steps[0], "segments1": steps[1],
     }  # fmt: skip
     for name, strides in (("a_batch", (*no_batch, *a_batch)), ("c_batch", (*no_batch, *c_batch)),
                           ("a_segment", (*no_segment, *a_segments)), ("b_segment", (*no_segment, *b_segments))):
         named |= {f"{name}{i}": stride * size for i, stride in enumerate(strides)}
-    extent = ceil(m / block) * prod(batch) if n else 0
+    extent = ceil(m / block) * ceil(sizes[2] / group) * sizes[1] * sizes[0] if n else 0
     return SegmentPlan(segment_kernel(element), tuple(named[name] for name in NAMES), extent,
-                       2 * m * n * k * prod(batch) * prod(segments))
+                       line * joined if packs else 0, 2 * m * n * k * prod(batch) * prod(segments))
 
 
 @functools.cache
@@ -81,40 +94,49 @@ def segment_kernel(element: Element) -> IRKernel:
 
 
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
-    """The loops over batch and blocks of rows, panels of columns, segments."""
+    """The loops over groups of the batch and blocks of rows, segments, panels of columns."""
     *given, start, stop = (Int(builder, value) for value in values)
     at = dict(zip(NAMES, given, strict=True))
-    lanes, size = element.lanes, element.size
-    rows = _rows_function(builder.module, element)
+    lanes, size, module = element.lanes, element.size, builder.module
+    rows, pack = _rows_function(module, element), pack_function(module, element)
     odd = range(1, max(tile_shape().heights), 2)
     room = builder.alloca(ir.ArrayType(I64, Frame.A_ROW + len(odd)))
     frame = _Frame(Int(builder, builder.ptrtoint(room, I64)))
-    for field in ("A_COL", "B_ROW", "C_ROW", "K"):
-        frame[Frame[field]] = at[field.lower()]
+    packs = at["packs"] != 0
     for i in odd:
         frame[Frame.A_ROW + i // 2] = at["a_row"] * i
-    zero, widest = Int(builder, 0), tile_shape().packing[1]
+    frame[Frame.A_COL] = at["line"].where(packs, at["a_col"])
+    frame[Frame.B_ROW], frame[Frame.C_ROW] = at["b_row"], at["c_row"]
+    frame[Frame.K] = at["k"] * at["segments1"].where(packs, 1)
+    zero, one, widest = Int(builder, 0), Int(builder, 1), tile_shape().packing[1]
     frame[Frame.PANEL] = zero
     vectors = (at["n"] + (lanes - 1)) // lanes
     panels = (vectors + (widest - 1)) // widest
     share, larger = vectors // panels.max(1), vectors % panels.max(1)
     with loop(start, stop) as unit:
-        matrix, block = unit // at["units"], unit % at["units"]
-        outer = matrix // at["batch2"]
-        place = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
-        i0 = block * at["block"]
+        i0 = unit % at["blocks"] * at["block"]
+        outer = unit // at["blocks"]
+        first = outer % at["groups"] * at["group"]
+        outer = outer // at["groups"]
         height = at["block"].min(at["m"] - i0)
         a, c = at["a"] + at["a_row"] * i0, at["c"] + at["c_row"] * i0
-        for axis, index in enumerate(place):
+        for axis, index in enumerate((outer // at["batch1"], outer % at["batch1"])):
             a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
-        with loop(zero, panels) as p:
-            breadth = share + p.flag(p < larger)
-            j0 = (share * p + p.min(larger)) * lanes
-            columns = (breadth * lanes).min(at["n"] - j0)
-            frame[Frame.LANES] = columns - (breadth - 1) * lanes
-            with loop(zero, at["segments0"]) as s, loop(zero, at["segments1"]) as t:
+        with loop(zero, at["segments0"]) as s:
+            from_a = a + at["a_segment0"] * s
+            with builder.if_then(packs), loop(zero, at["segments1"]) as t:
+                call(pack, builder, [Int(builder, Packing.COPY), from_a + at["a_batch2"] * first + at["a_segment1"] * t,
+                                     at["a_col"], at["a_col"], at["workspace"] + at["line"] * at["k"] * t, at["line"],
+                                     at["k"], height])  # fmt: skip
+            with loop(zero, panels) as p, loop(zero, one.where(packs, at["segments1"])) as t:
+                breadth = share + p.flag(p < larger)
+                j0 = (share * p + p.min(larger)) * lanes
+                columns = (breadth * lanes).min(at["n"] - j0)
+                frame[Frame.LANES] = columns - (breadth - 1) * lanes
                 frame[Frame.ADD] = zero.flag(s + t > 0)
-                from_a = a + at["a_segment0"] * s + at["a_segment1"] * t
                 from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
-                call(rows, builder, [frame.address, breadth, zero, height, columns, from_a, from_b, c + j0 * size,
-                                     at["c_row"], Int(builder, size), zero])  # fmt: skip
+                with loop(first, (first + at["group"]).min(at["batch2"])) as z:
+                    there = from_a + at["a_batch2"] * z + at["a_segment1"] * t
+                    call(rows, builder, [
+                        frame.address, breadth, zero, height, columns, at["workspace"].where(packs, there), from_b,
+                        c + at["c_batch2"] * z + j0 * size, at["c_row"], Int(builder, size), zero])  # fmt: skip

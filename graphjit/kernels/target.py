@@ -18,7 +18,7 @@ _AVX2 = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver", 
 
 @dataclass(frozen=True)
 class Target:
-    """Widths in bytes; `masks`: a masked load costs no more than a plain one."""
+    """Widths in bytes; `masks`: there are instructions for masked stores."""
 
     vector: int
     registers: int
@@ -62,7 +62,7 @@ def target() -> Target:
         vector, registers = 32, 16
     else:
         vector, registers = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
-    return Target(vector, registers, vector == 64, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
+    return Target(vector, registers, vector > 16, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
 
 
 def _features() -> dict[str, bool]:

@@ -10,6 +10,7 @@ import numpy as np
 from graphjit.arrays import to_array
 from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError
+from graphjit.leaves import Unavailable
 from graphjit.nn.parameter import Parameter
 from graphjit.structure import Structured
 from graphjit.tape import Value, grad_mode, state
@@ -26,7 +27,7 @@ def zero_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
     for t in tensors:
         if set_to_none:
             t.zero_grad()
-        elif t.grad is not None:
+        elif (state.trace is None and isinstance(t._grad, Unavailable)) or t.grad is not None:
             t.grad = filled(t.shape, 0, t.dtype)
 
 

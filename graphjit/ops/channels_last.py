@@ -78,6 +78,8 @@ def _infer_contract(a: TensorType, b: TensorType, axes: int, leading: bool) -> T
 
 
 def _contract(a: Array, b: Array, axes: int, leading: bool) -> Array:
+    if not is_float(a.dtype):
+        raise TypeError("contract of numbers that are not floats")
     found = range(axes) if leading else range(a.ndim - axes, a.ndim)
     return np.tensordot(a, b, (tuple(found), tuple(range(axes))))
 

@@ -82,6 +82,8 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     [3, 7]
     """
     a, b = promoted(x, y)
+    if a.ndim == b.ndim == 2:
+        return apply(MATMUL, a, b)
     if not a.ndim or not b.ndim:
         raise ShapeError("matmul has no meaning for scalars", detail=operands_text((a._type, b._type)),
                          hint="Use x * y.")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
-from graphjit.convert import as_tensor, operand
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.kernels import reference
 from graphjit.op import Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import same, to_bool
-from graphjit.promotion import promoted, result_dtype
+from graphjit.promotion import agreeing, promoted, result_dtype
 from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, FLOAT32, FLOAT64, DType, TensorType, check_dtype, is_float
@@ -56,13 +56,19 @@ def _unary(name: str, eager: Callable[..., Any], vjp: Callable[..., tuple[Any, .
 
 # ---- arithmetic
 
+def _mul_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
+    if x._value is y._value:  # a square
+        return lambda: g * (x + x), None
+    return lambda: g * y, lambda: g * x
+
+
 ADD = register(Op("add", np.add, same("add", ANY), lambda g, out, x, y: (g, g),
                   Elementwise(named("+", "add"))))
-SUB = register(Op("sub", np.subtract, same("sub", NUMBER), lambda g, out, x, y: (g, -g),
+SUB = register(Op("sub", np.subtract, same("sub", NUMBER), lambda g, out, x, y: (g, lambda: -g),
                   Elementwise(named("-", "sub"))))
-MUL = register(Op("mul", np.multiply, same("mul", ANY), lambda g, out, x, y: (g * y, g * x),
+MUL = register(Op("mul", np.multiply, same("mul", ANY), _mul_vjp,
                   Elementwise(named("*", "mul"))))
-DIV = register(Op("div", np.divide, same("div", "f"), lambda g, out, x, y: (g / y, -g * out / y),
+DIV = register(Op("div", np.divide, same("div", "f"), lambda g, out, x, y: (lambda: g / y, lambda: -g * out / y),
                   Elementwise("{0} / {1}")))
 
 
@@ -228,45 +234,31 @@ def _floating(x: TensorLike) -> Tensor:
     return t.astype(FLOAT32 if kind.dtype == BOOL or kind.dtype.itemsize < 4 else FLOAT64)
 
 
-def _quick(op: Op, x: TensorLike, y: TensorLike, kinds: str) -> Tensor | None:
-    """The common cases of eager code: two tensors of one dtype, a tensor of these kinds and a Python number."""
-    if state.trace is None and isinstance(x, Tensor) and x._value.trace is None:
-        dtype = x._value.data.dtype  # type: ignore[union-attr]  # an array outside of traces
-        if dtype.kind in kinds:
-            if isinstance(y, Tensor):
-                if y._value.trace is None and y._value.data.dtype is dtype:  # type: ignore[union-attr]  # an array
-                    return apply(op, x, y)
-            elif type(y) is float and dtype.kind == "f" or type(y) is int:
-                return apply(op, x, operand(y, dtype))
-    return None
-
-
 def _binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def function(x: TensorLike, y: TensorLike) -> Tensor:
-        quick = _quick(op, x, y, NUMBER)
-        return apply(op, *promoted(x, y)) if quick is None else quick
+        found = agreeing(x, y)
+        return apply(op, *(promoted(x, y) if found is None else found))
     return _document(function, op, doc)
 
 
 def _of_tensors(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     """As ``_binary``, for functions that are no operators: they make tensors of Python floats."""
     def function(x: TensorLike, y: TensorLike) -> Tensor:
-        quick = _quick(op, x, y, NUMBER)
-        return apply(op, *_strong(promoted(x, y))) if quick is None else quick
+        return apply(op, *_strong(promoted(x, y)))
     return _document(function, op, doc)
 
 
 def _strong(tensors: list[Tensor]) -> list[Tensor]:
     """Run-time Python floats as float32, as they are eagerly."""
-    weak = state.trace is not None and any(t._type.weak for t in tensors)
+    weak = state.trace is not None and any([t._type.weak for t in tensors])
     return [t.astype(FLOAT32) for t in tensors] if weak else tensors
 
 
 def _float_binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def function(x: TensorLike, y: TensorLike) -> Tensor:
-        quick = _quick(op, x, y, "f")
-        if quick is not None:
-            return quick
+        found = agreeing(x, y)
+        if found is not None and found[0].dtype.kind == "f":
+            return apply(op, *found)
         dtype = result_dtype((x, y))
         if not is_float(dtype):
             dtype = FLOAT32 if dtype == BOOL or dtype.itemsize < 4 else FLOAT64

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,7 @@ from graphjit.tensor import Tensor
 from graphjit.types import BOOL, Extent, Shape, broadcast_shapes
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """What the basic part takes of one axis of x: ``size`` elements from ``start`` on, ``step`` apart; the
     axis is then reversed (``flip``) or dropped (an integer index)."""
 
@@ -41,8 +40,7 @@ class Span:
     whole: bool = False   # all of the axis, in order
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """An index taken apart.
 
     Attributes:
@@ -185,12 +183,12 @@ def take_apart(entries: Sequence[Any], shape: Shape) -> Index:
 def view(x: Tensor, spans: Sequence[Span]) -> Tensor:
     """The basic part."""
     axes = [s for s in spans if not s.new]
-    if not all(s.whole for s in axes):
+    if not all([s.whole for s in axes]):
         x = slice_axes(x, [s.start for s in axes], [s.size for s in axes], [s.step for s in axes])
-    flipped = tuple(i for i, s in enumerate(axes) if s.flip)
+    flipped = tuple([i for i, s in enumerate(axes) if s.flip])
     if flipped:
         x = apply(FLIP, x, axes=flipped)
-    if any(s.new or s.dropped for s in spans):
+    if any([s.new or s.dropped for s in spans]):
         x = reshape_to(x, view_shape(spans))
     return x
 

@@ -18,7 +18,7 @@ from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
 from graphjit.ops.cumulative import CUMPROD, CUMSUM, before
 from graphjit.ops.elementwise import equal, where
-from graphjit.ops.movement import broadcast_to, flip, moveaxis
+from graphjit.ops.movement import flip, moveaxis, stretch_to
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined, operand, reshape_to
 from graphjit.tensor import Tensor, TensorLike
@@ -53,6 +53,11 @@ def _spread(g: Tensor, x: Tensor, axis: Axes, keepdims: bool) -> Tensor:
     return g if keepdims else reshape_to(g, _kept(x.shape, axis))
 
 
+def _aligned(g: Tensor, x: Tensor, axis: Axes, keepdims: bool) -> Tensor:
+    """A reduced tensor that broadcasts to x as it is: leading axes need not be put back."""
+    return g if axis == tuple(range(len(axis))) else _spread(g, x, axis, keepdims)
+
+
 def _infer(name: str, kinds: str, empty: bool = True) -> Callable[..., TensorType]:
     """Shape rule of a fold; ``empty`` says whether it has a value for no elements."""
     def infer(x: TensorType, axis: Axes, keepdims: bool) -> TensorType:
@@ -78,13 +83,13 @@ def _need_elements(name: str, x: TensorType, axis: Axes) -> None:
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
     if x.dtype == FLOAT32 and not (x.flags.c_contiguous and axis == tuple(range(x.ndim - len(axis), x.ndim))):
-        return np.asarray(np.sum(x, axis, dtype=FLOAT64, keepdims=keepdims).astype(FLOAT32))
-    return np.asarray(np.sum(x, axis, dtype=x.dtype, keepdims=keepdims))
+        return np.asarray(np.add.reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32))
+    return np.asarray(np.add.reduce(x, axis, x.dtype, None, keepdims))  # np.sum, without its wrapper
 
 
 SUM = register(Op(
     "sum", _sum_eager, _infer("sum", "fiu"),
-    lambda g, out, x, axis, keepdims: (broadcast_to(_spread(g, x, axis, keepdims), x.shape),),
+    lambda g, out, x, axis, keepdims: (stretch_to(_aligned(g, x, axis, keepdims), x.shape),),
     Reduction("sum")))
 
 
@@ -119,8 +124,8 @@ def _extreme(name: str, function: Callable[..., Any]) -> Op:
     return register(Op(name, eager, _infer(name, "fiub", empty=False), vjp, Reduction(name)))
 
 
-MAX = _extreme("max", np.max)
-MIN = _extreme("min", np.min)
+MAX = _extreme("max", np.maximum.reduce)
+MIN = _extreme("min", np.minimum.reduce)
 
 
 def _truth(name: str, function: Callable[..., Any]) -> Op:

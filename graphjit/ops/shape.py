@@ -19,6 +19,7 @@ from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Layout, Op, View, register
 from graphjit.operators import attach
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,
@@ -36,7 +37,7 @@ from graphjit.types import (
 def operand(x: TensorLike) -> Tensor:
     """A tensor for whatever stands for one; a run-time Python float becomes float32, as it is eagerly."""
     t = as_tensor(x)
-    return t.astype(FLOAT32) if t._type.weak else t
+    return t.astype(FLOAT32) if state.trace is not None and t._type.weak else t
 
 
 def text(shape: Sequence[int]) -> str:
@@ -143,9 +144,11 @@ def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
 
 def _resolved(shape: Shape, x: TensorType) -> Shape:
     """``shape`` with -1 computed and the caller's lengths marked."""
-    spare = Counter(n for n in x.shape if isinstance(n, Extent))
-    spare.subtract(n for n in shape if isinstance(n, Extent))
-    unmatched = any(count > 0 for count in spare.values())
+    unmatched = False
+    if state.trace is not None:
+        spare = Counter(n for n in x.shape if isinstance(n, Extent))
+        spare.subtract(n for n in shape if isinstance(n, Extent))
+        unmatched = any(count > 0 for count in spare.values())
     if -1 in shape:
         i = shape.index(-1)
         rest = math.prod(shape[:i] + shape[i + 1:])

@@ -16,9 +16,12 @@ from graphjit.types import DType
 
 Numbers = tuple[Tensor, ...]
 CEILINGS = {"lr": math.inf, "momentum": math.inf, "dampening": math.inf, "weight_decay": math.inf,
-            "eps": math.inf, "betas": 1.0}
+            "eps": math.inf, "betas": 1.0, "alpha": math.inf, "lr_decay": math.inf,
+            "initial_accumulator_value": math.inf, "max_iter": math.inf, "max_eval": math.inf,
+            "tolerance_grad": math.inf, "tolerance_change": math.inf, "history_size": math.inf}
 PAIRS = ("betas",)
 SWITCHES = ("momentum", "dampening")  # an update without them has another structure
+INITIAL = "initial_lr"                # set by schedules: the learning rate they started from
 
 
 class ParamGroup(Structured, MutableMapping[str, Any]):
@@ -34,8 +37,9 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         self._numbers: dict[str, Numbers] = {}
         self._flags: dict[str, Any] = {}
         self._zero: dict[str, bool] = {}
+        self._initial_lr = np.full((), math.nan)  # an array, so that setting it is no change of structure
         for name, value in options.items():
-            if name in CEILINGS or not isinstance(value, (bool, str, type(None))):
+            if name != INITIAL and (name in CEILINGS or not isinstance(value, (bool, str, type(None)))):
                 labels = [f"{owner}.{name}"] * (2 if name in PAIRS else 1)
                 self._numbers[name] = tuple(Tensor._of(Value(np.zeros(())), label) for label in labels)
             self[name] = value
@@ -53,6 +57,8 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
             return self._params
         if name in self._flags:
             return self._flags[name]
+        if name == INITIAL and not np.isnan(self._initial_lr):
+            return float(self._initial_lr)
         found: tuple[Any, ...]
         if state.trace is None:
             found = tuple(t.item() for t in self._numbers[name])
@@ -64,6 +70,9 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         if name == "params":
             raise ArgumentError("the parameters of a group cannot be replaced",
                                 hint="Use optimizer.add_param_group({'params': [...]}).")
+        if name == INITIAL:
+            self._initial_lr[()] = _number("lr", value)
+            return
         if name not in self._numbers:
             if name not in self._flags or self._flags[name] != value:
                 clock.structure += 1
@@ -88,10 +97,11 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         del self._flags[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("params", *self._numbers, *self._flags))
+        initial = () if np.isnan(self._initial_lr) else (INITIAL,)
+        return iter(("params", *self._numbers, *self._flags, *initial))
 
     def __len__(self) -> int:
-        return 1 + len(self._numbers) + len(self._flags)
+        return len(list(iter(self)))
 
     __eq__ = object.__eq__  # groups of equal numbers are still two groups
     __hash__ = object.__hash__

@@ -13,7 +13,7 @@ from graphjit.errors import ArgumentError, ShapeError, TraceError
 from graphjit.nn.module import zero_gradients
 from graphjit.op import Array
 from graphjit.ops.elementwise import where
-from graphjit.optim.group import ParamGroup
+from graphjit.optim.group import INITIAL, ParamGroup
 from graphjit.structure import Structured
 from graphjit.tape import Value, clock, grad_mode, state
 from graphjit.tensor import Tensor, held
@@ -72,7 +72,7 @@ class Optimizer(Structured):
             if p in known:
                 raise ArgumentError(f"parameter {p.label or p._type} is given to {type(self).__name__} twice")
             known.add(p)
-        if unknown := options.keys() - self.defaults.keys():
+        if unknown := options.keys() - self.defaults.keys() - {INITIAL}:
             raise ArgumentError(f"{type(self).__name__} has no hyperparameter {', '.join(sorted(unknown))}",
                                 hint=f"It has {', '.join(self.defaults)}.")
         self.param_groups.append(ParamGroup(type(self).__name__, params, options))
@@ -123,12 +123,12 @@ class Optimizer(Structured):
 
     # ---- state
 
-    def _slot(self, p: Tensor, name: str) -> Tensor:
-        """A tensor like the parameter that is kept from step to step; starts at 0."""
+    def _slot(self, p: Tensor, name: str, start: float = 0.0) -> Tensor:
+        """A tensor like the parameter that is kept from step to step, and what it starts at."""
         slots = self.state.setdefault(p, {})
         slot = slots.get(name)
         if slot is None:
-            slot = slots[name] = _kept(np.zeros(p.shape, p.dtype), f"{p.label}.{name}")
+            slot = slots[name] = _kept(np.full(p.shape, start, p.dtype), f"{p.label}.{name}")
         elif slot.shape != p.shape:
             raise ShapeError(f"{slot.label} has shape {slot.shape}, its parameter {p.shape}",
                              hint="Make a new optimizer after replacing a parameter's data.")
@@ -148,14 +148,14 @@ class Optimizer(Structured):
             slots = self.state.setdefault(p, {})
             if STEP not in slots:
                 begun = 1.0 if slots else 0.0  # state without a counter: it was updated before counting began
-                fresh = fresh if fresh is not None and held(fresh) == begun else _counter(begun)
+                fresh = fresh if fresh is not None and held(fresh) == begun else step_counter(begun)
                 slots[STEP] = fresh
             sharing.setdefault(slots[STEP], []).append(p)
         holders = Counter(id(slots.get(STEP)) for slots in self.state.values())
         found = []
         for counter, members in sharing.items():
             if len(members) < holders[id(counter)]:
-                counter = _counter(float(held(counter)))
+                counter = step_counter(float(held(counter)))
                 for p in members:
                     self.state[p][STEP] = counter
             counter.assign(counter + 1)
@@ -198,7 +198,7 @@ class Optimizer(Structured):
         if wrong:
             raise ArgumentError(f"a state_dict does not fit {type(self).__name__}", detail=tuple(wrong[:8]))
         for group, given in zip(self.param_groups, groups, strict=True):
-            for name in self.defaults.keys() & given.keys():
+            for name in {*self.defaults, INITIAL} & given.keys():
                 group[name] = given[name]
         with grad_mode(False):
             for p, arrays in loaded.items():
@@ -218,7 +218,7 @@ class Optimizer(Structured):
             counter = slots.get(STEP)
             if counter is None or taken.setdefault(counter, count) != count:
                 if count not in made:
-                    made[count] = _counter(count)
+                    made[count] = step_counter(count)
                 counter = slots[STEP] = made[count]
                 taken[counter] = count
         for counter, count in taken.items():
@@ -250,7 +250,8 @@ def _kept(array: Array, label: str) -> Tensor:
     return Tensor._of(Value(array), label)
 
 
-def _counter(count: float) -> Tensor:
+def step_counter(count: float) -> Tensor:
+    """A count of steps that outlives a running trace."""
     return _kept(np.full((), count), "optimizer step")
 
 

@@ -45,8 +45,10 @@ class SGD(Optimizer):
     def _update(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> None:
         (decay,) = group.tensors("weight_decay")
         shares = self._shares(group, grads)
+        numbers = {dtype: group.tensors("lr", dtype) + group.tensors("momentum", dtype)
+                   for dtype in {p.dtype for p in grads}}
         for p, g in grads.items():
-            (lr,), (momentum,) = group.tensors("lr", p.dtype), group.tensors("momentum", p.dtype)
+            lr, momentum = numbers[p.dtype]
             g = decayed(g, p, decay)
             if group.has("momentum"):
                 buffer = self._slot(p, "momentum_buffer")

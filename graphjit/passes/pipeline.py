@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphjit.ir import Graph, verify
+from graphjit.passes.channels_last import channels_last
 from graphjit.passes.cse import cse
 from graphjit.passes.fold import fold
 from graphjit.passes.layout import contiguous
@@ -19,6 +20,9 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse", cse),
     ("simplify again", simplify),
     ("cse again", cse),
+    ("channels last", channels_last),
+    ("simplify views", simplify),
+    ("cse of views", cse),
     ("transpose products", transpose_products),
     ("contiguous", contiguous),
 )

@@ -43,10 +43,11 @@ def test_reasons():
     f(gj.tensor(X, requires_grad=True))
     f(X[0])
     assert f.reasons == [
-        "first call", "x: axis 0 was 3", "x: was float32[2, 4], is float64[2, 4]", "arguments are nested in another way",
+        "first call", "x: axis 0 was 3", "x: was float32[2, 4], is float64[2, 4]",
+        "arguments are nested in another way",
         "arguments are nested in another way", "arguments are nested in another way", "tree['w']: axis 0 was 3",
         "x: was float64[2, 4], is float32[3, 4]; scale: was 3, is a float", "gradients are disabled now",
-        "x: was float32[3, 4], is float32[3, 4] requiring a gradient", "x: was float32[3, 4], is float32[4]"]
+        "x: was float32[3, 4], is float32[3, 4] requiring a gradient", "x: was float32[2, 4], is float32[4]"]
 
 
 def test_reasons_name_what_changed_outside():
@@ -177,7 +178,8 @@ def test_nothing_is_kept_alive():
     f = gj.compile(lambda x: x * t)
     f(np.ones(1000))
     kept, program = weakref.ref(t), weakref.ref(f.latest.program)
-    del f, t
+    del f
+    t = None
     gc.collect()
     assert kept() is None
     assert program() is None

@@ -312,6 +312,12 @@ def test_a_gradient_that_stayed_inside_is_never_stale():
         (w * 2).sum().backward()
         np.testing.assert_array_equal(w.grad, [2, 2, 2])
 
+    opt = optim.SGD([w], lr=0.1)
+    step(np.ones(3))
+    opt.zero_grad(set_to_none=False)
+    np.testing.assert_array_equal(w.grad, [0, 0, 0])
+    w.zero_grad()
+
     @gj.compile
     def another(x):
         (w * x).sum().backward()

@@ -1,0 +1,148 @@
+"""Convolutions, forward and both gradients, beside PyTorch, one thread each.
+
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.conv            the layers of issue 3
+    ... python -m benchmarks.conv --kernels                     what each kernel of a layer takes
+
+A layer is timed as it stands inside a network: input, weight and cotangent in memory, results left in memory with the
+channels last. Times are CPU time of the process, the best of many bursts; the flops are those of the definition.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import graphjit as gj
+import graphjit.nn.functional as F
+from graphjit.apply import apply
+from graphjit.op import TABLE
+from graphjit.runtime.driver import ROW
+
+
+class Layer(NamedTuple):
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    stride: int
+    padding: int
+
+    @property
+    def name(self) -> str:
+        return f"{'x'.join(map(str, self.x))} -> {self.w[0]} k{self.w[-1]} s{self.stride} p{self.padding}"
+
+    @property
+    def flops(self) -> int:
+        places = [(n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(self.x[2:], self.w[2:], strict=True)]
+        return 2 * self.x[0] * int(np.prod(places)) * int(np.prod(self.w))
+
+
+LAYERS = [
+    Layer((64, 1, 140), (16, 1, 7), 1, 3), Layer((64, 16, 140), (32, 16, 5), 2, 2),
+    Layer((64, 32, 70), (32, 32, 3), 2, 1), Layer((64, 1, 28, 28), (8, 1, 3, 3), 1, 1),
+    Layer((64, 8, 14, 14), (16, 8, 3, 3), 1, 1), Layer((32, 64, 14, 14), (64, 64, 3, 3), 1, 1),
+]  # fmt: skip
+
+
+def best(run: Callable[[], Any], seconds: float = 0.15) -> float:
+    """CPU seconds of one call."""
+    run()
+    found = []
+    count, end = 1, time.perf_counter() + seconds
+    while time.perf_counter() < end or len(found) < 5:
+        start = time.process_time()
+        for _ in range(count):
+            run()
+        took = (time.process_time() - start) / count
+        found.append(took)
+        count = max(1, min(1000, int(2e-3 / max(took, 1e-7))))
+    return min(found)
+
+
+def kernels(function: Callable[..., Any], *arrays: np.ndarray[Any, Any]) -> dict[str, float]:
+    """CPU seconds of each kernel of a compiled function."""
+    step = gj.compile(function)
+    kept = step(*arrays)  # whose memory the kernels write
+    program = step.latest.program
+    start, out = program.table.ctypes.data, {}
+    for i, kernel in enumerate(program.kernels):
+        run = lambda at=start + 8 * ROW * i: program._run(at, 1, program._status_address, 0)
+        out[f"{i} {kernel.title}"] = best(run, 0.05)
+    del kept
+    return out
+
+
+def parts(layer: Layer) -> dict[str, tuple[Callable[..., Any], list[np.ndarray[Any, Any]]]]:
+    """Forward, and gradients by input and weight, between activations with the channels last."""
+    rng = np.random.default_rng(0)
+    rank = len(layer.x) - 2
+    how: dict[str, Any] = {"stride": (layer.stride,) * rank, "padding": ((layer.padding,) * 2,) * rank,
+                           "dilation": (1,) * rank, "groups": 1}
+    to_last, to_first = (0, *range(2, rank + 2), 1), (0, rank + 1, *range(1, rank + 1))
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in (layer.x, layer.w))
+    g = np.asarray(TABLE["conv"].eager(x, w, **how))
+    xl, gl = (np.ascontiguousarray(a.transpose(to_last)) for a in (x, g))
+
+    def forward(x: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
+        return apply(TABLE["conv"], x.permute_dims(to_first), w, **how).permute_dims(to_last)
+
+    def by_input(g: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
+        return apply(TABLE["conv_input_grad"], g.permute_dims(to_first), w, size=layer.x[2:], **how).permute_dims(to_last)
+
+    def by_weight(g: gj.Tensor, x: gj.Tensor) -> gj.Tensor:
+        return apply(TABLE["conv_weight_grad"], g.permute_dims(to_first), x.permute_dims(to_first),
+                     kernel=layer.w[2:], **how)
+
+    return {"forward": (forward, [xl, w]), "by input": (by_input, [gl, w]), "by weight": (by_weight, [gl, xl])}
+
+
+def torch_times(layer: Layer) -> dict[str, float]:
+    """The same in PyTorch; of its memory formats the faster."""
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, float] = {}
+    for last in (False, True) if len(layer.x) == 4 else (False,):
+        x, w = torch.randn(layer.x), torch.randn(layer.w)
+        if last:
+            x, w = (t.to(memory_format=torch.channels_last) for t in (x, w))
+        conv = torch.nn.functional.conv1d if len(layer.x) == 3 else torch.nn.functional.conv2d
+        g = torch.randn_like(conv(x, w, stride=layer.stride, padding=layer.padding))
+        rank = len(layer.x) - 2
+
+        def backward(*mask: bool) -> Any:
+            return torch.ops.aten.convolution_backward(
+                g, x, w, None, [layer.stride] * rank, [layer.padding] * rank, [1] * rank, False, [0] * rank, 1,
+                [*mask, False])
+
+        with torch.no_grad():
+            times = {"forward": best(lambda: conv(x, w, stride=layer.stride, padding=layer.padding)),
+                     "by input": best(lambda: backward(True, False)), "by weight": best(lambda: backward(False, True))}
+        found = {k: min(v, found.get(k, v)) for k, v in times.items()}
+    return found
+
+
+def main() -> None:
+    try:
+        import torch  # noqa: F401
+        peer = torch_times
+    except ImportError:
+        peer = lambda layer: {}
+    gj.set_num_threads(1)
+    for layer in LAYERS:
+        print(f"{layer.name}   {layer.flops / 1e6:.1f} MFLOP")
+        others = peer(layer)
+        for part, (function, arrays) in parts(layer).items():
+            each = kernels(function, *arrays)
+            took = sum(each.values())
+            beside = f"   torch {layer.flops / others[part] / 1e9:6.1f}   x{others[part] / took:.2f}" if others else ""
+            print(f"  {part:10} {took * 1e6:8.1f} us {layer.flops / took / 1e9:7.1f} GF/s{beside}", flush=True)
+            if "--kernels" in sys.argv:
+                for title, seconds in each.items():
+                    print(f"      {seconds * 1e6:8.1f} us  {title}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""One workload in one framework, measured in a process of its own.
+
+``python -m benchmarks.measure '{"workload": "mnist", "peer": "jax", "budget": 1.0}'`` prints one line of JSON;
+``run`` starts that pinned to as many cores as there are threads, with a time limit and clean environment.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import PEERS, Runner, Unsupported
+from benchmarks.workloads import WORKLOADS
+
+ROUND = 0.005   # seconds of steps between two looks at the clock
+WARM_UP = 0.1   # seconds before the first look
+COMPARED = 3    # numbers that all frameworks have to agree on
+ROOT = Path(__file__).resolve().parent.parent
+HOBBLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GRAPHJIT_EAGER", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES",
+            "NUMBA_DISABLE_JIT", "JAX_PLATFORMS")
+
+
+# ---- in the process that measures
+
+
+def main(text: str) -> None:
+    job = json.loads(text)
+    try:
+        result = measure(**job)
+    except Unsupported as e:
+        result = {"status": "unsupported", "detail": str(e)}
+    except Exception as e:  # a peer's own: its row says so, and the others go on
+        result = {"status": "error", "detail": f"{type(e).__name__}: {e}"[:500]}
+    print(json.dumps(result), flush=True)
+
+
+def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bool = True) -> dict[str, Any]:
+    """Times of one pair; ``first``: also what only the first of its processes has to find out."""
+    w, form = WORKLOADS[workload], PEERS[peer]
+    start = time.perf_counter()
+    importlib.import_module(f"benchmarks.peers.{form.room}")
+    prepare(form.package, threads)
+    imported = time.perf_counter() - start
+    runner = form.build(w)
+
+    start = time.perf_counter()
+    result = runner.step()
+    runner.wait(result)
+    found: dict[str, Any] = {"imported": imported, "first": time.perf_counter() - start + runner.compiled}
+    numbers = runner.numbers(result)
+    while len(numbers) < COMPARED:
+        numbers += runner.numbers(runner.step())
+    if not w.like:
+        found["numbers"] = numbers[:COMPARED]
+
+    found["rounds"], found["busy"] = rounds(runner, budget)
+    found["peak"] = peak_memory()
+    if first and runner.resized is not None and not form.slow:
+        start = time.perf_counter()
+        runner.wait(runner.resized())
+        found["resized"] = time.perf_counter() - start
+    if first and w.like:
+        found["numbers"] = first_numbers(form.build(WORKLOADS[w.like]))
+    return found
+
+
+def prepare(package: str, threads: int) -> None:
+    """What a framework does once a process and is no part of a first call."""
+    if package == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+    elif package == "jax":
+        import jax
+
+        jax.devices()
+
+
+def first_numbers(runner: Runner) -> list[float]:
+    numbers: list[float] = []
+    while len(numbers) < COMPARED:
+        numbers += runner.numbers(runner.step())
+    return numbers[:COMPARED]
+
+
+def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
+    """Seconds a step in each of many rounds, and processor time over time."""
+
+    def once(count: int) -> float:
+        result = None
+        start = time.perf_counter()
+        for _ in range(count):
+            result = step()
+        runner.wait(result)
+        return (time.perf_counter() - start) / count
+
+    step = runner.step
+    estimate, end = once(1), time.perf_counter() + min(WARM_UP, budget)
+    while time.perf_counter() < end:
+        estimate = min(estimate, once(1))
+    count = max(1, round(ROUND / estimate))
+    gc.collect()
+    times: list[float] = []
+    busy, start = time.process_time(), time.perf_counter()
+    while (spent := time.perf_counter() - start) < budget or (len(times) < 5 and spent < 5 * budget):
+        times.append(once(count) / runner.steps)
+    return times, (time.process_time() - busy) / spent
+
+
+def peak_memory() -> int:
+    """Bytes this process held at most."""
+    try:  # of this process alone; ru_maxrss also knows the one it was forked from
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# ---- in the process that starts it
+
+
+def run(job: dict[str, Any], cache: Path, limit: float) -> dict[str, Any]:
+    """Measure a pair in a fresh process; what it found, or why not."""
+    return start("benchmarks.measure", [json.dumps(job)], job["threads"], cache, limit)
+
+
+def start(module: str, arguments: list[str], threads: int, cache: Path, limit: float) -> dict[str, Any]:
+    """Run a module pinned to the last cores; the JSON of its last line, or a status."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment(threads, cache),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=(lambda: os.sched_setaffinity(0, cores(threads))) if hasattr(os, "sched_setaffinity") else None)
+    try:
+        out, err = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)  # its session: a compiler it started goes too
+        child.communicate()
+        return {"status": "timeout", "detail": f"more than {limit:g} s"}
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    try:
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = err.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+        return {"status": "error", "detail": last[0][:500]}
+    return found
+
+
+def cores(threads: int) -> set[int]:
+    """The last ones this process may use: the first is where others run."""
+    return set(sorted(os.sched_getaffinity(0))[-threads:])
+
+
+def environment(threads: int, cache: Path) -> dict[str, str]:
+    """This environment without what slows a peer down, with the thread counts, and all caches in one folder."""
+    env = {name: value for name, value in os.environ.items() if name not in HOBBLING}
+    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+              "GRAPHJIT_NUM_THREADS")
+    env |= dict.fromkeys(counts, str(threads))
+    if threads == 1:
+        env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    folders = {"GRAPHJIT_CACHE_DIR": "graphjit", "JAX_COMPILATION_CACHE_DIR": "jax", "NUMBA_CACHE_DIR": "numba",
+               "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    env |= {name: str(cache / folder) for name, folder in folders.items()}
+    env["PYTENSOR_FLAGS"] = f"base_compiledir={cache / 'pytensor'}"
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes that outlives the measurement
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return env
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

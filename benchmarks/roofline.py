@@ -1,0 +1,82 @@
+"""What the machine can do at most: `python -m benchmarks.roofline [threads]` prints one line of JSON.
+
+The peak of fused multiply-adds is measured with chains of them in registers, the bandwidth by copying, for working
+sets from the innermost cache to main memory; on several threads all run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+SIZES = [1 << k for k in range(14, 29)]  # bytes, of both sides of a copy
+
+
+def main(threads: int) -> None:
+    print(json.dumps({"flops": {name: fma_peak(name, threads) for name in ("float32", "float64")},
+                      "bandwidth": {size: copy_bandwidth(size, threads) for size in SIZES}}))
+
+
+def fma_peak(dtype: str, threads: int) -> float:
+    """Operations a second."""
+    from benchmarks.gemm import peak_runner
+
+    runners, flops = zip(*(peak_runner(np.dtype(dtype).type) for _ in range(threads)), strict=True)
+    return sum(flops) * 100 / best_seconds([lambda run=run: run(100) for run in runners])  # type: ignore[misc]
+
+
+def copy_bandwidth(nbytes: int, threads: int) -> float:
+    """Bytes read and written a second, each thread copying its part."""
+    part = nbytes // (2 * threads)
+    pairs = [(np.zeros(part, np.uint8), np.ones(part, np.uint8)) for _ in range(threads)]
+    repeats = max(1, (1 << 22) // nbytes)
+
+    def copy(target: np.ndarray, source: np.ndarray) -> None:
+        for _ in range(repeats):
+            np.copyto(target, source)
+
+    return nbytes * repeats / best_seconds([lambda pair=pair: copy(*pair) for pair in pairs])  # type: ignore[misc]
+
+
+def best_seconds(tasks: list[Callable[[], None]], budget: float = 0.06) -> float:
+    """Shortest time in which all tasks run side by side."""
+    if len(tasks) == 1:
+        return min(_times(tasks[0], budget))
+    barrier, ends = threading.Barrier(len(tasks)), [0.0] * len(tasks)
+    best = [float("inf")]
+    rounds = 20
+
+    def work(i: int) -> None:
+        for _ in range(rounds):
+            barrier.wait()
+            start = time.perf_counter()
+            tasks[i]()
+            ends[i] = time.perf_counter() - start
+            if barrier.wait() == 0:
+                best[0] = min(best[0], max(ends))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(tasks))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return best[0]
+
+
+def _times(task: Callable[[], None], budget: float) -> list[float]:
+    times: list[float] = []
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
