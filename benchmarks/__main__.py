@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, report
+from benchmarks.kinds import Workload
 from benchmarks.peers import PEERS, Peer, choose
 from benchmarks.results import Machine, Record, Run, mark_wrong
-from benchmarks.workloads import TABLE, WORKLOADS, Workload
+from benchmarks.workloads import TABLE, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 QUIET = 0.08  # share of all cores that may be at work before a run that is to be published
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--budget", type=float, default=0.6, metavar="S", help="seconds of timing a process")
     p.add_argument("--limit", type=float, default=150.0, metavar="S", help="seconds a process may take")
     p.add_argument("--quick", action="store_true", help="few steps: whether all is right, not how fast it is")
-    p.add_argument("--all", action="store_true", help="also the peers that compile for long on every workload, as when named")
+    p.add_argument("--all", action="store_true", help="peers that compile for long run every workload too")
     p.add_argument("--json", type=Path, metavar="PATH", help="write what was measured here too")
     p.add_argument("--out", type=Path, metavar="DIR",
                    help="where results.md, results.json and chart.png go (a whole run: benchmarks/)")
@@ -183,7 +184,7 @@ def processor() -> str:
 def busy_share(seconds: float = 1.0) -> float:
     """Share of all cores that is at work now; 0 where it cannot be known."""
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped, unused-ignore]  # of the bench extra
     except ImportError:
         return 0.0
     return float(psutil.cpu_percent(seconds)) / 100

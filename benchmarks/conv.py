@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import graphjit as gj
-import graphjit.nn.functional as F
 from graphjit.apply import apply
 from graphjit.op import TABLE
 from graphjit.runtime.driver import ROW
@@ -68,8 +68,8 @@ def kernels(function: Callable[..., Any], *arrays: np.ndarray[Any, Any]) -> dict
     program = step.latest.program
     start, out = program.table.ctypes.data, {}
     for i, kernel in enumerate(program.kernels):
-        run = lambda at=start + 8 * ROW * i: program._run(at, 1, program._status_address, 0)
-        out[f"{i} {kernel.title}"] = best(run, 0.05)
+        at = start + 8 * ROW * i
+        out[f"{i} {kernel.title}"] = best(partial(program._run, at, 1, program._status_address, 0), 0.05)
     del kept
     return out
 
@@ -89,7 +89,8 @@ def parts(layer: Layer) -> dict[str, tuple[Callable[..., Any], list[np.ndarray[A
         return apply(TABLE["conv"], x.permute_dims(to_first), w, **how).permute_dims(to_last)
 
     def by_input(g: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
-        return apply(TABLE["conv_input_grad"], g.permute_dims(to_first), w, size=layer.x[2:], **how).permute_dims(to_last)
+        dx = apply(TABLE["conv_input_grad"], g.permute_dims(to_first), w, size=layer.x[2:], **how)
+        return dx.permute_dims(to_last)
 
     def by_weight(g: gj.Tensor, x: gj.Tensor) -> gj.Tensor:
         return apply(TABLE["conv_weight_grad"], g.permute_dims(to_first), x.permute_dims(to_first),
@@ -100,40 +101,34 @@ def parts(layer: Layer) -> dict[str, tuple[Callable[..., Any], list[np.ndarray[A
 
 def torch_times(layer: Layer) -> dict[str, float]:
     """The same in PyTorch; of its memory formats the faster."""
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return {}
     torch.set_num_threads(1)
+    rank = len(layer.x) - 2
+    conv = torch.nn.functional.conv1d if rank == 1 else torch.nn.functional.conv2d
     found: dict[str, float] = {}
-    for last in (False, True) if len(layer.x) == 4 else (False,):
+    for last in (False, True) if rank == 2 else (False,):
         x, w = torch.randn(layer.x), torch.randn(layer.w)
         if last:
             x, w = (t.to(memory_format=torch.channels_last) for t in (x, w))
-        conv = torch.nn.functional.conv1d if len(layer.x) == 3 else torch.nn.functional.conv2d
-        g = torch.randn_like(conv(x, w, stride=layer.stride, padding=layer.padding))
-        rank = len(layer.x) - 2
-
-        def backward(*mask: bool) -> Any:
-            return torch.ops.aten.convolution_backward(
-                g, x, w, None, [layer.stride] * rank, [layer.padding] * rank, [1] * rank, False, [0] * rank, 1,
-                [*mask, False])
-
+        forward = partial(conv, x, w, stride=layer.stride, padding=layer.padding)
+        given = (torch.randn_like(forward()), x, w, None, [layer.stride] * rank, [layer.padding] * rank, [1] * rank,
+                 False, [0] * rank, 1)
+        backward = torch.ops.aten.convolution_backward
         with torch.no_grad():
-            times = {"forward": best(lambda: conv(x, w, stride=layer.stride, padding=layer.padding)),
-                     "by input": best(lambda: backward(True, False)), "by weight": best(lambda: backward(False, True))}
+            times = {"forward": best(forward), "by input": best(partial(backward, *given, [True, False, False])),
+                     "by weight": best(partial(backward, *given, [False, True, False]))}
         found = {k: min(v, found.get(k, v)) for k, v in times.items()}
     return found
 
 
 def main() -> None:
-    try:
-        import torch  # noqa: F401
-        peer = torch_times
-    except ImportError:
-        peer = lambda layer: {}
     gj.set_num_threads(1)
     for layer in LAYERS:
         print(f"{layer.name}   {layer.flops / 1e6:.1f} MFLOP")
-        others = peer(layer)
+        others = torch_times(layer)
         for part, (function, arrays) in parts(layer).items():
             each = kernels(function, *arrays)
             took = sum(each.values())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import graphjit as gj
-from benchmarks.workloads import two_moons
+from benchmarks.kinds import two_moons
 from graphjit import nn, optim
 
 Step = Callable[[], Any]
@@ -111,10 +111,13 @@ def main() -> None:
     for name, (ours, numpys) in operations().items():
         base = cpu_time(numpys)
         print(f"{name:16} {(cpu_time(ours) - base) * 1e6:10.2f} {base * 1e6:8.2f}")
-    for name, step in moons().items():
-        for _ in range(20):
-            step()
-        print(f"moons step, {name:9} {cpu_time(step, 30, 20) * 1e6:7.0f}")
+    steps = moons()
+    best = dict.fromkeys(steps, float("inf"))
+    for _ in range(20):  # in turns, so that other load meets both
+        for name, step in steps.items():
+            best[name] = min(best[name], cpu_time(step, 30, 1))
+    for name, seconds in best.items():
+        print(f"moons step, {name:9} {seconds * 1e6:7.0f}")
 
 
 if __name__ == "__main__":

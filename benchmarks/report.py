@@ -13,7 +13,7 @@ from benchmarks.results import Record, Run, geometric_mean
 from benchmarks.workloads import TABLE, WORKLOADS
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-NONE = "–"
+NONE = "-"
 UNDISTURBED = 0.9  # least share of one core for a figure that can be relied on
 
 # A title and a colour for each family (Okabe and Ito's palette, which colour-blind people can tell apart).
@@ -191,10 +191,7 @@ def bars(run: Run) -> dict[str, list[float]]:
 def chart(run: Run, path: Path) -> None:
     """Bars of how many times longer each framework takes than graphjit, on a logarithmic scale."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
     heights, names = bars(run), run.workloads
@@ -202,8 +199,9 @@ def chart(run: Run, path: Path) -> None:
     low, high = min([0.8, *drawn]) / 1.1, max([2.0, *drawn]) * 1.1
     ticks = [m * 10.0**e for e in range(-2, 5) for m in (1, 2, 5)]
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(figsize=(max(8.0, 1.5 + 0.62 * len(names)), 4.4), layout="constrained")
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(max(8.0, 1.5 + 0.62 * len(names)), 4.4), layout="constrained")
+        axes = figure.subplots()
         width = 0.84 / max(len(heights), 1)
         for k, (family, row) in enumerate(heights.items()):
             title, colour = FAMILIES[family]
@@ -224,7 +222,6 @@ def chart(run: Run, path: Path) -> None:
         axes.set_title(f"How many times longer than graphjit, {threads} thread{'s' * (threads > 1)}", loc="left")
         figure.legend(loc="outside lower center", ncols=max(len(heights), 1), frameon=False)
         figure.savefig(path, dpi=150)
-        plt.close(figure)
 
 
 # ---- files

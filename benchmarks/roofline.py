@@ -6,11 +6,13 @@ sets from the innermost cache to main memory; on several threads all run at once
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,8 @@ def fma_peak(dtype: str, threads: int) -> float:
     from benchmarks.gemm import peak_runner
 
     runners, flops = zip(*(peak_runner(np.dtype(dtype).type) for _ in range(threads)), strict=True)
-    return sum(flops) * 100 / best_seconds([lambda run=run: run(100) for run in runners])  # type: ignore[misc]
+    seconds = best_seconds([functools.partial(run, 100) for run in runners])
+    return float(sum(flops)) * 100 / seconds
 
 
 def copy_bandwidth(nbytes: int, threads: int) -> float:
@@ -36,11 +39,11 @@ def copy_bandwidth(nbytes: int, threads: int) -> float:
     pairs = [(np.zeros(part, np.uint8), np.ones(part, np.uint8)) for _ in range(threads)]
     repeats = max(1, (1 << 22) // nbytes)
 
-    def copy(target: np.ndarray, source: np.ndarray) -> None:
+    def copy(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
         for _ in range(repeats):
             np.copyto(target, source)
 
-    return nbytes * repeats / best_seconds([lambda pair=pair: copy(*pair) for pair in pairs])  # type: ignore[misc]
+    return nbytes * repeats / best_seconds([functools.partial(copy, *pair) for pair in pairs])
 
 
 def best_seconds(tasks: list[Callable[[], None]], budget: float = 0.06) -> float:

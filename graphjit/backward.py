@@ -97,7 +97,7 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
                     continue
             elif value in wanted:
                 found[value] = g
-                if not any([v in needed for v in inputs]):
+                if not any(v in needed for v in inputs):
                     continue
             if not eager:
                 at(value.where)

@@ -74,8 +74,8 @@ def _takes(dtype: DType, number: type) -> bool:
 def promoted(*xs: TensorLike, dtype: DType | None = None) -> list[Tensor]:
     """Tensors of one common dtype."""
     if dtype is None:
-        if len(xs) == 2 and (found := agreeing(*xs)) is not None:
-            return found
+        if len(xs) == 2 and (pair := agreeing(*xs)) is not None:
+            return pair
         dtype = result_dtype(xs)
     keep_weak = all_weak(xs)
     out: list[Tensor] = []

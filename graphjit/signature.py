@@ -61,6 +61,9 @@ class Signature:
             return FLOAT
         if isinstance(leaf, Structured):
             return Same(leaf)
+        if hasattr(leaf, "__array__") and not isinstance(leaf, type):
+            raise ArgumentError(f"a compiled function cannot take a {type(leaf).__module__}.{type(leaf).__name__}",
+                                hint="Convert it with np.asarray(x).")
         try:
             hash(leaf)
         except TypeError:

@@ -90,7 +90,7 @@ class Tensor(Operators, NumpyProtocol):
     def ndim(self) -> int:
         value = self._value
         if value.trace is None:
-            return value.data.ndim  # type: ignore[union-attr, no-any-return]  # an array
+            return value.data.ndim  # type: ignore[union-attr]  # an array
         return self._type.ndim
 
     @property
@@ -190,6 +190,9 @@ class Tensor(Operators, NumpyProtocol):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number(f"the format {spec!r}"), spec) if spec else str(self)
 
     def __repr__(self) -> str:
         value = self._value

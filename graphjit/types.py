@@ -207,6 +207,8 @@ def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
     Raises:
         ShapeError: when there is no such axis.
     """
+    if type(axis) is int and 0 <= axis < ndim:
+        return axis
     if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, (int, np.integer)):
         raise ShapeError(f"{what} must be an integer, not {axis!r}")
     if not -ndim <= axis < ndim:

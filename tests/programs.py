@@ -251,7 +251,7 @@ def programs(draw: Callable[..., Any], steps: int = 12, limit: int = 2000, rules
     ``arguments``: nothing is captured.
     """
     from program_steps import RULES
-    pool = [1, 2, 3, 4, 5, 7] if limit < 500 else [1, 2, 3, 4, 5, 7, 16, 17, 33]
+    pool = [1, 2, 3, 4, 5, 7] + [16, 17, 33] * (limit >= 500) + [64, 96, 130] * (limit >= 20_000)
     sizes = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=3))
     if draw(st.integers(0, 9)) == 9:
         sizes.append(0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.workloads import Workload
+from benchmarks.kinds import Workload
 
 
 class Unsupported(Exception):

@@ -10,8 +10,8 @@ import numpy as np
 
 import graphjit as gj
 import graphjit.nn.functional as F
+from benchmarks.kinds import MOMENTUM, Bag, Call, Chain, ConvNet, Gpt, Hvp, Mlp, Params, Rnn, Workload
 from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import MOMENTUM, Bag, Call, Chain, ConvNet, Gpt, Hvp, Mlp, Params, Rnn, Workload
 from graphjit import Tensor, nn, optim
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -138,7 +138,7 @@ def mlp(w: Mlp) -> nn.Module:
 
 
 def conv_net(w: ConvNet) -> nn.Module:
-    conv, pool = ((nn.Conv1d, None), (nn.Conv2d, nn.MaxPool2d))[len(w.lengths) - 1]
+    conv, pool = ((nn.Conv1d, nn.MaxPool1d), (nn.Conv2d, nn.MaxPool2d))[len(w.lengths) - 1]
     layers: list[nn.Module] = []
     for window in w.windows:
         layers += [conv(window.into, window.out, window.size, stride=window.stride, padding=window.padding),
@@ -166,17 +166,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.project(self.attention(self.norm1(x)))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        added: Tensor = self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        return x + added
 
     def attention(self, x: Tensor) -> Tensor:
         batch, time, width = x.shape
-        depth = width // self.heads
-        qkv = self.qkv(x).reshape(batch, time, 3, self.heads, depth)
-        q, k, v = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-        scores = (q @ k.mT) * depth**-0.5
-        later = np.triu(np.ones((time, time), bool), 1)
-        weights = F.softmax(gj.where(later, -np.inf, scores), dim=-1)
-        return (weights @ v).transpose(0, 2, 1, 3).reshape(batch, time, width)
+        q, k, v = (part.reshape(batch, time, self.heads, -1).transpose(0, 2, 1, 3)
+                   for part in gj.split(self.qkv(x), 3, axis=-1))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed.transpose(0, 2, 1, 3).reshape(batch, time, width)
 
 
 class Transformer(nn.Module):
@@ -192,7 +190,8 @@ class Transformer(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.token(ids) + self.place.weight
-        return self.head(self.norm(self.blocks(x)))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
 
 
 class Recurrent(nn.Module):
@@ -209,7 +208,8 @@ class Recurrent(nn.Module):
         h = gj.tanh(pulses[:, 0])
         for t in range(1, x.shape[1]):
             h = gj.tanh(pulses[:, t] + self.hh(h))
-        return self.out(h)
+        logits: Tensor = self.out(h)
+        return logits
 
 
 class WordBag(nn.Module):
@@ -221,4 +221,5 @@ class WordBag(nn.Module):
         self.out = nn.Linear(w.width, w.classes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.out(self.words(ids).mean(axis=1))
+        logits: Tensor = self.out(self.words(ids).mean(axis=1))
+        return logits

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import (
+from benchmarks.kinds import (
     BETAS,
     EPS,
     MOMENTUM,
@@ -31,6 +30,7 @@ from benchmarks.workloads import (
     Rnn,
     Workload,
 )
+from benchmarks.peers import Runner, Unsupported
 
 SCANNED = 16
 Tree = dict[str, Any]
@@ -120,7 +120,7 @@ def train(w: Workload, form: str, inputs: tuple[Any, ...], other: tuple[Any, ...
 
 
 def one_step(w: Workload, loss: Loss) -> Callable[..., Any]:
-    update = {"sgd": sgd, "momentum": momentum, "adam": adam}[w.optimizer]
+    update = UPDATES[w.optimizer]
     random = isinstance(w, Mlp) and w.dropout > 0
 
     def step(state: Any, x: Any, y: Any) -> Any:
@@ -155,6 +155,9 @@ def adam(lr: float, count: Any, p: Any, g: Any, m: Any, v: Any) -> tuple[Any, ..
     v = beta2 * v + (1 - beta2) * g * g
     step_size, correction = lr / (1 - beta1**count), lax.rsqrt(1 - beta2**count)
     return p - (step_size * m / (jnp.sqrt(v) * correction + EPS)).astype(p.dtype), m, v
+
+
+UPDATES: dict[str, Callable[..., tuple[Any, ...]]] = {"sgd": sgd, "momentum": momentum, "adam": adam}
 
 
 # ---- models

@@ -10,9 +10,9 @@ import numpy as np
 from mygrad.nnet.activations import relu
 from mygrad.nnet.losses import softmax_crossentropy
 
+from benchmarks.kinds import NORM_EPS, NORM_MOMENTUM, Array, Bag, Chain, Mlp, Rnn, Workload
 from benchmarks.peers import Runner, Unsupported
 from benchmarks.peers.numpy_ import updater
-from benchmarks.workloads import NORM_EPS, NORM_MOMENTUM, Array, Bag, Chain, Mlp, Rnn, Workload
 
 Variables = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.kinds import BETAS, EPS, MOMENTUM, Array, Chain, Mlp, Params, Workload
 from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import BETAS, EPS, MOMENTUM, Array, Chain, Mlp, Params, Workload
 
 Result = tuple[Array, ...]
 

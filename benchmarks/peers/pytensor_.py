@@ -11,8 +11,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import (
+from benchmarks.kinds import (
     BETAS,
     EPS,
     MOMENTUM,
@@ -28,6 +27,7 @@ from benchmarks.workloads import (
     Rnn,
     Workload,
 )
+from benchmarks.peers import Runner, Unsupported
 
 Variables = dict[str, Any]
 
@@ -92,7 +92,8 @@ def turned(name: str, p: Array) -> Array:
 
 
 def training(w: Workload, x: Any, y: Any) -> tuple[Any, Variables]:
-    params, updates = shared(w), {}
+    params = shared(w)
+    updates: Variables = {}
     loss = loss_of(w, params, updates, x, y)
     grads = pytensor.grad(loss, list(params.values()))
     update = {"sgd": sgd, "momentum": momentum, "adam": adam}[w.optimizer]
@@ -105,7 +106,7 @@ def sgd(w: Workload, params: Any, grads: Any) -> Variables:
 
 
 def momentum(w: Workload, params: Any, grads: Any) -> Variables:
-    updates = {}
+    updates: Variables = {}
     for p, g in zip(params, grads, strict=True):
         m = zeros_like(p)
         updates[m] = number(w, MOMENTUM) * m + g

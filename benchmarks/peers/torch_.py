@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.peers import Runner, Unsupported
-from benchmarks.workloads import (
+from benchmarks.kinds import (
     BETAS,
     EPS,
     MOMENTUM,
     NORM_EPS,
     NORM_MOMENTUM,
+    Array,
     Bag,
     Call,
     Chain,
@@ -32,6 +32,7 @@ from benchmarks.workloads import (
     Rnn,
     Workload,
 )
+from benchmarks.peers import Runner, Unsupported
 
 Tree = dict[str, Tensor]
 Loss = Callable[..., tuple[Tensor, Tree]]  # loss(params, buffers, x, y) -> (loss, new buffers)
@@ -43,12 +44,17 @@ def build(w: Workload, form: str) -> Runner:
     return Runner(functools.partial(function, *inputs), numbers, functools.partial(function, *other))
 
 
-def tensors(arrays: Any) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(x) for x in arrays)
+def tensors(arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor(x) for x in arrays)
 
 
 def tree(params: Params) -> Tree:
-    return {name: torch.from_numpy(p) for name, p in params.items()}
+    return {name: tensor(p) for name, p in params.items()}
+
+
+def tensor(x: Array) -> Tensor:
+    """Shares memory, except that images and their windows are channels-last, as PyTorch advises on CPUs."""
+    return torch.from_numpy(x).to(memory_format=torch.channels_last if x.ndim == 4 else torch.preserve_format)
 
 
 # ---- functions without an update
@@ -138,7 +144,7 @@ def by_parts(w: Workload, form: str) -> Callable[..., Tensor]:
     def step(x: Tensor, y: Tensor) -> Tensor:
         opt.zero_grad()
         loss: Tensor = loss_function(params, state, x, y)[0]
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         opt.step()
         return loss
 
@@ -150,7 +156,7 @@ def whole_step(w: Workload) -> Callable[..., Tensor]:
     count = {"sgd": 0, "momentum": 1, "adam": 2}[w.optimizer]
     moments = {name: tuple(torch.zeros_like(p) for _ in range(count)) for name, p in params.items()}
     clock = torch.zeros(())
-    update = {"sgd": sgd, "momentum": momentum, "adam": adam}[w.optimizer]
+    update = UPDATES[w.optimizer]
     gradient = torch.func.grad_and_value(loss_of(w, "func"), has_aux=True)
 
     @torch.compile
@@ -188,6 +194,9 @@ def adam(lr: float, clock: Tensor, p: Tensor, g: Tensor, m: Tensor, v: Tensor) -
     v = beta2 * v + (1 - beta2) * g * g
     step_size, correction = lr / (1 - beta1**clock), torch.rsqrt(1 - beta2**clock)
     return p - step_size * m / (torch.sqrt(v) * correction + EPS), m, v
+
+
+UPDATES: dict[str, Callable[..., tuple[Tensor, ...]]] = {"sgd": sgd, "momentum": momentum, "adam": adam}
 
 
 # ---- models
@@ -280,7 +289,7 @@ def gpt(w: Gpt, p: Tree, ids: Tensor) -> Tensor:
 
 def attention(w: Gpt, qkv: Tensor) -> Tensor:
     batch, time, _ = qkv.shape
-    q, k, v = (part.reshape(batch, time, w.heads, -1).transpose(1, 2) for part in qkv.split(w.width, dim=-1))
+    q, k, v = (part.reshape(batch, time, w.heads, -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return mixed.transpose(1, 2).reshape(batch, time, w.width)
 

@@ -1,8 +1,8 @@
 """Loop kernels of pooling with the channels last: (N, *sizes, C).
 
-The innermost loop runs along the channels. Small windows that lie inside of the operand have their elements written out in
-it, so that it vectorises; windows in the padding, and large ones, go element by element. The number of channels belongs to
-the model and is in the source, unless the caller chose it.
+The innermost loop runs along the channels. Small windows that lie inside of the operand have their elements written
+out in it, so that it vectorises; windows in the padding, and large ones, go element by element. The number of channels
+belongs to the model and is in the source, unless it is small or the caller chose it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from graphjit.op import Params
 from graphjit.types import Extent, TensorType, is_float
 
 WRITTEN_OUT = 16  # elements of a window
+FEW = 8           # channels: LLVM unrolls so short a loop before it could vectorise it, if it knows the number
 
 
 class ChannelWindow(Window):
@@ -35,7 +36,7 @@ class ChannelWindow(Window):
         self.sizes(**self.spatial)
         channels = x.shape[-1]
         self.channels = str(int(channels))
-        if isinstance(channels, Extent):
+        if isinstance(channels, Extent) or channels <= FEW:
             self.sizes(channels=channels)
             self.channels = "channels"
         self.small = math.prod(self.kernel) <= WRITTEN_OUT

@@ -43,7 +43,7 @@ def input_grad_calls(node: Apply) -> list[KernelCall]:
     g, w = node.args
     how = node.kwargs
     rank = len(how["size"])
-    kernel, (o, c) = w.type.shape[:rank], w.type.shape[rank:]
+    kernel, o = w.type.shape[:rank], w.type.shape[rank]
     by_axis = [phases(int(n), int(k), s, low, d) for n, k, s, (low, _), d in
                zip(how["size"], kernel, how["stride"], how["padding"], how["dilation"], strict=True)]
     g_at, w_at, out_at = (contiguous_strides(t.shape) for t in (g.type, w.type, node.type))
@@ -55,7 +55,7 @@ def input_grad_calls(node: Apply) -> list[KernelCall]:
         summed = [Axis(int(o) if reached else 0, 1, w_at[rank])]
         from_g = from_w = to = 0
         for i, p in enumerate(combination):
-            kept.append(Axis(p.count, g_at[1 + i], out_at[1 + i] * how["stride"][i]))
+            kept.append(Axis(p.length, g_at[1 + i], out_at[1 + i] * how["stride"][i]))
             summed.insert(i, Axis(p.taps, g_at[1 + i] * p.place_step, -w_at[i] * p.tap_step))
             from_g += (low[i] + p.place) * g_at[1 + i] if reached else 0
             from_w += p.tap * w_at[i]

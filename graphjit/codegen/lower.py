@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from graphjit.codegen.access import Place
+from graphjit.codegen.assemble import computed_in_place, fills, places
 from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.codegen.cluster import Cluster, Fusion, base, operand_below, singleton, used
@@ -102,6 +103,7 @@ class _Lowering:
         self.of: dict[Node, Cluster] = {n: c for c in clusters for n in c.members}
         self.direct = direct
         self.copied = copied
+        self.assembled = {n: p for n, p in computed_in_place(graph).items() if n not in direct and n not in copied}
         self.stored: set[Node] = set()
         self.pinned: set[Node] = set()
         self.inline: set[Node] = set()
@@ -110,6 +112,7 @@ class _Lowering:
         self.find_stored()
         self.find_inline()
         target = {n: Place(s, 0, contiguous_strides(s.type.shape)) for n, s in self.direct.items()}
+        target |= self.assembled
         steps: list[Step] = []
         inline = frozenset(self.inline)
         for cluster in self.clusters:
@@ -206,23 +209,12 @@ class _Lowering:
             case Host():
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]
-            case Assemble(regions, fill):
-                steps: list[Step] = []
-                if fill is not None:
-                    value = apply_op(TABLE["broadcast_to"], (_scalar(node.kwargs[fill], node),),
-                                     {"shape": node.type.shape}, node.where)
-                    steps.append(_copy_to(value, Place(node, 0, contiguous_strides(node.type.shape))))
-                layouts = regions(node.type, *(a.type for a in node.args), **node.kwargs)
-                for operand, layout in zip(node.args, layouts, strict=True):
-                    steps.append(_copy_to(operand, Place(node, layout.offset, layout.strides)))
-                return steps
+            case Assemble():
+                parts = [*fills(node), *((a, at) for a, at in zip(node.args, places(node), strict=True)
+                                         if a not in self.assembled)]
+                return [_copy_to(part, at) for part, at in parts]
             case _:
                 return []
-
-
-def _scalar(value: object, node: Apply) -> Const:
-    import numpy as np
-    return Const(np.array(value, node.type.dtype))
 
 
 def _copy_to(node: Node, where: Place) -> KernelCall:

@@ -13,12 +13,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, call, function, load, loop, store, walk
+from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, pieces, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.microkernel import Frame, tile_function
 from graphjit.kernels.packing import Packing, copy_function, gather_function, pack_function, scatter_function
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, of_batch
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, matrices, of_matrix
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
@@ -58,7 +58,6 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
     """The kernel's arguments by name, but for addresses and strides; and the bytes of workspace."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), _panel_row(element)
-    scatters = problem.c.col != 1
     a_packing, b_packing = _a_packing(problem, element), _b_packing(problem, element)
     # a panel of B is to take an eighth of the second-level cache, a block of A half of it
     k_limit = min(1024, target().l2 // (8 * panel))
@@ -67,7 +66,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
     columns = ceil(n / element.lanes)
     by_rows = columns < 4 and m > 4 * columns
     a_line = 0
-    workspace = panel * (k_block if b_packing else 0) + panel * (max(shape.heights) if scatters else 0)
+    workspace = panel * (k_block if b_packing else 0)
     if a_packing:
         lines, length = (m_block, k_block) if problem.a.col == 1 else (k_block, m_block)
         a_line = -(-length * size // 64) * 64 + 64  # whole cache lines, an odd number more often than not
@@ -102,7 +101,7 @@ def _b_packing(problem: Problem, element: Element) -> Packing:
     # measured: a B that is small, and has aligned rows not far apart, is read as fast where it is
     row = problem.b.row * element.size
     far = row % target().vector != 0 or abs(row) >= 2048 or problem.k * problem.n * element.size > target().l2 // 4
-    pays = far and problem.n * element.size > _panel_row(element) and problem.m >= PACKING_PAYS
+    pays = far and problem.n * element.size > _panel_row(element) and problem.m >= PACKING_PAYS and problem.k >= 32
     return Packing.COPY if pays and problem.c.col == 1 else Packing.NONE
 
 
@@ -173,26 +172,21 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     for i in range(1, max(shape.heights), 2):
         frame[Frame.A_ROW + i // 2] = a_row * i
     frame[Frame.A_COL] = at["a_line"].where(line_is_column, at["a_col"])
-    # workspace: a panel of B, a tile of C that is then scattered, a block of A
+    # workspace: a panel of B, a block of A
     panel_row = _panel_row(element)
-    panel = at["workspace"]
-    scatters = at["c_col"] != size
-    tile_c = panel + (at["k_block"] * panel_row).where(at["b_packing"] != 0, 0)
-    block_of_a = tile_c + Int(builder, max(shape.heights) * panel_row).where(scatters, 0)
-    frame[Frame.PANEL] = panel
-    frame[Frame.C_ROW] = Int(builder, panel_row).where(scatters, at["c_row"])
+    panel = frame[Frame.PANEL] = at["workspace"]
+    block_of_a = panel + (at["k_block"] * panel_row).where(at["b_packing"] != 0, 0)
+    tile_c = _array(builder, element.type, max(shape.heights) * panel_row // size)
     packs_b = at["b_packing"] > Packing.COPY
     by_rows = at["by_rows"] != 0
     units = at["units"]
-    with loop(start // units, (stop + units - 1) // units) as matrix:
-        a, b, c, *e = of_batch(at, matrix)
+    with loop(*matrices(at, start, stop)) as matrix:
+        a, b, c, *e = of_matrix(at, matrix)
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         row0, row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
         col0 = Int(builder, 0).where(by_rows, first * lanes)
         col1 = at["n"].where(by_rows, (last * lanes).min(at["n"]))
         vectors = (col1 - col0 + (lanes - 1)) // lanes
-        panels = (vectors + at["panel_vectors"] - 1) // at["panel_vectors"]
-        share, larger = vectors // panels.max(1), vectors % panels.max(1)
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)
             frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
@@ -206,9 +200,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     call(pack, builder, [Int(builder, Packing.COPY), block, line, line, block_of_a, at["a_line"],
                                          lines, length])  # fmt: skip
                 block = block_of_a.where(packs_a, block)
-                with loop(0, panels) as p:
-                    breadth = share + p.flag(p < larger)
-                    j0 = col0 + (share * p + p.min(larger)) * lanes
+                with pieces(Int(builder, 0), vectors, at["panel_vectors"]) as part:
+                    breadth, j0 = part.step, col0 + part.at * lanes
                     columns = (breadth * lanes).min(col1 - j0)
                     frame[Frame.LANES] = columns - (breadth - 1) * lanes
                     source = b + at["b_row"] * k0 + at["b_col"] * j0
@@ -217,19 +210,28 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                                              breadth * (lanes * size), depth, columns])  # fmt: skip
                     # the last rows, if a vector that starts in them would end behind B
                     behind = breadth * (lanes * size) - columns * size
-                    unsafe = (behind + at["b_row"] - 1) // at["b_row"]
-                    unsafe = (unsafe + k0 + depth - at["k"]).max(0).min(depth).where(behind > 0, 0).where(packs_b, 0)
+
+                    def unsafe_rows(behind: Int = behind, k0: Int = k0, depth: Int = depth) -> list[Int]:
+                        rows = (behind + at["b_row"] - 1) // at["b_row"]
+                        return [(rows + k0 + depth - at["k"]).max(0).min(depth)]
+
+                    over = builder.and_(behind > 0, at["b_packing"] <= Packing.COPY)
+                    (unsafe,) = only_if(over, [Int(builder, 0)], unsafe_rows)
                     with builder.if_then(unsafe > 0):
                         call(copy, builder, [source + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
                                              breadth * (lanes * size), unsafe, columns])  # fmt: skip
                     frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
                     frame[Frame.B_ROW] = (breadth * (lanes * size)).where(packs_b, at["b_row"])
-                    tall = height >= PACKING_PAYS
-                    fuses = height.flag(builder.and_(at["b_packing"] == Packing.COPY, tall))
                     to = c + at["c_row"] * i0 + at["c_col"] * j0
+                    detours = at["c_col"] != size
+                    if not target().masks:
+                        detours = builder.or_(detours, behind > 0)
+                    fuses = builder.and_(at["b_packing"] == Packing.COPY, height >= PACKING_PAYS)
+                    fuses = Int(builder, 0).where(detours, height.flag(fuses))
+                    frame[Frame.C_ROW] = Int(builder, panel_row).where(detours, at["c_row"])
                     call(rows, builder, [frame.address, breadth, fuses, height, columns, block,
                                          panel.where(packs_b, source), to, at["c_row"], at["c_col"],
-                                         tile_c])  # fmt: skip
+                                         tile_c.where(detours, 0)])  # fmt: skip
                     operands = []
                     for number, address in enumerate(e):
                         row, col = at[f"e{number}_row"], at[f"e{number}_col"]
@@ -239,11 +241,12 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
 
 
 def _rows_function(module: Any, element: Element) -> Any:
-    """`rows(frame, breadth, fuses, height, columns, a, b, c, c row, c column, tile)`: all rows of one panel, cut
-    into tiles of nearly equal height. `fuses`: the first tile packs B for the others."""
+    """`rows(frame, breadth, fuses, height, columns, a, b, c, c row, c column, detour)`: all rows of one panel, cut
+    into tiles of nearly equal height. `fuses`: the first tile packs B for the others; `detour`: where tiles lie
+    on their way to a C that vectors cannot be stored to, or 0."""
     made, builder, given = function(module, f"rows_{element.suffix}", 11)
-    address, breadth, fuses, height, columns, a, b, c, c_row, c_col, tile_c = given
-    frame, shape, masks = _Frame(address), tile_shape(), target().masks
+    address, breadth, fuses, height, columns, a, b, c, c_row, c_col, detour = given
+    frame, shape = _Frame(address), tile_shape()
     gather, scatter = gather_function(module, element), scatter_function(module, element)
 
     def dispatch(rows: Int, sizes: list[tuple[int, int]], packs: bool, arguments: list[Int]) -> None:
@@ -269,25 +272,18 @@ def _rows_function(module: Any, element: Element) -> Any:
     tallest = Int(builder, shape.heights[-1])
     for vectors, rows_of_it in enumerate(shape.heights[:-1], 1):
         tallest = Int(builder, rows_of_it).where(breadth == vectors, tallest)
-    left = height - above
-    tiles = (left + tallest - 1) // tallest
-    share = (left + tiles.max(1) - 1) // tiles.max(1)
-    share = ((share + 1) & -2).where(share > EVEN, share)
     sizes = [(rows, vectors) for vectors, most in enumerate(shape.heights, 1) for rows in range(1, most + 1)
              if rows <= EVEN or rows % 2 == 0]  # fmt: skip
     a_row, panel_row = frame[Frame.A_ROW], Int(builder, _panel_row(element))
-    scatters = c_col != element.size
-    if not masks:
-        scatters = builder.or_(scatters, columns % element.lanes != 0)
-    with walk(above, height) as here:
-        rows = share.min(height - here.at)
-        odd = builder.and_(rows > EVEN, rows & 1 != 0)
-        rows = here.step = ((rows + 1) // 2).where(odd, rows)
-        to = c + c_row * here.at
-        with builder.if_then(builder.and_(scatters, frame[Frame.ADD] != 0), likely=False):
-            call(gather, builder, [to, c_row, c_col, tile_c, panel_row, rows, columns])
-        dispatch(rows, sizes, False, [address, a + a_row * here.at, b, tile_c.where(scatters, to)])
-        with builder.if_then(scatters, likely=False):
-            call(scatter, builder, [tile_c, panel_row, to, c_row, c_col, rows, columns])
+    detours = detour != 0
+    with pieces(above, height, tallest, unit=2) as here:
+        i, rows = here.at, here.step
+        rows = here.step = ((rows + 1) // 2).where(builder.and_(rows > EVEN, rows & 1 != 0), rows)
+        to = c + c_row * i
+        with builder.if_then(builder.and_(detours, frame[Frame.ADD] != 0), likely=False):
+            call(gather, builder, [to, c_row, c_col, detour, panel_row, rows, columns])
+        dispatch(rows, sizes, False, [address, a + a_row * i, b, detour.where(detours, to)])
+        with builder.if_then(detours, likely=False):
+            call(scatter, builder, [detour, panel_row, to, c_row, c_col, rows, columns])
     builder.ret_void()
     return made

@@ -14,11 +14,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I1, I32, I64, Int, call, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.emit import I32, I64, Int, call, function, intrinsic, load, loop, masked_load, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.packing import gather_function
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, of_batch
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, matrices, of_matrix
 from graphjit.kernels.target import Element
 from graphjit.runtime.compiler import IRKernel
 
@@ -59,8 +59,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     widest, tallest = len(HEIGHTS), max(HEIGHTS)
     sums = Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(element.type, widest * tallest)), I64))
     units, n, k, c_row, c_col = (at[name] for name in ("units", "columns", "k", "c_row", "c_col"))
-    with loop(start // units, (stop + units - 1) // units) as matrix:
-        a, b, c, *e = of_batch(at, matrix)
+    with loop(*matrices(at, start, stop)) as matrix:
+        a, b, c, *e = of_matrix(at, matrix)
         packs = at["b_packing"] != 0
         with builder.if_then(packs):
             call(gather, builder, [b, at["b_col"], at["b_row"], at["workspace"], k * size, n, k])
@@ -111,9 +111,7 @@ def _dot_function(module: Any, element: Element, height: int, width: int) -> Any
     made, b, (rows, row, columns, column, k, live, sums) = function(module, name, 7)
     kind, lanes, size = element.vector, element.lanes, element.size
     fma = intrinsic(module, f"llvm.fmuladd.{element.suffix}", kind, kind, kind, kind)
-    masked_load = intrinsic(module, f"llvm.masked.load.{element.suffix}.p0", kind, kind.as_pointer(), I32,
-                            ir.VectorType(I1, lanes), kind)
-    zero = ir.Constant(kind, [0.0] * lanes)
+    zero = ir.Constant(kind, None)
     # rows that are not live repeat the last one that is
     x_rows = [rows + row * (live - 1).min(i) for i in range(height)]
     y_rows = [columns + column * j for j in range(width)]
@@ -146,13 +144,8 @@ def _dot_function(module: Any, element: Element, height: int, width: int) -> Any
     for cell, phi in totals.items():
         phi.add_incoming(zero, before)
         phi.add_incoming(following[cell], body)
-    rest = b.trunc((k - whole * lanes).value, I32)
-    index = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
-    spread = b.insert_element(ir.Constant(index.type, ir.Undefined), rest, I32(0))
-    spread = b.shuffle_vector(spread, spread, ir.Constant(index.type, [0] * lanes))
-    mask = b.icmp_unsigned("<", index, spread)
-    totals = multiply(whole * (lanes * size), totals,
-                      lambda address: b.call(masked_load, [pointer(address, kind), I32(size), mask, zero]))
+    rest = k - whole * lanes
+    totals = multiply(whole * (lanes * size), totals, lambda at: masked_load(module, element, at, rest))
     group = min(4, lanes)
     for j in range(width):
         for i in range(0, height, group):

@@ -6,9 +6,12 @@ The matrix-product kernels are emitted as IR and not written as Python for Numba
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
+
+if TYPE_CHECKING:
+    from graphjit.kernels.target import Element
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -121,6 +124,42 @@ def loop(start: Int | int, stop: Int, step: Int | int = 1) -> Iterator[Int]:
         yield here.at
 
 
+def only_if(condition: Any, otherwise: Sequence[Int], values: Callable[[], Sequence[Int]]) -> list[Int]:
+    """`values()` if the condition holds, else the others: unlike with `where`, nothing is computed in vain."""
+    b = otherwise[0].builder
+    before = b.block
+    with b.if_then(condition):
+        computed = [value.value for value in values()]
+        after = b.block
+    chosen = []
+    for other, value in zip(otherwise, computed, strict=True):
+        phi = b.phi(I64)
+        phi.add_incoming(other.value, before)
+        phi.add_incoming(value, after)
+        chosen.append(Int(b, phi))
+    return chosen
+
+
+@contextmanager
+def pieces(start: Int, stop: Int, limit: Int, unit: int = 1) -> Iterator[Walk]:
+    """Walk over a range in nearly equal pieces of at most `limit`, all but the last a multiple of `unit`."""
+    b = stop.builder
+    total = (stop - start + (unit - 1)) // unit
+
+    def divided() -> list[Int]:
+        most = (limit // unit).max(1)
+        count = (total + most - 1) // most
+        small = total // count
+        return [small, (total - small * count) * (small + 1)]
+
+    # pieces of small + 1 units, up to a bound, then of `small`
+    small, bound = only_if(total * unit > limit, [total, Int(b, 0)], divided)
+    bound = start + bound * unit
+    with walk(start, stop) as here:
+        here.step = ((small + small.flag(here.at < bound)) * unit).min(stop - here.at)
+        yield here
+
+
 def function(module: Any, name: str, nargs: int) -> tuple[Any, Any, list[Int]]:
     """A new function of int64 arguments: itself, its builder and its arguments.
 
@@ -151,6 +190,22 @@ def load(address: Int, kind: Any, align: int) -> Any:
 
 def store(value: Any, address: Int, align: int) -> None:
     address.builder.store(value, pointer(address, value.type)).align = align
+
+
+def live_lanes(builder: Any, lanes: int, count: Int) -> Any:
+    """The mask of a vector of which `count` lanes count."""
+    index = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+    spread = builder.insert_element(ir.Constant(index.type, ir.Undefined), builder.trunc(count.value, I32), I32(0))
+    return builder.icmp_unsigned("<", index, builder.shuffle_vector(spread, spread, ir.Constant(index.type, None)))
+
+
+def masked_load(module: Any, element: "Element", address: Int, count: Int) -> Any:
+    """The first `count` numbers of a vector, and zeros; memory behind them is not touched."""
+    kind, b = element.vector, address.builder
+    made = intrinsic(module, f"llvm.masked.load.{element.suffix}.p0", kind, kind.as_pointer(), I32,
+                     ir.VectorType(I1, element.lanes), kind)  # fmt: skip
+    mask = live_lanes(b, element.lanes, count)
+    return b.call(made, [pointer(address, kind), I32(element.size), mask, ir.Constant(kind, None)])
 
 
 def intrinsic(module: Any, name: str, result: Any, *arguments: Any) -> Any:

@@ -59,7 +59,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         intrinsic(module, f"llvm.fmuladd.{element.suffix}", vector, vector, vector, vector)
         intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), byte, i32, i32, i32)
-        if masked:
+        if self.masked:
             pointer = vector.as_pointer()
             intrinsic(module, f"llvm.masked.load.{element.suffix}.p0", vector, pointer, i32, mask, vector)
             intrinsic(module, f"llvm.masked.store.{element.suffix}.p0", ir.VoidType(), vector, pointer, i32, mask)
@@ -187,7 +187,8 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
             self.phi("at.panel", "ptr", segment="%begin.panel", k="%next.panel")
         for i, j in self.cells:
             self.phi(f"sum{i}.{j}", self.kind, segment=f"%begin{i}.{j}", k=f"%next{i}.{j}")
-        self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
+        import os
+        if 'nopf' not in os.environ.get('PX',''): self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
         if self.packs:
             ahead = self.address("b.next", "%at.b", "%b.ahead")
             for j in range(self.vectors):
@@ -215,4 +216,4 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         if self.packs:
             self.emit(f"%next.panel = getelementptr i8, ptr %at.panel, i64 {self.vectors * self.width}")
         self.emit("%less = add i64 %left, -1", "%more = icmp ne i64 %less, 0",
-                  "br i1 %more, label %k, label %done")  # fmt: skip
+                  "br i1 %more, label %k, label %next")  # fmt: skip

@@ -1,8 +1,8 @@
 """Panels of B (or of A) copied to where the register tile wants them: `vectors` whole vectors a row of k.
 
 A panel is dense and small: it stays in the first-level cache while all rows of A pass by, which rows of a large
-matrix, a power of two apart, would not. Nothing outside the operand is touched; lanes behind its last column
-hold copies or whatever was in the buffer, and tiles mask them.
+matrix, a power of two apart, would not. Nothing outside the operand is touched; what lies behind its last
+column does not matter to tiles.
 """
 
 from enum import IntEnum
@@ -10,8 +10,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I32, Int, call, function, load, loop, store
-from graphjit.kernels.target import Element
+from graphjit.kernels.emit import I32, Int, call, function, load, loop, masked_load, store
+from graphjit.kernels.target import Element, target
 
 
 class Packing(IntEnum):
@@ -24,19 +24,27 @@ class Packing(IntEnum):
 
 
 def copy_function(module: Any, element: Element) -> Any:
-    """`copy(source, row, panel, panel row, rows, columns)`: rows of contiguous numbers."""
+    """`copy(source, row, panel, panel row, rows, columns)`: rows of contiguous numbers, filled up with zeros to whole
+    vectors. (Whatever lay there could be denormal, and slow down all multiply-adds it gets into.)"""
     name = f"copy_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
     made, b, (source, row, panel, panel_row, rows, columns) = function(module, name, 6)
-    width, size = element.lanes * element.size, element.size
-    whole = columns // element.lanes * element.lanes
+    lanes, size, kind = element.lanes, element.size, element.vector
+    whole = columns // lanes
+    rest = columns - whole * lanes
     with loop(0, rows) as k:
         line, to = source + row * k, panel + panel_row * k
-        with loop(0, columns // element.lanes) as j:
-            store(load(line + j * width, element.vector, size), to + j * width, size)
-        with loop(whole, columns) as n:
-            store(load(line + n * size, element.type, size), to + n * size, size)
+        with loop(0, whole) as j:
+            store(load(line + j * (lanes * size), kind, size), to + j * (lanes * size), size)
+        line, to = line + whole * (lanes * size), to + whole * (lanes * size)
+        with b.if_then(rest > 0):
+            if target().masks:
+                store(masked_load(module, element, line, rest), to, size)
+            else:
+                store(ir.Constant(kind, None), to, size)
+                with loop(0, rest) as n:
+                    store(load(line + n * size, element.type, size), to + n * size, size)
     b.ret_void()
     return made
 
@@ -126,6 +134,10 @@ def pack_function(module: Any, element: Element) -> Any:
             with contiguous:
                 call(copy, b, [source, row, panel, panel_row, rows, columns])
             with strided:
+                # zeros behind the last column, as copy leaves them
+                with loop(0, rows) as k:
+                    end = (columns - 1) // element.lanes * (element.lanes * element.size)
+                    store(ir.Constant(element.vector, None), panel + panel_row * k + end, element.size)
                 call(gather, b, [source, row, column, panel, panel_row, rows, columns])
     b.ret_void()
     return made

@@ -1,8 +1,8 @@
 """Matrix products summed over segments: C[..., m, n] = sum over s, t of A[..., s, t, m, k] @ B[..., s, t, k, n].
 
-This is convolution without im2col. Rows of A may overlap: they are windows into the input. Where the elements of a window
-do not lie evenly (the lines of a kernel of two axes, the images of a batch in the gradient by the weight) each even
-part is a segment; all segments of a block of C are added up while it stays in the cache.
+This is convolution without im2col. Rows of A may overlap: they are windows into the input. Where the elements of a
+window do not lie evenly (the lines of a kernel of two axes, the images of a batch in the gradient by the weight) each
+even part is a segment; all segments of a block of C are added up while it stays in the cache.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from graphjit.kernels.blocked import _Frame, _rows_function, tile_shape
-from graphjit.kernels.emit import I64, Int, call, loop
+from graphjit.kernels.blocked import _array, _Frame, _panel_row, _rows_function, tile_shape
+from graphjit.kernels.emit import I64, Int, call, loop, store
 from graphjit.kernels.microkernel import Frame
-from graphjit.kernels.packing import Packing, pack_function
+from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
@@ -40,8 +40,8 @@ NAMES = (
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """A kernel, its arguments ('a', 'b', 'c', 'workspace' stand for addresses), the units it may be split in, and the bytes
-    of scratch memory that each concurrent call needs for itself."""
+    """A kernel, its arguments ('a', 'b', 'c', 'workspace' stand for addresses), the units it may be split in, and the
+    bytes of scratch memory that each concurrent call needs for itself."""
 
     kernel: IRKernel
     slots: tuple[int | str, ...]
@@ -97,18 +97,23 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     """The loops over groups of the batch and blocks of rows, segments, panels of columns."""
     *given, start, stop = (Int(builder, value) for value in values)
     at = dict(zip(NAMES, given, strict=True))
-    lanes, size, module = element.lanes, element.size, builder.module
-    rows, pack = _rows_function(module, element), pack_function(module, element)
-    odd = range(1, max(tile_shape().heights), 2)
-    room = builder.alloca(ir.ArrayType(I64, Frame.A_ROW + len(odd)))
-    frame = _Frame(Int(builder, builder.ptrtoint(room, I64)))
+    lanes, size, module, shape = element.lanes, element.size, builder.module, tile_shape()
+    rows, pack, copy = _rows_function(module, element), pack_function(module, element), copy_function(module, element)
+    odd = range(1, max(shape.heights), 2)
+    frame = _Frame(_array(builder, I64, Frame.A_ROW + len(odd)))
+    tail = frame[Frame.TAIL] = _array(builder, element.type, lanes * shape.packing[1] * lanes)
+    # lanes behind the last column hold what was there: never denormal numbers, which take a hundred cycles
+    for i in range(lanes * shape.packing[1]):
+        store(ir.Constant(element.vector, [0.0] * lanes), tail + i * lanes * size, size)
+    panel_row = _panel_row(element)
+    tile_c = _array(builder, element.type, max(shape.heights) * panel_row // size)
     packs = at["packs"] != 0
     for i in odd:
         frame[Frame.A_ROW + i // 2] = at["a_row"] * i
     frame[Frame.A_COL] = at["line"].where(packs, at["a_col"])
-    frame[Frame.B_ROW], frame[Frame.C_ROW] = at["b_row"], at["c_row"]
-    frame[Frame.K] = at["k"] * at["segments1"].where(packs, 1)
-    zero, one, widest = Int(builder, 0), Int(builder, 1), tile_shape().packing[1]
+    frame[Frame.B_ROW] = at["b_row"]
+    depth = at["k"] * at["segments1"].where(packs, 1)
+    zero, one, widest = Int(builder, 0), Int(builder, 1), shape.packing[1]
     frame[Frame.PANEL] = zero
     vectors = (at["n"] + (lanes - 1)) // lanes
     panels = (vectors + (widest - 1)) // widest
@@ -135,8 +140,18 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 frame[Frame.LANES] = columns - (breadth - 1) * lanes
                 frame[Frame.ADD] = zero.flag(s + t > 0)
                 from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
+                # the last rows, whose last vector may end behind B, are read from a copy
+                behind = breadth * (lanes * size) - columns * size
+                unsafe = ((behind + at["b_row"] - 1) // at["b_row"]).min(depth).where(behind > 0, 0)
+                with builder.if_then(unsafe > 0):
+                    call(copy, builder, [from_b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
+                                         breadth * (lanes * size), unsafe, columns])  # fmt: skip
+                frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
+                detours = zero > 0 if target().masks else behind > 0
+                frame[Frame.C_ROW] = Int(builder, panel_row).where(detours, at["c_row"])
                 with loop(first, (first + at["group"]).min(at["batch2"])) as z:
                     there = from_a + at["a_batch2"] * z + at["a_segment1"] * t
                     call(rows, builder, [
                         frame.address, breadth, zero, height, columns, at["workspace"].where(packs, there), from_b,
-                        c + at["c_batch2"] * z + j0 * size, at["c_row"], Int(builder, size), zero])  # fmt: skip
+                        c + at["c_batch2"] * z + j0 * size, at["c_row"], Int(builder, size),
+                        tile_c.where(detours, 0)])  # fmt: skip

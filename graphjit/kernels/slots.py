@@ -1,8 +1,9 @@
 """The arguments that all matrix-product kernels have: addresses, batch sizes, strides in bytes."""
 
 from collections.abc import Mapping
+from math import prod
 
-from graphjit.kernels.emit import Int
+from graphjit.kernels.emit import Int, only_if
 from graphjit.kernels.epilogue import OPERANDS
 from graphjit.kernels.problem import Problem
 
@@ -11,7 +12,7 @@ _OPERANDS = tuple(f"e{i}" for i in range(OPERANDS))
 _MATRICES = ("a", "b", "c", *_OPERANDS)
 
 ADDRESSES = (*_MATRICES, "workspace")
-BATCH = ("batch1", "batch2")
+BATCH = ("matrices", "batch1", "batch2")
 STRIDES = tuple(
     f"{matrix}_{which}"
     for matrix in _MATRICES
@@ -24,7 +25,7 @@ def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     pad = (0,) * (BATCH_DIMS - len(problem.batch))
     sizes = (*(1 for _ in pad), *problem.batch)
     slots: dict[str, int | str] = {"workspace": "workspace", "a": problem.names[0], "b": problem.names[1], "c": "c"}
-    slots |= {"batch1": sizes[1], "batch2": sizes[2]}
+    slots |= {"matrices": prod(sizes), "batch1": sizes[1], "batch2": sizes[2]}
     slots |= {f"{name}_{which}": 0 for name in _OPERANDS for which in ("batch0", "batch1", "batch2", "row")}
     slots |= {name: 0 for name in _OPERANDS} | {f"{name}_col": size for name in _OPERANDS}
     for name, matrix in zip(_MATRICES, problem.matrices, strict=False):
@@ -35,14 +36,26 @@ def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     return slots
 
 
-def of_batch(at: Mapping[str, Int], matrix: Int) -> list[Int]:
+def matrices(at: Mapping[str, Int], start: Int, stop: Int) -> tuple[Int, Int]:
+    """The matrices that units [start, stop) are of, from first to behind the last."""
+    units, zero = at["units"], Int(start.builder, 0)
+    first, end = only_if(at["matrices"] != 1, [zero, zero + 1],
+                         lambda: [start // units, (stop + units - 1) // units])  # fmt: skip
+    return first, end
+
+
+def of_matrix(at: Mapping[str, Int], matrix: Int) -> list[Int]:
     """Addresses of A, B, C and the epilogue's operands for one matrix of the batch."""
-    outer = matrix // at["batch2"]
-    place = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
-    addresses = []
-    for name in _MATRICES:
-        address = at[name]
-        for axis, index in enumerate(place):
-            address = address + index * at[f"{name}_batch{axis}"]
-        addresses.append(address)
-    return addresses
+
+    def addresses() -> list[Int]:
+        outer = matrix // at["batch2"]
+        place = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
+        result = []
+        for name in _MATRICES:
+            address = at[name]
+            for axis, index in enumerate(place):
+                address = address + index * at[f"{name}_batch{axis}"]
+            result.append(address)
+        return result
+
+    return only_if(at["matrices"] != 1, [at[name] for name in _MATRICES], addresses)

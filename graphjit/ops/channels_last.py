@@ -1,8 +1,8 @@
 """Convolution and pooling with the channels last: rows that only the compiler makes, after derivatives are taken.
 
-A convolution of x (N, *sizes, C) with a weight (*kernel, C, O) is ``contract(windows_last(x), weight)``: a matrix product
-whose rows overlap in memory. Its gradient by the weight is a product with the same windows; that by the input is a row of
-its own. The pools are those of ``pool.py``.
+A convolution of x (N, *sizes, C) with a weight (*kernel, C, O) is ``contract(windows_last(x), weight)``: a matrix
+product whose rows overlap in memory. Its gradient by the weight is a product with the same windows; that by the input
+is a row of its own. The pools are those of ``pool.py``.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ CONTRACT = register(Op("contract", _contract, _infer_contract, None, Library("co
 # ---- the gradient by the input
 
 class Phase(NamedTuple):
-    """The elements ``first, first + stride, ...`` (``count`` of them) of a spatial axis of the input, which the same
-    ``taps`` elements of the kernel reach: ``tap, tap - tap_step, ...``, at the places ``place, place + place_step, ...``
-    of the cotangent for the first, one further for each next."""
+    """The elements ``first, first + stride, ...`` (``length`` of them) of a spatial axis of the input, which the same
+    ``taps`` elements of the kernel reach: ``tap, tap - tap_step, ...``, at the places ``place,
+    place + place_step, ...`` of the cotangent for the first, one further for each next."""
 
     first: int
-    count: int
+    length: int
     taps: int
     tap: int
     tap_step: int
@@ -121,9 +121,9 @@ def border(size: int, places: int, kernel: int, stride: int, low: int, dilation:
     """Zeros that a cotangent needs on either side, for all that its gradient's phases read."""
     before = after = 0
     for p in phases(size, kernel, stride, low, dilation):
-        if p.taps and p.count:
+        if p.taps and p.length:
             before = max(before, -p.place)
-            after = max(after, p.place + p.count + (p.taps - 1) * p.place_step - places)
+            after = max(after, p.place + p.length + (p.taps - 1) * p.place_step - places)
     return before, after
 
 

@@ -13,7 +13,7 @@ from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import operands_text
-from graphjit.ops.shape import joined
+from graphjit.ops.shape import joined, reshape_to
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
@@ -91,9 +91,9 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
         return vecdot(a, b)
     row, column = a.ndim == 1, b.ndim == 1
     if row:
-        a = a.expand_dims(0)
+        a = reshape_to(a, (1, *a.shape))
     if column:
-        b = b.expand_dims(1)
+        b = reshape_to(b, (*b.shape, 1))
     if b.ndim == 2 and a.ndim > 2:
         # one large product instead of many small ones, in the gradients too
         _fit(a._type, b._type)
@@ -102,8 +102,8 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     else:
         out = apply(MATMUL, a, b)
     if row:
-        return out.squeeze(-2)
-    return out.squeeze(-1) if column else out
+        return reshape_to(out, (*out.shape[:-2], out.shape[-1]))
+    return reshape_to(out, out.shape[:-1]) if column else out
 
 
 def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:

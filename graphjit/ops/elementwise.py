@@ -244,13 +244,14 @@ def _binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
 def _of_tensors(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     """As ``_binary``, for functions that are no operators: they make tensors of Python floats."""
     def function(x: TensorLike, y: TensorLike) -> Tensor:
-        return apply(op, *_strong(promoted(x, y)))
+        found = agreeing(x, y)
+        return apply(op, *(_strong(promoted(x, y)) if found is None else found))
     return _document(function, op, doc)
 
 
 def _strong(tensors: list[Tensor]) -> list[Tensor]:
     """Run-time Python floats as float32, as they are eagerly."""
-    weak = state.trace is not None and any([t._type.weak for t in tensors])
+    weak = state.trace is not None and any(t._type.weak for t in tensors)
     return [t.astype(FLOAT32) for t in tensors] if weak else tensors
 
 
@@ -376,7 +377,8 @@ def where(cond: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     The branch not taken gets a gradient of exactly 0, so a NaN in it does no harm unless its own operation
     turns that 0 into NaN (0 * inf): guard the operand, as in ``where(x > 0, log(where(x > 0, x, 1)), 0)``.
     """
-    return apply(WHERE, astype(cond, BOOL), *_strong(promoted(x, y)))
+    found = agreeing(x, y)
+    return apply(WHERE, astype(cond, BOOL), *(_strong(promoted(x, y)) if found is None else found))
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:

@@ -183,12 +183,12 @@ def take_apart(entries: Sequence[Any], shape: Shape) -> Index:
 def view(x: Tensor, spans: Sequence[Span]) -> Tensor:
     """The basic part."""
     axes = [s for s in spans if not s.new]
-    if not all([s.whole for s in axes]):
+    if not all(s.whole for s in axes):
         x = slice_axes(x, [s.start for s in axes], [s.size for s in axes], [s.step for s in axes])
     flipped = tuple([i for i, s in enumerate(axes) if s.flip])
     if flipped:
         x = apply(FLIP, x, axes=flipped)
-    if any([s.new or s.dropped for s in spans]):
+    if any(s.new or s.dropped for s in spans):
         x = reshape_to(x, view_shape(spans))
     return x
 

@@ -80,11 +80,14 @@ def _need_elements(name: str, x: TensorType, axis: Axes) -> None:
 
 # ---- sum and product
 
+_add_reduce: Callable[..., Any] = np.add.reduce  # np.sum, without its wrapper
+
+
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
     if x.dtype == FLOAT32 and not (x.flags.c_contiguous and axis == tuple(range(x.ndim - len(axis), x.ndim))):
-        return np.asarray(np.add.reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32))
-    return np.asarray(np.add.reduce(x, axis, x.dtype, None, keepdims))  # np.sum, without its wrapper
+        return np.asarray(_add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32))
+    return np.asarray(_add_reduce(x, axis, x.dtype, None, keepdims))
 
 
 SUM = register(Op(
@@ -161,17 +164,15 @@ ARGMIN = _position("argmin", np.argmin)
 def wide(x: TensorLike) -> Tensor:
     """As a tensor to be summed: bools and small integers become 64 bits wide, as in NumPy."""
     t = operand(x)
-    kind = t.dtype.kind
-    if kind == "f" or t.dtype.itemsize == 8:
+    dtype = t.dtype
+    if dtype.kind == "f" or dtype.itemsize == 8:
         return t
-    return t.astype(UINT64 if kind == "u" else INT64)
+    return t.astype(UINT64 if dtype.kind == "u" else INT64)
 
 
 def _fold(op: Op, t: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     axes = normalize_axes(axis, t.ndim)
-    if not axes:
-        return reshape_to(t, t.shape)
-    return apply(op, t, axis=axes, keepdims=bool(keepdims))
+    return apply(op, t, axis=axes, keepdims=bool(keepdims)) if axes else reshape_to(t, t.shape)
 
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Tensor:

@@ -118,7 +118,7 @@ def shape_argument(shape: tuple[Any, ...], what: str) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` alike as a tuple of ints, marks of the caller's lengths kept."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
         shape = tuple(shape[0])
-    return tuple([_length(n, what) for n in shape])
+    return tuple([n if type(n) is int else _length(n, what) for n in shape])
 
 
 def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
@@ -136,9 +136,11 @@ def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     [[0, 1, 2], [3, 4, 5]]
     """
     t = operand(x)
-    lengths = _resolved(shape_argument((shape, *more), "reshape"), t._type)
-    if min(lengths, default=0) < 0:
-        _infer_reshape(t._type, lengths)
+    lengths = shape_argument((shape, *more), "reshape")
+    if state.trace is not None or min(lengths, default=0) < 0:
+        lengths = _resolved(lengths, t._type)
+        if min(lengths, default=0) < 0:
+            _infer_reshape(t._type, lengths)
     return reshape_to(t, lengths)
 
 

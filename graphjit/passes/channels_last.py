@@ -57,8 +57,8 @@ class _Rewriter:
         return self.plain[node]
 
     def channels_last(self, node: Node, channels: int | None = None) -> Node:
-        """With the channels last. ``channels`` is their number where the operand of a convolution has it from its weight:
-        it is part of the model, while the operand's may be the caller's choice."""
+        """With the channels last. ``channels`` is their number where a convolution knows it from its weight: there it
+        is part of the model, while the operand's may be the caller's choice."""
         if node not in self.last:
             x = self.plain[node]
             if channels is not None and isinstance(x.type.shape[1], Extent) and not isinstance(channels, Extent):
@@ -182,6 +182,8 @@ def _copied(x: Node, axes: Ints, where: Apply) -> Node:
 def _padded(x: Node, padding: Pads, where: Apply) -> Node:
     if not any(low or high for low, high in padding):
         return x
+    if isinstance(x, Apply) and isinstance(x.op.lower, Elementwise):
+        x = apply_op(TABLE["copy"], (x,), {}, where.where)  # what computes x stores it into the middle as well
     low, high = zip((0, 0), *padding, (0, 0), strict=True)
     return apply_op(TABLE["pad"], (x,), {"low": low, "high": high, "interior": (0,) * x.type.ndim, "value": 0},
                     where.where)

@@ -48,8 +48,7 @@ def check(program: Program) -> None:
     """Follow the program step by step: who owns each byte of the arena, and which states are overwritten."""
     owner = np.full(program.plan.size, -1)
     names: dict[Any, int] = {}
-    states = {s for s in program.lowered.in_place.values()} | {
-        node for step in program.steps for node in step.writes if isinstance(node, Input)}
+    states = {node for step in program.steps for node in step.writes if isinstance(node, Input)}
     written: set[Any] = set()
 
     def span(buffer: Any) -> slice | None:

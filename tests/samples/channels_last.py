@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.apply import apply
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border
-from graphjit.apply import apply
 
 from .make import Shape, name, normal, sample
 

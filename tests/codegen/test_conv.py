@@ -1,0 +1,190 @@
+"""Convolution and pooling, compiled: what the eager rules give, in a layout that stays, whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphjit as gj
+import graphjit.nn.functional as F
+from graphjit import nn, optim
+from graphjit.codegen.call import KernelCall
+from graphjit.ir import Apply, Input
+from graphjit.op import View
+from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.runtime.program import Program
+
+Array = np.ndarray[Any, Any]
+
+
+def pair(rng: np.random.Generator, rank: int, low: int, high: int) -> Any:
+    return tuple(int(n) for n in rng.integers(low, high, rank)) if rank == 2 else int(rng.integers(low, high))
+
+
+def spans(kernel: tuple[int, ...], dilation: Any, padding: Any) -> list[int]:
+    """The shortest axes that a window fits."""
+    apart, pads = np.broadcast_to(dilation, len(kernel)), np.broadcast_to(padding, len(kernel))
+    return [max(1, int(d * (k - 1) + 1 - 2 * p)) for k, d, p in zip(kernel, apart, pads, strict=True)]
+
+
+def convolution(rng: np.random.Generator) -> tuple[list[tuple[int, ...]], dict[str, Any]]:
+    """Shapes of input and weight, and how."""
+    rank = int(rng.integers(1, 3))
+    groups = int(rng.choice([1, 1, 1, 2]))
+    how = {"stride": pair(rng, rank, 1, 4), "padding": pair(rng, rank, 0, 4), "dilation": pair(rng, rank, 1, 4),
+           "groups": groups}
+    kernel = tuple(int(n) for n in rng.integers(1, 5, rank))
+    sizes = [n + int(rng.integers(0, 7)) for n in spans(kernel, how["dilation"], how["padding"])]
+    inner, outer = (int(rng.choice([1, 2, 3, 8, 17])) for _ in range(2))
+    return [(int(rng.integers(1, 4)), inner * groups, *sizes), (outer * groups, inner, *kernel)], how
+
+
+def all_gradients(function: Callable[..., Any], arrays: list[Array]) -> list[Any]:
+    """The result, and gradients by all arguments."""
+    xs = [gj.tensor(a).requires_grad_() for a in arrays]
+    out = function(*xs)
+    (out * gj.sin(out)).sum().backward()
+    return [out, *(x.grad for x in xs)]
+
+
+def agree(functions: list[Callable[..., Any]], arrays: list[list[Array]], eps: float) -> None:
+    """Compiled, all in one program, they give what they give eagerly."""
+    flat = [a for each in arrays for a in each]
+
+    def everything(*flat: Any) -> list[Any]:
+        rest = iter(flat)
+        return [all_gradients(f, [next(rest) for _ in each]) for f, each in zip(functions, arrays, strict=True)]
+
+    for found, wanted in zip(gj.compile(everything)(*flat), everything(*flat), strict=True):
+        for a, b in zip(found, wanted, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            scale = float(np.abs(b.numpy()).max(initial=1e-30))
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=eps * scale, rtol=eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(3))
+def test_convolutions_agree(dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    functions: list[Callable[..., Any]] = []
+    arrays: list[list[Array]] = []
+    for _ in range(8):
+        shapes, how = convolution(rng)
+        f = F.conv1d if len(shapes[0]) == 3 else F.conv2d
+        functions.append(lambda x, w, b, f=f, how=how: f(x, w, b, **how))
+        arrays.append([rng.normal(size=s).astype(dtype) for s in (*shapes, shapes[1][:1])])
+    agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pools_between_convolutions_agree(dtype: str) -> None:
+    """After a convolution a pool runs with the channels last; ties go to the first of equals."""
+    rng = np.random.default_rng(5)
+    functions: list[Callable[..., Any]] = []
+    arrays: list[list[Array]] = []
+    for kernel, how in ((2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1}), ((1, 2), {"stride": (2, 1)}),
+                        (5, {"stride": 3, "padding": 2})):  # fmt: skip
+        for pool in (F.max_pool2d, F.avg_pool2d):
+            for channels in (3, 9):
+                functions.append(lambda x, w, pool=pool, k=kernel, how=how: pool(gj.relu(F.conv2d(x, w)), k, **how))
+                arrays.append([rng.integers(-3, 3, (2, 2, 11, 12)).astype(dtype),
+                               rng.integers(-1, 2, (channels, 2, 2, 2)).astype(dtype)])
+    agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_first_largest_and_nan(dtype: str) -> None:
+    """Where a window holds NaN, it is picked, and the gradient goes there."""
+    rng = np.random.default_rng(6)
+    x = rng.integers(-2, 2, (2, 1, 9, 10)).astype(dtype)
+    x[0, 0, 2, 3] = x[0, 0, 3, 3] = x[1, 0, 8, 9] = np.nan
+    x[1, 0, :4, :4] = -np.inf
+    w = np.ones((5, 1, 1, 1), dtype)
+    g = rng.normal(size=(2, 5, 5, 6)).astype(dtype)
+
+    def step(x: Any, w: Any, g: Any) -> Any:
+        y = F.conv2d(x, w).detach().requires_grad_()
+        out = F.max_pool2d(y, 2, padding=1) if dtype == "float64" else F.max_pool2d(y, 2, ceil_mode=True)
+        (out * g[:, :, :out.shape[2], :out.shape[3]]).sum().backward()
+        return out, y.grad
+
+    for found, wanted in zip(gj.compile(step)(x, w, g), step(x, w, g), strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 4, 3, stride=2)
+        self.norm, self.head = nn.BatchNorm2d(16), nn.Linear(4 * 5 * 5, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = F.max_pool2d(gj.relu(self.a(x)), 2)
+        x = gj.relu(self.norm(self.b(x)))
+        return self.head(self.c(x).flatten(1))
+
+
+def training(seed: int = 0) -> Any:
+    gj.manual_seed(seed)
+    net = Net()
+    opt = optim.SGD(net.parameters(), lr=0.1)
+
+    def step(x: Any, y: Any) -> Any:
+        opt.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+    return step
+
+
+def batch(n: int) -> tuple[Array, Array]:
+    rng = np.random.default_rng(n)
+    return rng.normal(size=(n, 1, 28, 28)).astype(np.float32), rng.integers(0, 3, n)
+
+
+def program(n: int) -> Program:
+    step = gj.compile(training())
+    step(*batch(n))
+    found: Program = step.latest.program
+    return found
+
+
+def kernel_set(p: Program) -> set[Any]:
+    return {s.kernel for s in p.steps if isinstance(s, KernelCall)}
+
+
+def test_activations_stay_channels_last() -> None:
+    """Of activations only what is flattened is ever copied into another order, once forward and once backward."""
+    graph = program(4).lowered.graph
+    turned = [n for n in graph.nodes if isinstance(n, Apply) and n.op.name == "copy"
+              and isinstance(n.args[0], Apply) and isinstance(n.args[0].op.lower, View)
+              and not isinstance(base_layout(n.args[0])[0], Input) and n.args[0].type.ndim == 4
+              and not is_contiguous(base_layout(n.args[0])[1])]
+    names = [n.op.name for n in graph.nodes if isinstance(n, Apply)]
+    assert [n.type.shape for n in turned] == [(4, 4, 5, 5), (4, 5, 5, 4)]
+    assert not {"conv", "conv_input_grad", "conv_weight_grad", "max_pool", "max_pool_grad"} & set(names)
+    assert names.count("contract") == 6 and names.count("conv_last_input_grad") == 2
+
+
+def test_another_batch_needs_no_new_kernel() -> None:
+    assert kernel_set(program(4)) == kernel_set(program(7)) == kernel_set(program(1))
+
+
+def test_training_agrees_and_threads_change_no_bit() -> None:
+    x, y = batch(6)
+    losses = []
+    for threads in (1, 2):
+        before = gj.get_num_threads()
+        gj.set_num_threads(threads)
+        try:
+            step = gj.compile(training())
+            losses.append([step(x, y).item() for _ in range(4)])
+        finally:
+            gj.set_num_threads(before)
+    assert losses[0] == losses[1]
+    eager = training()
+    np.testing.assert_allclose(losses[0], [eager(x, y).item() for _ in range(4)], rtol=1e-4)
