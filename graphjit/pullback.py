@@ -44,9 +44,9 @@ class Backward:
         outputs: list[Node] = [g for g in gradients if g is not None]  # type: ignore[misc]  # nodes in a trace
         below = [set(topological([g])) for g in outputs]
         self.needs = [[i for i, g in enumerate(self.cotangents) if g in nodes] for nodes in below]
-        graph = optimize(Graph((*owner.arguments, *self.cotangents, *(s.node for s in trace.states.values()),
-                                *(v.data for _, v in trace.arrays.values())), tuple(outputs)))  # type: ignore[misc]
-        self._cut(graph)
+        arrays: list[Input] = [v.data for _, v in trace.arrays.values()]  # type: ignore[misc]  # nodes in a trace
+        states = [s.node for s in trace.states.values()]
+        self._cut(optimize(Graph((*owner.arguments, *self.cotangents, *states, *arrays), tuple(outputs))))
         self.program: Program | None = None
 
     def _cut(self, graph: Graph) -> None:

@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphjit.apply import apply
-from graphjit.backward import is_whole, walk_back
+from graphjit.backward import is_whole
 from graphjit.buffers import protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
-from graphjit.convert import as_tensor, constant
-from graphjit.errors import GradientError, TraceError
-from graphjit.ir import Apply, Const, Graph, Input, Node, topological
+from graphjit.errors import TraceError
+from graphjit.ir import Input, Node
 from graphjit.leaves import UNAVAILABLE, Unavailable
-from graphjit.op import Array, View
+from graphjit.op import Array
 from graphjit.passes import optimize
+from graphjit.pullback import Backward
 from graphjit.runtime.compiler import compile_count, load_count
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
-from graphjit.tape import Value, clock, note_call, state
+from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import State, Trace, tracing
-from graphjit.transforms import vjp
 from graphjit.tree import flatten, unflatten
 from graphjit.types import Extent, Ratio
 

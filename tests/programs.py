@@ -30,14 +30,15 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Given:
-    """An input: an argument of the function, or a tensor that it captures (whose lengths of one are structural).
+    """An input.
 
-    ``memory`` says how the array lies: "plain", "transposed", "reversed", "strided".
+    ``role``: "argument"; or captured (then lengths of one are structural), "tensor" or "array" of NumPy.
+    ``memory``: how it lies, "plain", "transposed", "reversed" or "strided".
     """
 
     name: str
     array: Array
-    captured: bool
+    role: str
     memory: str
 
     def laid_out(self, wide: bool) -> Array:
@@ -67,13 +68,14 @@ class Program:
         printer.text(repr(self))
 
     def __repr__(self) -> str:
-        what = [f"{g.name}: {g.array.dtype}{list(g.array.shape)} {'captured ' if g.captured else ''}{g.memory} = "
+        what = [f"{g.name}: {g.array.dtype}{list(g.array.shape)}, {g.role}, {g.memory} = "
                 + np.array2string(g.array, separator=",", threshold=40).replace("\n", "") for g in self.inputs]
         return "\n".join(["", *what, self.text()])
 
     def text(self) -> str:
-        names = ", ".join(g.name for g in self.inputs if not g.captured)
-        return "\n    ".join([f"def program({names}):", *self.lines,
+        names = ", ".join(g.name for g in self.inputs if g.role == "argument")
+        lifted = [f"{g.name} = gj.tensor({g.name}_array)" for g in self.inputs if g.role == "array"]
+        return "\n    ".join([f"def program({names}):", *lifted, *self.lines,
                               f"return ({''.join(o + ', ' for o in self.outputs)})"]) + "\n"
 
     @property
@@ -83,19 +85,20 @@ class Program:
         return float(np.finfo(np.float32 if single else np.float64).eps)
 
     def arguments(self, wide: bool = False) -> list[Array]:
-        return [g.laid_out(wide) for g in self.inputs if not g.captured]
+        return [g.laid_out(wide) for g in self.inputs if g.role == "argument"]
 
     def function(self, wide: bool = False, rng: gj.Generator | None = None) -> Callable[..., tuple[gj.Tensor, ...]]:
         """The function, with its own captured tensors (and random generator)."""
         names = names_for(wide, rng or gj.Generator(SEED))
-        names |= {g.name: gj.Tensor(g.laid_out(wide)) for g in self.inputs if g.captured}
+        names |= {g.name: gj.Tensor(g.laid_out(wide)) for g in self.inputs if g.role == "tensor"}
+        names |= {g.name + "_array": g.laid_out(wide) for g in self.inputs if g.role == "array"}
         exec(compile(self.text(), "<program>", "exec"), names)
         found: Callable[..., tuple[gj.Tensor, ...]] = names["program"]
         return found
 
     def floats(self) -> tuple[int, ...]:
         """Positions of the arguments that have gradients."""
-        arguments = [g for g in self.inputs if not g.captured]
+        arguments = [g for g in self.inputs if g.role == "argument"]
         return tuple(i for i, g in enumerate(arguments) if g.array.dtype.kind == "f")
 
     def with_gradients(self, wide: bool = False, rng: gj.Generator | None = None) -> Callable[..., tuple[Any, ...]]:
@@ -206,7 +209,8 @@ class Draw:
             case _:
                 array = rng.integers(0, 2, shape).astype(np.bool_)
         memory = self.one(["plain", "plain", "transposed", "reversed", "strided"])
-        given = Given(f"v{len(self.values)}", np.asarray(array), self.int(0, 2) == 2, memory)
+        role = self.one(["argument", "argument", "argument", "argument", "tensor", "array"])
+        given = Given(f"v{len(self.values)}", np.asarray(array), role, memory)
         self.inputs.append(given)
         return self.enter(given.name, gj.Tensor(given.laid_out(False)), gj.Tensor(given.laid_out(True)))
 
@@ -243,12 +247,10 @@ class Draw:
 
 
 @st.composite
-def programs(draw: Callable[..., Any], steps: int = 12, limit: int = 2000, rules: Sequence[Rule] | None = None,
-             arguments: bool = False) -> Program:
+def programs(draw: Callable[..., Any], steps: int = 12, limit: int = 2000) -> Program:
     """Programs of up to so many steps whose values have at most ``limit`` elements.
 
     Their lengths come from few numbers, so that axes are equal by chance; 0 and 1 are among them.
-    ``arguments``: nothing is captured.
     """
     from program_steps import RULES
     pool = [1, 2, 3, 4, 5, 7] + [16, 17, 33] * (limit >= 500) + [64, 96, 130] * (limit >= 20_000)
@@ -260,15 +262,12 @@ def programs(draw: Callable[..., Any], steps: int = 12, limit: int = 2000, rules
     for _ in range(draw(st.integers(0, 2))):
         state.give(state.shape(), state.one(["f", "f", "i", "b"]))
     for _ in range(draw(st.sampled_from([1, 3, *range(6, steps + 1)]))):
-        state.step(state.one(rules or RULES))
+        state.step(state.one(RULES))
     unused = [v.name for v in state.values if not any(uses(line, v.name) for line in state.lines)]
     outputs = unused[-4:] or [state.values[-1].name]
     for _ in range(draw(st.integers(0, 2))):
         outputs.append(state.one([v.name for v in state.values][::-1]))
-    inputs = state.inputs
-    if arguments or all(g.captured for g in inputs):
-        inputs = [Given(g.name, g.array, False, g.memory) for g in inputs]
-    return Program(tuple(inputs), tuple(state.lines), tuple(outputs))
+    return Program(tuple(state.inputs), tuple(state.lines), tuple(outputs))
 
 
 def uses(line: str, name: str) -> bool:

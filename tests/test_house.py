@@ -25,8 +25,8 @@ ROOMS = (
     "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "buffers", "trace", "interop",
     "tensor", "convert", "backward", "leaves", "promotion", "apply", "structure",
     "runtime.cache", "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen", "runtime", "capture",
-    "signature", "specialize", "reasons", "profiling", "report", "jit", "nn", "optim", "data", "training", "testing",
-    "linalg", "random", "cli", "__main__", "",
+    "signature", "pullback", "specialize", "reasons", "profiling", "report", "jit", "nn", "optim", "data", "training",
+    "testing", "linalg", "random", "cli", "__main__", "",
 )
 
 

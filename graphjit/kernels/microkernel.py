@@ -187,8 +187,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
             self.phi("at.panel", "ptr", segment="%begin.panel", k="%next.panel")
         for i, j in self.cells:
             self.phi(f"sum{i}.{j}", self.kind, segment=f"%begin{i}.{j}", k=f"%next{i}.{j}")
-        import os
-        if 'nopf' not in os.environ.get('PX',''): self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
+        self.prefetch(self.address("a.next", "%at.a", "%a.ahead"))
         if self.packs:
             ahead = self.address("b.next", "%at.b", "%b.ahead")
             for j in range(self.vectors):

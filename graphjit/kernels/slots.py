@@ -47,9 +47,13 @@ def matrices(at: Mapping[str, Int], start: Int, stop: Int) -> tuple[Int, Int]:
 def of_matrix(at: Mapping[str, Int], matrix: Int) -> list[Int]:
     """Addresses of A, B, C and the epilogue's operands for one matrix of the batch."""
 
-    def addresses() -> list[Int]:
+    def several() -> list[Int]:
         outer = matrix // at["batch2"]
-        place = outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]
+        return [outer // at["batch1"], outer % at["batch1"], matrix % at["batch2"]]
+
+    def addresses() -> list[Int]:
+        zero = Int(matrix.builder, 0)
+        place = only_if(at["matrices"] != at["batch2"], [zero, zero, matrix], several)
         result = []
         for name in _MATRICES:
             address = at[name]

@@ -121,7 +121,8 @@ def test_views_of_views() -> None:
     def f(x: gj.Tensor) -> Any:
         return x.T[1:, ::-1].reshape(-1)[3:].reshape(-1, 1)[::2].T, x[::-1].T[::2].flatten(), \
             x.reshape(5, 5, 1).permute_dims(2, 1, 0)[0, 1:], gj.broadcast_to(x[0], (3, 5, 5)).sum(0), \
-            gj.broadcast_to(x[:, None], (5, 4, 5)).reshape(20, 5) + 1, gj.tile(x, (2, 2)).T @ gj.flip(gj.tile(x, (2, 2)))
+            gj.broadcast_to(x[:, None], (5, 4, 5)).reshape(20, 5) + 1, \
+            gj.tile(x, (2, 2)).T @ gj.flip(gj.tile(x, (2, 2)))
     assert_equal(f, X)
 
 
@@ -161,7 +162,8 @@ def test_results_of_a_call_outlive_the_next() -> None:
 STEPS = [
     "s.assign(s + s.T)", "s.assign(s[::-1])", "s.assign(s - s.mean(0))", "s.assign(s - s.max(1, keepdims=True))",
     "s.assign(s @ s)", "s.assign(gj.cumsum(s, 0))", "s.assign(gj.take(s, [1, 0, 2], 0))",
-    "t = s * x; s.assign(t + t.T)", "t = s * x; s.assign(t.sum(0) + t)", "s.assign(s * 0.5 + x); s.assign(s.T)", "s[1:] = s[:-1]", "s[:, 0] = s[0]",
+    "t = s * x; s.assign(t + t.T)", "t = s * x; s.assign(t.sum(0) + t)", "s.assign(s * 0.5 + x); s.assign(s.T)",
+    "s[1:] = s[:-1]", "s[:, 0] = s[0]",
     "s.assign(v * s); v.assign(s.sum(1))", "u = s * 1; s.assign(r); r.assign(u)", "s.assign(r.T); r.assign(s.T)",
     "s.assign(r); r.assign(s)", "v.assign(v[::-1] + s[0]); s.assign(s + v)", "s.assign(gj.softmax(s, 0) @ s)",
     "s.assign(gj.concat([s[1:], s[:1]]))", "r.assign(s.T * 2); s.assign(r.T + s)", "s.assign(s); v.assign(v * 1)",

@@ -127,7 +127,7 @@ def test_lbfgs_finds_the_end_of_the_valley(wrap):
     opt.step(closure)
     opt.step(closure)
     assert first == pytest.approx(24.2)
-    np.testing.assert_allclose(p.data, [1, 1], atol=1e-6)
+    np.testing.assert_allclose(p.data, [1, 1], atol=1e-4)  # where its tolerance for the loss stops it
 
 
 def test_lbfgs_over_several_parameters_and_one_without_a_gradient():
