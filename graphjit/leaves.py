@@ -14,6 +14,7 @@ from graphjit.errors import GradientError, ShapeError
 from graphjit.operators import attach
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor, TensorLike, value_of
+from graphjit.trace import Trace
 
 
 class Unavailable:
@@ -45,7 +46,7 @@ def _get_grad(self: Tensor) -> Tensor | None:
                 f"the gradient of {self.label or 'this tensor'} stayed inside a compiled step",
                 hint="Read it in the step, or use @graphjit.compile(keep_grads=True).")
         found = found.held
-    if trace is not None and self._value.trace is None:
+    if trace is not None and (self._value.trace is None or id(self) in trace.given):
         # a handle of the trace's own: the next call may find another gradient in its place
         handle = None if found is None else Tensor._of(found._value, f"{self.label or 'tensor'}.grad")
         return trace.entry_grads.setdefault(id(self), (self, handle))[1]
@@ -104,15 +105,20 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
     for leaf, part in found.items():
         if leaf.leaf is None or (owner := leaf.leaf()) is None:
             continue
-        if state.trace is not None and owner._value.trace is None and owner._value.op is not None:
+        if state.trace is not None and _was_computed_outside(owner, state.trace):
             raise GradientError(
                 "backward() in a compiled function reached a tensor that was computed outside of it",
-                detail=(f"{owner._value.type}, the result of {owner.op}",),
+                detail=(f"{owner._value.type} {owner.label}",),
                 hint="Compute it inside the function, or use its detach().")
         before = owner.grad
         if not create_graph:
             part = part.detach()
         _set_grad(owner, part if before is None else before + part)
+
+
+def _was_computed_outside(owner: Tensor, trace: Trace) -> bool:
+    given = trace.given.get(id(owner))
+    return not given.leaf if given is not None else owner._value.trace is None and owner._value.op is not None
 
 
 def detach(self: Tensor) -> Tensor:

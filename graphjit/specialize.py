@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from graphjit.backward import is_whole
 from graphjit.buffers import protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
-from graphjit.errors import TraceError
+from graphjit.errors import GradientError, TraceError
 from graphjit.ir import Input, Node
 from graphjit.leaves import UNAVAILABLE, Unavailable
 from graphjit.op import Array
@@ -26,7 +27,7 @@ from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor, value_of
-from graphjit.trace import State, Trace, tracing
+from graphjit.trace import Given, State, Trace, tracing
 from graphjit.tree import flatten, unflatten
 from graphjit.types import Extent, Ratio
 
@@ -130,7 +131,11 @@ class Specialization:
                 i = len(self.argument_values)
                 value = trace.argument(call.type_of(call.arrays[i]), self.names[i], i in call.tensors)
                 self.argument_values.append(value)
-                inside.append(Tensor._of(value, self.names[i]))
+                handle = Tensor._of(value, self.names[i])
+                inside.append(handle)
+                if i in call.tensors:
+                    value.leaf = weakref.ref(handle)
+                    trace.given[id(handle)] = Given(handle, i, leaf.is_leaf)
             else:
                 inside.append(leaf)
         args, kwargs = unflatten(call.spec, inside)
@@ -155,10 +160,16 @@ class Specialization:
         self.n_outs = len(self.out_values)
         # gradients as the function leaves them
         self.grads: list[tuple[Tensor, int | None]] = []
-        for tensor, g in trace.grads.values():
-            if tensor._value.trace is not None:
+        self.given_grads: list[tuple[int, int | None]] = []  # those of arguments
+        for key, (tensor, g) in trace.grads.items():
+            if key in trace.given:
+                kept = len(self.out_values) if self.keep_grads else -1
+                self.given_grads.append((trace.given[key].place, None if g is None else kept))
+                if g is not None and self.keep_grads:
+                    self.out_values.append(value_of(g))
+            elif tensor._value.trace is not None:
                 continue
-            if g is None:
+            elif g is None:
                 self.grads.append((tensor, None))
             elif self.keep_grads or id(tensor) in trace.entry_grads:  # something the next call may add to
                 self.grads.append((tensor, len(self.out_values)))
@@ -166,6 +177,7 @@ class Specialization:
             else:
                 self.grads.append((tensor, -1))
 
+        self.bare = [trace.given[key].place for key in trace.entry_grads if key in trace.given]  # read, and None
         self.uses_grads = bool(self.grads or trace.entry_grads)
         self.accumulates = any(i is not None and id(t) in trace.entry_grads for t, i in self.grads)
         self.kept_grads = any(i is not None and i >= 0 for _, i in self.grads)
@@ -217,7 +229,7 @@ class Specialization:
             if not any(w is self.written for w in value.writers):
                 value.writers = (*value.writers, self.written)
         self.simple = (self.single and len(results) == 1 and not self.writes and not self.copies
-                       and not self.grads and self.backward is None)
+                       and not self.grads and not self.given_grads and self.backward is None)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
         self.buffers = {id(self.program.fixed[s.node]) for s in self.writes}
@@ -296,6 +308,8 @@ class Specialization:
             for node, array in self.copies.items():
                 if node not in self.bound:
                     np.copyto(self.program.fixed[node], array)
+        if self.bare:
+            self._check_bare(call)
         if self.writes and self.seen_views != clock.views:
             for s in self.writes:
                 protect_views(s.tensor._value)
@@ -313,10 +327,22 @@ class Specialization:
             self.backward.note(call, arrays, outs, results[len(self.out_values):])
         if self.grads and (self.kept_grads or self.seen_grads != clock.grad_writes):
             self._leave_grads(outs)
+        for i, place in self.given_grads:
+            assert call is not None
+            call.tensors[i]._grad = None if place is None else UNAVAILABLE if place < 0 else outs[place]
+            clock.grad_writes += 1
         if self.single:
             return outs[0]
         return unflatten(self.out_spec, [leaf.fresh() if isinstance(leaf, Static) else outs[leaf]
                                          for leaf in self.out_leaves])
+
+    def _check_bare(self, call: Signature | None) -> None:
+        """Arguments whose gradients the function adds to were traced without one."""
+        assert call is not None
+        for i in self.bare:
+            if call.tensors[i]._grad is not None:
+                raise GradientError(f"argument {self.names[i]} of {self.name} has a gradient already",
+                                    hint="Call zero_grad() on it first, or close over the tensor.")
 
     def _leave_grads(self, outs: list[Tensor]) -> None:
         for tensor, i in self.grads:

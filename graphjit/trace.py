@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,14 @@ class State:
     written: bool = False
 
 
+class Given(NamedTuple):
+    """An argument that requires a gradient: its handle in the trace, its place, whether the caller's is a leaf."""
+
+    handle: Tensor
+    place: int
+    leaf: bool
+
+
 class Trace:
     """A graph in the making."""
 
@@ -44,6 +52,7 @@ class Trace:
         self.arrays: dict[int, tuple[Array, Value]] = {}
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad as it stands in the trace
         self.entry_grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # a handle of the .grad found on entry
+        self.given: dict[int, Given] = {}  # arguments that require a gradient
         self.reached: dict[int, Any] = {}  # modules and optimizers that were used
         self.where: Where | None = None    # set while gradient rules run: the forward op's line
         self.finished = False

@@ -40,7 +40,7 @@ def cycles(problem: Problem, element: Element) -> float:
     step = sum(max(0.6 * width, 0.6 * (1 + width / HEIGHTS[width - 1]))
                * (ceil(m / HEIGHTS[width - 1]) * HEIGHTS[width - 1]) for width in widths)  # fmt: skip
     packing = 1.5 * n * k if problem.b.row != 1 else 0.0
-    return step * (ceil(k / element.lanes) + 1) + 5 * m * n + 5 * m * len(widths) + packing
+    return step * (ceil(k / element.lanes) + 1) + 3 * m * (n + len(widths)) + packing
 
 
 @functools.cache

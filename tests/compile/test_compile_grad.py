@@ -495,6 +495,43 @@ def test_backward_inside_reaching_a_tensor_computed_outside():
         step(A)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_backward_inside_for_an_argument(keep):
+    def f(w, x):
+        w.grad = None
+        loss = (gj.tanh(w) * x).sum()
+        loss.backward()
+        return w.grad * 1, loss
+    w, v = leaf(B), leaf(B)
+    g = gj.compile(f, keep_grads=keep)
+    for _ in range(2):
+        for got, want in zip(g(w, A), f(v, A), strict=True):
+            close(got, want)
+        if keep:
+            close(w.grad, v.grad)
+        else:
+            with pytest.raises(gj.GradientError, match="stayed inside"):
+                _ = w.grad
+    assert g.trace_count == 1
+
+
+def test_backward_inside_adds_to_no_gradient_of_an_argument():
+    w = leaf(B)
+
+    @gj.compile(keep_grads=True)
+    def f(w, x):
+        (w * x).sum().backward()
+    f(w, B)
+    close(w.grad, B)
+    with pytest.raises(gj.GradientError, match="argument w of .*f has a gradient already"):
+        f(w, B)
+    w.zero_grad()
+    f(w, B)
+    close(w.grad, B)
+    with pytest.raises(gj.GradientError, match="computed outside"):
+        f(w * 2, B)
+
+
 def test_a_loss_whose_tape_was_walked_inside_is_plain():
     w = leaf(B)
 
