@@ -101,10 +101,6 @@ def layer_difference(case: Layer, wrap: Wrap = eager) -> float:
     return worst
 
 
-def loss_difference(case: Layer, wrap: Wrap = eager) -> float:
-    return layer_difference(case, wrap)
-
-
 STARTS = np.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.1]]), np.array([1.5, -0.4, 0.2, 0.9])
 
 
@@ -194,7 +190,7 @@ def _numbers(optimizer: Any) -> list[float]:
 
 
 SECTIONS: list[tuple[str, list[Any], Callable[..., float]]] = [
-    ("layers", LAYERS, layer_difference), ("losses", LOSSES, loss_difference),
+    ("layers", LAYERS, layer_difference), ("losses", LOSSES, layer_difference),
     ("optimizers, 10 steps", OPTIMIZERS, optimizer_difference),
     ("schedules, 30 epochs", SCHEDULES, scheduler_difference),
 ]

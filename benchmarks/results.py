@@ -141,9 +141,8 @@ def mark_wrong(records: Sequence[Record]) -> None:
     What is right is the median of all frameworks, number by number.
     """
     judged = [r for r in records if r.status == "ok" and r.numbers]
-    if not judged:
-        return
-    right = np.median([r.numbers for r in judged], axis=0)
+    finite = [r.numbers for r in judged if np.isfinite(r.numbers).all()]
+    right = np.median(finite, axis=0) if finite else np.nan
     for r in judged:
         error = float(np.max(np.abs(np.array(r.numbers) - right) / np.maximum(np.abs(right), 1e-6)))
         if not error <= TOLERANCE:  # also nan

@@ -106,14 +106,17 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
         if leaf.leaf is None or (owner := leaf.leaf()) is None:
             continue
         if state.trace is not None and _was_computed_outside(owner, state.trace):
-            raise GradientError(
-                "backward() in a compiled function reached a tensor that was computed outside of it",
-                detail=(f"{owner._value.type} {owner.label}",),
-                hint="Compute it inside the function, or use its detach().")
+            raise computed_outside(owner)
         before = owner.grad
         if not create_graph:
             part = part.detach()
         _set_grad(owner, part if before is None else before + part)
+
+
+def computed_outside(owner: Tensor) -> GradientError:
+    return GradientError("backward() in a compiled function reached a tensor that was computed outside of it",
+                         detail=(f"{owner._value.type} {owner.label}".rstrip(),),
+                         hint="Compute it inside the function, or use its detach().")
 
 
 def _was_computed_outside(owner: Tensor, trace: Trace) -> bool:

@@ -18,7 +18,7 @@ from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError, TraceError
 from graphjit.ir import Input, Node
-from graphjit.leaves import UNAVAILABLE, Unavailable
+from graphjit.leaves import UNAVAILABLE, Unavailable, computed_outside
 from graphjit.op import Array
 from graphjit.passes import optimize
 from graphjit.pullback import Backward
@@ -308,8 +308,8 @@ class Specialization:
             for node, array in self.copies.items():
                 if node not in self.bound:
                     np.copyto(self.program.fixed[node], array)
-        if self.bare:
-            self._check_bare(call)
+        if self.given_grads or self.bare:
+            self._check_given(call)
         if self.writes and self.seen_views != clock.views:
             for s in self.writes:
                 protect_views(s.tensor._value)
@@ -336,9 +336,12 @@ class Specialization:
         return unflatten(self.out_spec, [leaf.fresh() if isinstance(leaf, Static) else outs[leaf]
                                          for leaf in self.out_leaves])
 
-    def _check_bare(self, call: Signature | None) -> None:
-        """Arguments whose gradients the function adds to were traced without one."""
+    def _check_given(self, call: Signature | None) -> None:
+        """Arguments that get gradients are leaves, and those whose gradients the function reads have none yet."""
         assert call is not None
+        for i, _ in self.given_grads:
+            if not call.tensors[i].is_leaf:
+                raise computed_outside(call.tensors[i])
         for i in self.bare:
             if call.tensors[i]._grad is not None:
                 raise GradientError(f"argument {self.names[i]} of {self.name} has a gradient already",

@@ -58,11 +58,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Program:
-    """The text of a function, and what it is called with."""
+    """The text of a function, and what it is called with; ``eps`` is the coarsest rounding that takes part."""
 
     inputs: tuple[Given, ...]
     lines: tuple[str, ...]
     outputs: tuple[str, ...]
+    eps: float
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what hypothesis shows
         printer.text(repr(self))
@@ -77,12 +78,6 @@ class Program:
         lifted = [f"{g.name} = gj.tensor({g.name}_array)" for g in self.inputs if g.role == "array"]
         return "\n    ".join([f"def program({names}):", *lifted, *self.lines,
                               f"return ({''.join(o + ', ' for o in self.outputs)})"]) + "\n"
-
-    @property
-    def eps(self) -> float:
-        """The coarsest rounding that takes part."""
-        single = "F32" in self.text() or any(g.array.dtype == np.float32 for g in self.inputs)
-        return float(np.finfo(np.float32 if single else np.float64).eps)
 
     def arguments(self, wide: bool = False) -> list[Array]:
         return [g.laid_out(wide) for g in self.inputs if g.role == "argument"]
@@ -267,7 +262,9 @@ def programs(draw: Callable[..., Any], steps: int = 12, limit: int = 2000) -> Pr
     outputs = unused[-4:] or [state.values[-1].name]
     for _ in range(draw(st.integers(0, 2))):
         outputs.append(state.one([v.name for v in state.values][::-1]))
-    return Program(tuple(state.inputs), tuple(state.lines), tuple(outputs))
+    single = any("F32" in line for line in state.lines) or any(v.narrow.dtype == np.float32 for v in state.values)
+    eps = float(np.finfo(np.float32 if single else np.float64).eps)
+    return Program(tuple(state.inputs), tuple(state.lines), tuple(outputs), eps)
 
 
 def uses(line: str, name: str) -> bool:

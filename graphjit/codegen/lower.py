@@ -205,7 +205,7 @@ class _Lowering:
         """Steps of a node that no loop nest computes."""
         match node.op.lower:
             case Library():
-                return library_calls(node)
+                return [*library_calls(node)]
             case Host():
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]

@@ -28,7 +28,6 @@ NAMES = (
     "a_packing", "a_line", "b_packing", "k_block", "m_block", "panel_vectors",
 )  # fmt: skip
 
-
 EVEN = 8  # taller tiles come with even heights only: half the compile time for a rare extra tile
 PACKING_PAYS = 32  # rows of C that use a packed panel; for fewer it is read in place
 
@@ -45,17 +44,17 @@ class TileShape:
         return len(self.heights)
 
 
-
 @functools.cache
 def tile_shape() -> TileShape:
     """Tiles that fill the registers. Few rows take broad tiles: each k then has enough independent sums."""
     if target().registers == 32:
         return TileShape((14, 12, 8, 1, 1, 1, 1, 1), (8, 3))
-    return TileShape((6, 6, 1, 1), (6, 2))
+    return TileShape((12, 6, 1, 1), (6, 2))
 
 
-def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
-    """The kernel's arguments by name, but for addresses and strides; and the bytes of workspace."""
+def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
+    """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
+    units a share is best a multiple."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), _panel_row(element)
     a_packing, b_packing = _a_packing(problem, element), _b_packing(problem, element)
@@ -63,19 +62,22 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
     k_limit = min(1024, target().l2 // (8 * panel))
     k_block = _balanced(k, k_limit)
     m_block = _balanced(m, target().l2 // (2 * k_limit * size))
-    columns = ceil(n / element.lanes)
-    by_rows = columns < 4 and m > 4 * columns
+    # Units are rows, or vectors of columns: what gives more shares, unless each share would transpose all of B.
+    vectors = ceil(n / element.lanes)
+    panels, tiles = ceil(vectors / shape.packing[1]), ceil(m / EVEN)
+    by_rows = tiles > panels and (b_packing <= Packing.COPY or panels < 2)
     a_line = 0
     workspace = panel * (k_block if b_packing else 0)
     if a_packing:
         lines, length = (m_block, k_block) if problem.a.col == 1 else (k_block, m_block)
-        a_line = -(-length * size // 64) * 64 + 64  # whole cache lines, an odd number more often than not
+        a_line = -(-length * size // 64) * 64 + 64  # rows that are not a power of two apart
         workspace += a_line * lines
-    return {
-        "m": m, "n": n, "k": k, "units": max(1, m if by_rows else columns), "by_rows": int(by_rows),
+    named = {
+        "m": m, "n": n, "k": k, "units": max(1, m if by_rows else vectors), "by_rows": int(by_rows),
         "a_packing": int(a_packing), "a_line": a_line, "b_packing": int(b_packing),
         "k_block": k_block, "m_block": m_block, "panel_vectors": _panel_vectors(problem, element),
-    }, workspace  # fmt: skip
+    }  # fmt: skip
+    return named, workspace, EVEN if by_rows else shape.packing[1]
 
 
 def _panel_row(element: Element) -> int:
@@ -121,7 +123,7 @@ def cycles(problem: Problem, element: Element) -> float:
     height = m / tiles
     # a step of k: multiply-adds, or loads, or the latency of one multiply-add
     step = max(0.54 * height * width, 0.62 * (height + width), 4)
-    packing = {Packing.TRANSPOSE: 0.3 if k >= element.lanes else 1.5, Packing.GATHER: 1.5}
+    packing = {Packing.TRANSPOSE: 0.3 if k * element.size >= 16 else 1.5, Packing.GATHER: 1.5}
     return (panels * tiles * (k * step + 45) + packing.get(_b_packing(problem, element), 0.0) * k * n
             + (m * n * (0.7 if problem.c.row == 1 else 1.7) if problem.c.col != 1 else 0))  # fmt: skip
 

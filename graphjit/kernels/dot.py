@@ -26,11 +26,12 @@ HEIGHTS = (8, 4, 4, 4)  # rows of A taken together with 1, 2, 3, 4 columns of B
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "columns", "k", "accumulate", "epilogue", "b_packing")
 
 
-def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int]:
-    """The kernel's arguments by name, but for addresses and strides; and the bytes of workspace."""
+def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
+    """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
+    units a share is best a multiple."""
     packs = problem.b.row != 1
     named = {"units": max(1, problem.m), "columns": problem.n, "k": problem.k, "b_packing": int(packs)}
-    return named, problem.n * problem.k * element.size if packs else 0
+    return named, problem.n * problem.k * element.size if packs else 0, max(HEIGHTS)
 
 
 def cycles(problem: Problem, element: Element) -> float:
@@ -55,16 +56,16 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     *given, start, stop = (Int(builder, value) for value in values)
     at = dict(zip(NAMES, given, strict=True))
     gather = gather_function(module, element)
-    tiles = [_dot_function(module, element, height, width) for width, height in enumerate(HEIGHTS, 1)]
+    tiles = [_dot_function(module, element, rows, width) for width, rows in enumerate(HEIGHTS, 1)]
     widest, tallest = len(HEIGHTS), max(HEIGHTS)
     sums = Int(builder, builder.ptrtoint(builder.alloca(ir.ArrayType(element.type, widest * tallest)), I64))
     units, n, k, c_row, c_col = (at[name] for name in ("units", "columns", "k", "c_row", "c_col"))
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
-        packs = at["b_packing"] != 0
+        packs, dense = at["b_packing"] != 0, k * size
         with builder.if_then(packs):
-            call(gather, builder, [b, at["b_col"], at["b_row"], at["workspace"], k * size, n, k])
-        b, b_col = at["workspace"].where(packs, b), (k * size).where(packs, at["b_col"])
+            call(gather, builder, [b, at["b_col"], at["b_row"], at["workspace"], dense, n, k])
+        b, b_col = at["workspace"].where(packs, b), dense.where(packs, at["b_col"])
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         with loop(0, n, widest) as j0:
             width = (n - j0).min(widest)

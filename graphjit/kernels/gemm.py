@@ -18,6 +18,7 @@ from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
+
 @dataclass(frozen=True)
 class GemmPlan:
     """A product as a kernel and its arguments.
@@ -27,6 +28,7 @@ class GemmPlan:
         order the pieces run, the result has the same bits.
     workspace: bytes of scratch memory that each concurrent call needs for itself, best aligned to 64 bytes.
     flops: multiplications and additions of the product.
+    align: shares of the extent are best multiples of this.
     """
 
     kernel: IRKernel
@@ -34,6 +36,7 @@ class GemmPlan:
     extent: int
     workspace: int
     flops: int
+    align: int
 
 
 def plan(
@@ -73,9 +76,10 @@ def plan(
     if not e_strides:
         bias = (0,) * (len(batch) + 1) + (1,)
         e_strides = [bias if "bias" in epilogue else (*c_batch, *c_strides)] * EPILOGUES[NUMBERS[epilogue]].operands
+    operands = tuple(Matrix(strides[-2], strides[-1], tuple(strides[:-2])) for strides in e_strides)
     problem = simplified(Problem(
         m, n, k, tuple(batch), Matrix(*a_strides, tuple(a_batch)), Matrix(*b_strides, tuple(b_batch)),
-        Matrix(*c_strides, tuple(c_batch)), tuple(Matrix(*strides[-2:], tuple(strides[:-2])) for strides in e_strides),
+        Matrix(*c_strides, tuple(c_batch)), operands,
     ))  # fmt: skip
     if len(problem.batch) > BATCH_DIMS:
         raise ValueError(f"a matrix product over {len(problem.batch)} separate batch dimensions {problem.batch}")
@@ -83,11 +87,12 @@ def plan(
     ways += [(dot.cycles(way, element), dot, way) for way in (problem, problem.transposed) if way.a.col == 1]
     _, room, way = min(ways, key=lambda each: each[0])
     kernel = blocked.blocked_kernel(element) if room is blocked else dot.dot_kernel(element)
-    arguments, workspace = room.arguments(way, element)
+    arguments, workspace, align = room.arguments(way, element)
     named = common_slots(way, element.size) | arguments
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
     extent = arguments["units"] * prod(way.batch) if way.m and way.n else 0
-    return GemmPlan(kernel, tuple(named[name] for name in room.NAMES), extent, workspace, 2 * m * n * k * prod(batch))
+    slots = tuple(named[name] for name in room.NAMES)
+    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align)
 
 
 def family(dtype: Any) -> tuple[IRKernel, ...]:

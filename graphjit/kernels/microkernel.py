@@ -35,10 +35,10 @@ class Frame(IntEnum):
 def tile_function(module: Any, element: Element, height: int, vectors: int, packs: bool) -> Any:
     """Emit `void tile(frame, a, b, c)`, all addresses, of one tile size.
 
-    Whole vectors of B are read, so those that would end behind the matrix come from its `tail` (masked loads in the
-    loop would cost a twentieth of its speed, as the masking takes a multiply-add's port). Of C only live lanes are
-    touched. A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel: the stores fit
-    between its multiply-adds, where a separate copy costs as much as nine rows of the product.
+    Whole vectors of B are read, so those that would end behind the matrix come from its `tail`: masked loads in the
+    loop would cost a twentieth of its speed, as the masking takes a multiply-add's port. Of C only live lanes are
+    touched. A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel; the stores
+    fit between its multiply-adds, where a separate copy costs as much as nine rows of the product.
     """
     name = f"tile_{element.suffix}_{height}x{vectors}{'p' if packs else ''}"
     return module.globals.get(name) or _Tile(module, element, height, vectors, packs, name)

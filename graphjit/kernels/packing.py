@@ -65,8 +65,8 @@ def gather_function(module: Any, element: Element) -> Any:
 def transpose_function(module: Any, element: Element) -> Any:
     """`transpose(source, line, panel, panel row, rows, columns)`: panel[k, n] = source[n, k] for n < lanes.
 
-    Blocks of lanes x lanes numbers are transposed in registers. Fewer than a vector of columns repeat the last
-    one; the last block of rows overlaps the one before it, so `rows` is a vector or more.
+    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers. Fewer than a vector of
+    columns repeat the last one; the last block of rows overlaps the one before it, so `rows` is 128 bits or more.
     """
     name = f"transpose_{element.suffix}"
     if name in module.globals:
@@ -75,15 +75,28 @@ def transpose_function(module: Any, element: Element) -> Any:
     lanes, size = element.lanes, element.size
     part = 16 // size  # numbers in 128 bits, within which shuffles are cheapest
     lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
-    with loop(0, rows, lanes) as first:
-        k = first.min(rows - lanes)
-        for quarter in range(0, lanes, part):
-            at = (k + quarter) * size
-            # row i of the blocks: lines i, i + part, ... side by side
-            blocks = [_side_by_side(b, [load(lines[n] + at, ir.VectorType(element.type, part), size)
-                                        for n in range(i, lanes, part)]) for i in range(part)]
-            for i, column in enumerate(_transpose_parts(b, blocks, part)):
-                store(column, panel + panel_row * (k + (quarter + i)), size)
+    kind = ir.VectorType(element.type, part)
+
+    def transpose(k: Int, depth: int) -> None:
+        # Row i of the blocks is lines i, i + part, ... side by side. All parts of a line are loaded together: there
+        # are more lines than registers for their addresses.
+        blocks: list[list[Any]] = [[] for _ in range(depth // part)]
+        for i in range(part):
+            pieces = [[load(lines[n] + (k + at) * size, kind, size) for at in range(0, depth, part)]
+                      for n in range(i, lanes, part)]  # fmt: skip
+            for block, piece in zip(blocks, zip(*pieces, strict=True), strict=True):
+                block.append(_side_by_side(b, list(piece)))
+        to = panel + panel_row * k
+        for block in blocks:
+            for column in _transpose_parts(b, block, part):
+                store(column, to, size)
+                to = to + panel_row
+
+    whole = rows // lanes * lanes
+    with loop(0, whole, lanes) as k:
+        transpose(k, lanes)
+    with loop(whole, rows, part) as k:
+        transpose(k.min(rows - part), part)
     b.ret_void()
     return made
 
@@ -125,7 +138,7 @@ def pack_function(module: Any, element: Element) -> Any:
     gather = gather_function(module, element)
     made, b, arguments = function(module, name, 8)
     kind, source, row, column, panel, panel_row, rows, columns = arguments
-    fits = b.and_(kind == Packing.TRANSPOSE, rows >= element.lanes)
+    fits = b.and_(kind == Packing.TRANSPOSE, rows >= 16 // element.size)
     with b.if_else(fits) as (transposed, other):
         with transposed, loop(0, columns, element.lanes) as n:
             to: Int = panel + n * element.size

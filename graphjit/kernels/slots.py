@@ -24,15 +24,13 @@ def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     """Addresses, as the caller's names for them, batch sizes and strides of a product."""
     pad = (0,) * (BATCH_DIMS - len(problem.batch))
     sizes = (*(1 for _ in pad), *problem.batch)
-    slots: dict[str, int | str] = {"workspace": "workspace", "a": problem.names[0], "b": problem.names[1], "c": "c"}
-    slots |= {"matrices": prod(sizes), "batch1": sizes[1], "batch2": sizes[2]}
-    slots |= {f"{name}_{which}": 0 for name in _OPERANDS for which in ("batch0", "batch1", "batch2", "row")}
-    slots |= {name: 0 for name in _OPERANDS} | {f"{name}_col": size for name in _OPERANDS}
+    slots: dict[str, int | str] = dict.fromkeys((*ADDRESSES, *STRIDES), 0)  # operands that are not used stay 0
+    slots |= {"matrices": prod(sizes), "batch1": sizes[1], "batch2": sizes[2], "workspace": "workspace"}
+    slots |= {f"{name}_col": size for name in _OPERANDS}
     for name, matrix in zip(_MATRICES, problem.matrices, strict=False):
-        if name in _OPERANDS:
-            slots[name] = name
-        slots |= {f"{name}_row": matrix.row * size, f"{name}_col": matrix.col * size}
+        slots |= {name: name, f"{name}_row": matrix.row * size, f"{name}_col": matrix.col * size}
         slots |= {f"{name}_batch{axis}": stride * size for axis, stride in enumerate((*pad, *matrix.batch))}
+    slots["a"], slots["b"] = problem.names
     return slots
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.structure import Structured
 from graphjit.tape import Value, clock, grad_mode, state
@@ -58,7 +59,7 @@ class ParamGroup(Structured, MutableMapping[str, Any]):
         if name in self._flags:
             return self._flags[name]
         if name == INITIAL and not np.isnan(self._initial_lr):
-            return float(self._initial_lr)
+            return float(self._initial_lr) if state.trace is None else as_tensor(self._initial_lr)
         found: tuple[Any, ...]
         if state.trace is None:
             found = tuple(t.item() for t in self._numbers[name])

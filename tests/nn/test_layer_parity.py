@@ -7,7 +7,7 @@ import graphjit as gj
 from graphjit import nn
 
 torch = pytest.importorskip("torch")
-from benchmarks.parity import LIMIT, layer_difference, loss_difference  # noqa: E402  # needs torch
+from benchmarks.parity import LIMIT, layer_difference  # noqa: E402  # needs torch
 from benchmarks.parity_cases import LAYERS, LOSSES  # noqa: E402
 
 
@@ -29,13 +29,13 @@ def test_compiled_layer(case):
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's, of its own kl_div
 @pytest.mark.parametrize("case", LOSSES, ids=str)
 def test_loss(case):
-    assert loss_difference(case) <= LIMIT
+    assert layer_difference(case) <= LIMIT
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 @pytest.mark.parametrize("case", first_of_each(LOSSES), ids=str)
 def test_compiled_loss(case):
-    assert loss_difference(case, gj.compile) <= LIMIT
+    assert layer_difference(case, gj.compile) <= LIMIT
 
 
 def test_every_layer_and_loss_has_a_case():
@@ -68,11 +68,14 @@ def test_scaled_dot_product_attention(masked):
 
 @pytest.mark.parametrize("name", ["orthogonal_", "trunc_normal_", "xavier_uniform_", "kaiming_normal_"])
 def test_starting_values_are_distributed_alike(name):
+    gj.manual_seed(0)
+    torch.manual_seed(0)
     mine, its = nn.Parameter(np.zeros((60, 200), np.float32)), torch.zeros(60, 200)
     getattr(nn.init, name)(mine)
     getattr(torch.nn.init, name)(its)
-    for measure in (np.mean, np.std, lambda a: np.abs(a).max()):
-        assert measure(mine.data) == pytest.approx(measure(its.numpy()), rel=0.15, abs=0.02)
+    shares = np.linspace(0.02, 0.98, 9)
+    apart = np.quantile(mine.data, shares) - np.quantile(its.numpy(), shares)
+    assert np.abs(apart).max() < 0.1 * its.numpy().std()
 
 
 def test_gains():

@@ -139,9 +139,8 @@ def test_a_small_convolutional_model_trains_alike_in_both_modes():
     def losses(wrap):
         gj.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
-                              nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.GroupNorm(2, 6), nn.LeakyReLU(),
-                              nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
-        opt = optim.RMSprop(model.parameters(), lr=0.01)
+                              nn.MaxPool2d(2), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+        opt = optim.SGD(model.parameters(), lr=0.1)
 
         @wrap
         def step(x, y):
@@ -151,7 +150,7 @@ def test_a_small_convolutional_model_trains_alike_in_both_modes():
             opt.step()
             return loss
         return [step(x[:n], y[:n]).item() for n in (4, 3, 4)]
-    np.testing.assert_allclose(losses(gj.compile), losses(lambda f: f), rtol=1e-3)
+    np.testing.assert_allclose(losses(gj.compile), losses(lambda f: f), rtol=1e-4)
 
 
 def test_what_layers_refuse(mode):
@@ -185,8 +184,7 @@ def test_how_layers_print():
 def test_layers_in_single_precision_stay_there(mode):
     x = np.ones((2, 4, 6), np.float32)
     for layer in (nn.GroupNorm(2, 4), nn.RMSNorm(6), nn.Softplus(), nn.ELU(), nn.Hardtanh(), nn.SiLU(),
-                  nn.AvgPool1d(3, padding=1), nn.AdaptiveAvgPool1d(4), nn.Conv1d(4, 2, 3), nn.TransformerEncoderLayer(
-                      6, 2, 8).eval(), nn.MLP(6, [3])):
+                  nn.AvgPool1d(3, padding=1), nn.AdaptiveAvgPool1d(4), nn.Conv1d(4, 2, 3), nn.MLP(6, [3])):
         assert mode(layer)(x).dtype == np.float32, layer
 
 

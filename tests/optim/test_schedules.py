@@ -174,11 +174,13 @@ def test_what_schedules_refuse():
                   lambda: lrs.LinearLR(opt, 0.5, 1.5), lambda: lrs.CosineAnnealingLR(opt, 0),
                   lambda: lrs.LambdaLR(opt, [abs, abs]), lambda: lrs.OneCycleLR(opt, 1.0),
                   lambda: lrs.OneCycleLR(opt, 1.0, 5, pct_start=2.0), lambda: lrs.OneCycleLR(opt, [1.0, 2.0], 5),
-                  lambda: lrs.OneCycleLR(make("Adagrad"), 1.0, 5), lambda: lrs.OneCycleLR(opt, 1.0, 5, anneal_strategy="x"),
+                  lambda: lrs.OneCycleLR(make("Adagrad"), 1.0, 5),
+                  lambda: lrs.OneCycleLR(opt, 1.0, 5, anneal_strategy="x"),
                   lambda: lrs.ReduceLROnPlateau(opt, "smallest"), lambda: lrs.ReduceLROnPlateau(opt, factor=1.0),
                   lambda: lrs.ReduceLROnPlateau(opt, min_lr=[0.0, 0.0]), lambda: plateau.step(),
                   lambda: lrs.SequentialLR(opt, [], []), lambda: lrs.SequentialLR(opt, [lrs.StepLR(opt, 1)], [1]),
-                  lambda: lrs.SequentialLR(opt, [lrs.StepLR(other, 1)], []), lambda: lrs.SequentialLR(opt, [plateau], []),
+                  lambda: lrs.SequentialLR(opt, [lrs.StepLR(other, 1)], []),
+                  lambda: lrs.SequentialLR(opt, [plateau], []),
                   lambda: lrs.StepLR(opt, 2).load_state_dict({"last_epoch": 3}),
                   lambda: sequential(opt).load_state_dict({"_schedulers": []})):
         with pytest.raises(ArgumentError):
