@@ -178,7 +178,8 @@ def peak_runner(dtype: Any) -> tuple[Callable[[int], None], int]:
 # ---- timing -------------------------------------------------------------------------------------------------
 
 
-def race(runners: Sequence[Callable[[int], None]], burst: float = 1.5e-4, budget: float = 0.3) -> tuple[float, list[float]]:
+def race(runners: Sequence[Callable[[int], None]], burst: float = 1.5e-4,
+         budget: float = 0.3) -> tuple[float, list[float]]:
     """Best seconds of the first, and how many times longer each other one takes.
 
     They run in short bursts in turn, and the ratios are medians over bursts that are neighbours in time: the clock
@@ -241,11 +242,13 @@ def parse(text: str) -> Case:
     shape, *rest = text.split("/")
     m, k, n = map(int, shape.split("x"))
     forms = next((part for part in rest if set(part) <= set("NT")), "NN")
-    return Case(m, k, n, forms.rjust(2, "N"), next((np.dtype(p).type for p in rest if p.startswith("float")), np.float32))
+    dtype = next((np.dtype(p).type for p in rest if p.startswith("float")), np.float32)
+    return Case(m, k, n, forms.rjust(2, "N"), dtype)
 
 
 def table(cases: Sequence[Case]) -> None:
-    print(f"{'m x k x n':28} {'us':>9} {'GF/s':>7} {'% of peak':>9} {'OpenBLAS':>9} {'np.matmul':>9}   (their time / ours)")
+    print(f"{'m x k x n':28} {'us':>9} {'GF/s':>7} {'% of peak':>9} {'OpenBLAS':>9} {'np.matmul':>9}"
+          "   (their time / ours)")
     for case in cases:
         r = measure(case)
         print(f"{case.name:28} {r.seconds * 1e6:9.2f} {case.flops / r.seconds / 1e9:7.1f} {100 * r.peak:8.1f}% "
@@ -267,7 +270,8 @@ def sweep() -> None:
             ratios.append(r.blas)
             if r.blas < 0.95:
                 slower.append((r.blas, case.name))
-        print(f"{forms}: {len(cases)} shapes, speed over OpenBLAS: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, "
+        mean = np.exp(np.mean(np.log(ratios)))
+        print(f"{forms}: {len(cases)} shapes, speed over OpenBLAS: geometric mean {mean:.2f}, "
               f"lowest {min(ratios):.2f}, median {np.median(ratios):.2f}", flush=True)
     for ratio, name in sorted(slower):
         print(f"  slower: {name:20} {ratio:.2f}")

@@ -153,7 +153,8 @@ def check_dtype(dtype: Any) -> DType:
     if found not in _HELD:
         raise DTypeError(f"graphjit does not hold dtype {found}",
                          hint="It holds bool, int8-64, uint8-64, float32 and float64.")
-    return found
+    held: DType = found
+    return held
 
 
 @lru_cache(maxsize=512)

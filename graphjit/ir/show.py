@@ -12,8 +12,8 @@ from graphjit.ir.graph import Apply, Const, Graph, Input, Node
 def names(graph: Graph) -> dict[Node, str]:
     """A short name for each node: inputs by their own, constants by value, the rest %0, %1, ..."""
     out: dict[Node, str] = {}
-    for i, node in enumerate(graph.inputs):
-        out[node] = node.name or f"in{i}"
+    for i, given in enumerate(graph.inputs):
+        out[given] = given.name or f"in{i}"
     count = 0
     for node in graph.nodes:
         match node:

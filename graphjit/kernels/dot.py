@@ -97,8 +97,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         count, turned = last - first, n == 1
         operands = []
         for number, address in enumerate(e):
-            row, col = at[f"e{number}_row"], at[f"e{number}_col"]
-            operands += [address + row * first, col.where(turned, row), row.where(turned, col)]
+            e_row, e_col = at[f"e{number}_row"], at[f"e{number}_col"]
+            operands += [address + e_row * first, e_col.where(turned, e_row), e_row.where(turned, e_col)]
         apply(module, element, builder, at["epilogue"],
               (c + c_row * first, c_col.where(turned, c_row), c_row.where(turned, c_col)),
               n.where(turned, count), count.where(turned, n), operands)  # fmt: skip

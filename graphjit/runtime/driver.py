@@ -100,7 +100,8 @@ def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
     module = builder.module
     claim = emit_claim(module)
     rows = _emit_rows(module, emit_share(module, claim))
-    functions = [_emit_builtin(module, rows, "run_without_gil", True), _emit_builtin(module, rows, "run_with_gil", False),
+    functions = [_emit_builtin(module, rows, "run_without_gil", True),
+                 _emit_builtin(module, rows, "run_with_gil", False),
                  _emit_builtin(module, emit_work(module, claim), "work_without_gil", True)]
     for i, function in enumerate(functions):
         builder.store(builder.ptrtoint(function, I64), builder.gep(out, [I64(i)]))

@@ -20,8 +20,7 @@ from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import compile_kernels, pack_args
-from graphjit.runtime.driver import runner
-from graphjit.runtime.driver import ROW
+from graphjit.runtime.driver import ROW, runner
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
 from graphjit.runtime.threads import get_num_threads, pool
 

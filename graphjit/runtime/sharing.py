@@ -7,10 +7,10 @@ The control block is some int64 words, each group on cache lines of its own:
     INSIDE   workers that may be reading the job's description
     ...      the job: entry, slots, stop, grain, slots stride, how many threads may take part
 
-The caller describes a job, opens it, and claims chunks itself until none is left; then it closes the job and waits for the workers
-that are still inside. So it never waits for a thread that has not begun: a worker that is not scheduled costs nothing, and cannot
-deadlock. A worker first steps inside, then looks whether the job is still the one it saw; the caller describes
-the next job only when it has closed this one and seen no one inside.
+The caller describes a job, opens it, and claims chunks itself until none is left; then it closes the job and
+waits for the workers that are still inside. So it never waits for a thread that has not begun: a worker that is
+not scheduled costs nothing, and cannot deadlock. A worker first steps inside, then looks whether the job is still
+the one it saw; the caller describes the next job only when it has closed this one and seen no one inside.
 """
 
 from __future__ import annotations

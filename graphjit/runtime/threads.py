@@ -72,8 +72,10 @@ class Pool:
                 self.wanted.clear()
 
     def ask(self, limit: int) -> int:
-        """The address of the control block for one program, whose threads are numbered below ``limit``; 0 if the pool is in
-        use. Give it back with ``free.release()``."""
+        """The address of the control block for one program, whose threads are numbered below ``limit``.
+
+        0 if the pool is in use. Give it back with ``free.release()``.
+        """
         if not self.free.acquire(blocking=False):
             return 0
         self.block[LIMIT] = limit

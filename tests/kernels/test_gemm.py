@@ -3,9 +3,9 @@
 import ctypes
 import mmap
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ def place(values: np.ndarray, layout: str, at_end: bool = True) -> np.ndarray:
         case "reversed":
             out = new(*batch, rows, cols)[..., ::-1, ::-1]
         case "interleaved":  # the batch innermost
-            out = np.moveaxis(new(rows, cols, *batch), range(-len(batch), 0), range(len(batch))) if batch else new(rows, cols)
+            out = new(rows, cols, *batch)
+            if batch:
+                out = np.moveaxis(out, range(-len(batch), 0), range(len(batch)))
         case _:
             raise ValueError(layout)
     out[...] = values
@@ -90,7 +92,7 @@ def run(gemm: GemmPlan, a: np.ndarray, b: np.ndarray, c: np.ndarray, e: Sequence
     slots = np.array(values, np.int64)
     assert len(slots) == gemm.kernel.nargs
     edges = [0, *sorted(min(cut, gemm.extent) for cut in cuts), gemm.extent]
-    for start, stop in reversed(list(zip(edges, edges[1:], strict=False))):
+    for start, stop in reversed(list(pairwise(edges))):
         workspace[...] = 0xFF  # NaN: nothing may depend on what the last call left
         ENTRY(address)(slots.ctypes.data, start, stop)
 
