@@ -74,9 +74,9 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 live = height.min(last - i0)
                 done = builder.append_basic_block("tile_done")
                 switch = builder.switch(width.value, done)
-                for count, tile in enumerate(tiles, 1):
-                    case = builder.append_basic_block(f"tile_{count}")
-                    switch.add_case(ir.Constant(I64, count), case)
+                for which, tile in enumerate(tiles, 1):
+                    case = builder.append_basic_block(f"tile_{which}")
+                    switch.add_case(ir.Constant(I64, which), case)
                     builder.position_at_end(case)
                     call(tile, builder, [a + at["a_row"] * i0, at["a_row"], b + b_col * j0, b_col, k, live, sums])
                     builder.branch(done)
