@@ -130,7 +130,8 @@ def _baked(program: Specialization) -> list[str]:
     found = [each for it, _ in program.watched for each in _attributes(it)]
     watched += [text for text, value in sorted(found, key=lambda each: not isinstance(each[1], float))]
     lines = [_row("baked in", _listed(watched) + "; a change traces again")] if watched else []
-    arrays = [n for n in program.raw_graph.nodes if isinstance(n, Const) and n.value.size > 1]
+    arrays = [n for n in program.raw_graph.nodes if isinstance(n, Const) and n.value.size > 1
+              and n.type.dtype != np.uint64]  # what random states count with
     if arrays:
         total = sum(n.value.nbytes for n in arrays)
         lines.append(_row("", f"{_count(len(arrays), 'array')} of constants ({size(total)}), computed while tracing: "

@@ -30,14 +30,13 @@ def replay(program: Program, arrays: Sequence[Any], written: Sequence[Input]) ->
     """
     with program.lock:
         kept = {node: program.fixed[node].copy() for node in written}
-        for i, staged in program._staged:
-            staged[...] = arrays[i]
+        stage(program, arrays)
         if program._outside:
             program._point(arrays)
         helpers = pool() if program._shares else None
         block = helpers.ask(program.threads) if helpers is not None else 0
         try:
-            yield Replay(program, written, block)
+            yield Replay(program, arrays, written, block)
         finally:
             for node, array in kept.items():
                 np.copyto(program.fixed[node], array)
@@ -48,11 +47,18 @@ def replay(program: Program, arrays: Sequence[Any], written: Sequence[Input]) ->
                 helpers.free.release()
 
 
+def stage(program: Program, arrays: Sequence[Any]) -> None:
+    """Copy the small arguments into the arena."""
+    for i, staged in program._staged:
+        staged[...] = arrays[i]
+
+
 class Replay:
     """A program under measurement."""
 
-    def __init__(self, program: Program, written: Sequence[Input], block: int) -> None:
+    def __init__(self, program: Program, arrays: Sequence[Any], written: Sequence[Input], block: int) -> None:
         self.program = program
+        self.arrays = arrays
         self.written = written
         self.block = block
 
@@ -79,6 +85,7 @@ class Replay:
 
         def times(n: int) -> None:
             for _ in range(n):
+                stage(self.program, self.arrays)  # the arena gives their memory to others once they are read
                 run(block)
         return timed(times, budget)[0]
 
