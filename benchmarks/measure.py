@@ -18,11 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.peers import PEERS, Runner, Unsupported
 from benchmarks.workloads import WORKLOADS
 
 ROUND = 0.005   # seconds of steps between two looks at the clock
 WARM_UP = 0.1   # seconds before the first look
+QUANTILES = 9   # of the rounds that are kept; the middle one is their median
 COMPARED = 3    # numbers that all frameworks have to agree on
 ROOT = Path(__file__).resolve().parent.parent
 HOBBLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GRAPHJIT_EAGER", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES",
@@ -93,7 +96,7 @@ def first_numbers(runner: Runner) -> list[float]:
 
 
 def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
-    """Seconds a step in each of many rounds, and processor time over time."""
+    """Seconds a step over many rounds, as quantiles of them, and processor time over time."""
 
     def once(count: int) -> float:
         result = None
@@ -113,7 +116,8 @@ def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
     busy, start = time.process_time(), time.perf_counter()
     while (spent := time.perf_counter() - start) < budget or (len(times) < 5 and spent < 5 * budget):
         times.append(once(count) / runner.steps)
-    return times, (time.process_time() - busy) / spent
+    quantiles = np.quantile(times, np.linspace(0.02, 0.98, QUANTILES))
+    return [float(f"{t:.5g}") for t in quantiles], (time.process_time() - busy) / spent
 
 
 def peak_memory() -> int:

@@ -23,7 +23,7 @@ class Record:
         status: "ok"; "wrong": other numbers than the others'; "missing": not installed; "unsupported"; "skipped":
             compiles too long to be measured here by default; "timeout"; "error".
         detail: of a status other than "ok".
-        rounds: seconds a step, one figure for each round of steps.
+        rounds: seconds a step, quantiles over rounds of steps, of each process.
         numbers: the first losses, or the value and the sums of the gradients.
         cold, warm: seconds of the first call, with an empty cache on disk and in a second process.
         resized: seconds of the first call with another batch size.
