@@ -59,11 +59,8 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
     result = runner.step()
     runner.wait(result)
     found: dict[str, Any] = {"imported": imported, "first": time.perf_counter() - start + runner.compiled}
-    numbers = runner.numbers(result)
-    while len(numbers) < COMPARED:
-        numbers += runner.numbers(runner.step())
     if not w.like:
-        found["numbers"] = numbers[:COMPARED]
+        found["numbers"] = compared(runner, runner.numbers(result))
 
     found["rounds"], found["busy"] = rounds(runner, budget)
     found["peak"] = peak_memory()
@@ -72,7 +69,7 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
         runner.wait(runner.resized())
         found["resized"] = time.perf_counter() - start
     if first and w.like:
-        found["numbers"] = first_numbers(form.build(WORKLOADS[w.like]))
+        found["numbers"] = compared(form.build(WORKLOADS[w.like]), [])
     return found
 
 
@@ -88,8 +85,8 @@ def prepare(package: str, threads: int) -> None:
         jax.devices()
 
 
-def first_numbers(runner: Runner) -> list[float]:
-    numbers: list[float] = []
+def compared(runner: Runner, numbers: list[float]) -> list[float]:
+    """The first numbers, with those of more calls when they are too few."""
     while len(numbers) < COMPARED:
         numbers += runner.numbers(runner.step())
     return numbers[:COMPARED]

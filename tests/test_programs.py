@@ -1,6 +1,6 @@
 """Random programs: compiled equals eager, and each stage of the compiler keeps the meaning.
 
-About 200 programs, always the same, by default; ``GRAPHJIT_FUZZ=2000`` draws so many new ones.
+200 programs, always the same ones, by default; ``GRAPHJIT_FUZZ=2000`` draws so many anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FUZZ = int(os.environ.get("GRAPHJIT_FUZZ", "0"))
 
 
 def examples(count: int) -> Any:
-    """Settings for a test of so many of the 200 programs."""
+    """Settings for a test of so many programs, or its share of ``GRAPHJIT_FUZZ``."""
     return settings(max_examples=(FUZZ or 200) * count // 200, derandomize=not FUZZ, deadline=None, database=None,
                     suppress_health_check=list(HealthCheck), print_blob=bool(FUZZ))
 
@@ -49,7 +49,7 @@ def references(program: Program) -> tuple[list[Array], list[Array]]:
             arrays(program.with_gradients(wide=True)(*program.arguments(wide=True))))
 
 
-@examples(80)
+@examples(200)
 @given(programs())
 def test_compiled_equals_eager_with_gradients(program: Program) -> None:
     calls = [(program.with_gradients(wide), program.arguments(wide)) for wide in (False, True)]
@@ -59,7 +59,7 @@ def test_compiled_equals_eager_with_gradients(program: Program) -> None:
         assert_same(program, arrays(compiled(*program.arguments())), eager, wide)
 
 
-@examples(30)
+@examples(60)
 @given(programs(steps=8))
 def test_backward_through_a_compiled_function(program: Program) -> None:
     eager, wide = references(program)
@@ -78,7 +78,7 @@ def weights(t: gj.Tensor) -> Array:
     return (np.arange(t.size) % 5 + 1).reshape(t.shape) / 4
 
 
-@examples(20)
+@examples(30)
 @given(programs(limit=60_000))
 def test_large_arrays_on_any_number_of_threads(program: Program) -> None:
     """Large arguments, results and kernels take other ways: read and written where they are, shared by threads."""
@@ -111,7 +111,7 @@ def recorded(function: Callable[..., Any], args: list[Array]) -> tuple[Graph, li
     return trace.graph(outputs), [*args, *states, *(array for array, _ in trace.arrays.values())]  # type: ignore
 
 
-@examples(100)
+@examples(200)
 @given(programs())
 def test_each_pass_keeps_the_meaning(program: Program) -> None:
     graph, inputs = recorded(program.with_gradients(), program.arguments())
@@ -125,14 +125,14 @@ def test_each_pass_keeps_the_meaning(program: Program) -> None:
         assert not any(wrong), "\n".join(filter(None, wrong))
 
 
-@examples(30)
+@examples(50)
 @given(programs(), st.booleans())
 def test_kernels_run_in_pieces_give_the_same_bits(program: Program, backwards: bool) -> None:
     expected, found = run_twice(program, lambda p: in_pieces(p, backwards))
     assert_same_bits(found, expected)
 
 
-@examples(30)
+@examples(50)
 @given(programs(steps=8, limit=100))
 def test_kernel_sources_run_as_python(program: Program) -> None:
     eager, wide = references(program)
@@ -185,7 +185,7 @@ def state_programs(draw: Callable[..., Any]) -> tuple[str, int, int]:
     return text, draw(st.sampled_from([3, 5, 1, 2, 96])), draw(st.integers(0, 99))
 
 
-@examples(40)
+@examples(80)
 @given(state_programs())
 def test_state_changes_as_it_does_eagerly(case: tuple[str, int, int]) -> None:
     text, n, seed = case
