@@ -127,7 +127,7 @@ def doctor() -> None:
     """Show versions, what the CPU can do, the kernel cache and the threads."""
     from graphjit.kernels.target import target
     from graphjit.runtime import cache
-    from graphjit.runtime.compiler import target_cpu
+    from graphjit.runtime.machine import target_cpu
     from graphjit.runtime.threads import get_num_threads
 
     name, features = target_cpu()

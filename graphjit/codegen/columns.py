@@ -111,7 +111,7 @@ def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, spl
         n, b = w.extent(last), f"block{last}"
         inner = Body(frozenset())
         inner.nest([w.header(j, split)], block_start)
-        inner.nest([f"for i{last} in range({b}, min({b} + {COLUMN_BLOCK}, {n})):"], rows.lines)
+        inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {n})):"], rows.lines)
         inner.nest([w.header(j, split)], block_end)
         out.nest([*(w.header(k, False) for k in front), f"for {b} in range(0, {n}, {COLUMN_BLOCK}):"], inner.lines)
         finish = [f"{arrays[n][0]}[i{j}] = f32({total}[i{j}])" for n, total in w.totals.items() if n in arrays]

@@ -168,7 +168,7 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
     with w.block("for i in range(start, stop)"):
         w.line("outer = i // blocks")
         w.line(f"first = (i % blocks) * {COLUMNS}")
-        w.line(f"last = min(first + {COLUMNS}, inner)")
+        w.line(f"last = minimum(first + {COLUMNS}, inner)")
         with w.block("for row in range(n)"):
             w.line("at = (outer * n + row) * inner")
             with w.block("for j in range(first, last)"):
@@ -214,7 +214,7 @@ def _argreduce(op: str, types: tuple[TensorType, ...], out: TensorType, params: 
     with w.block("for i in range(start, stop)"):
         w.line("outer = i // blocks")
         w.line(f"first = (i % blocks) * {COLUMNS}")
-        w.line(f"last = min(first + {COLUMNS}, inner)")
+        w.line(f"last = minimum(first + {COLUMNS}, inner)")
         with w.block("for j in range(first, last)"):
             w.line("out[outer * inner + j] = 0")
         sign = ">" if op == "argmax" else "<"

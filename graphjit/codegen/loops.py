@@ -503,7 +503,7 @@ class LoopWriter:
         out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
         n, b = self.extent(last), f"block{last}"
         block = [starts[acc] for acc in sums]
-        block += [f"for i{last} in range({b}, min({b} + {ROW_BLOCK}, {n})):"]
+        block += [f"for i{last} in range({b}, minimum({b} + {ROW_BLOCK}, {n})):"]
         block += ["    " + line for line in body.lines]
         block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
         out.nest([*(self.header(k, False) for k in front), f"for {b} in range(0, {n}, {ROW_BLOCK}):"], block)

@@ -72,8 +72,8 @@ class Window(Writer):
             if not self.padded:
                 stack.enter_context(self.block(f"for t{r} in range({k})"))
                 continue
-            self.line(f"first{r} = max(0, ({low + d - 1} - a{r} * {s}) // {d})")
-            self.line(f"last{r} = min({k}, (h{r} + {low + d - 1} - a{r} * {s}) // {d})")
+            self.line(f"first{r} = maximum(0, ({low + d - 1} - a{r} * {s}) // {d})")
+            self.line(f"last{r} = minimum({k}, (h{r} + {low + d - 1} - a{r} * {s}) // {d})")
             stack.enter_context(self.block(f"for t{r} in range(first{r}, last{r})"))
 
     def places(self, stack: ExitStack, axes: Sequence[int]) -> None:
@@ -83,8 +83,8 @@ class Window(Writer):
             if not self.padded:
                 stack.enter_context(self.block(f"for a{r} in range(o{r})"))
                 continue
-            self.line(f"begin{r} = max(0, ({low + s - 1} - t{r} * {d}) // {s})")
-            self.line(f"end{r} = min(o{r}, (h{r} - 1 + {low} - t{r} * {d}) // {s} + 1)")
+            self.line(f"begin{r} = maximum(0, ({low + s - 1} - t{r} * {d}) // {s})")
+            self.line(f"end{r} = minimum(o{r}, (h{r} - 1 + {low} - t{r} * {d}) // {s} + 1)")
             stack.enter_context(self.block(f"for a{r} in range(begin{r}, end{r})"))
 
     def clear(self, sizes: str, value: str) -> None:

@@ -18,7 +18,7 @@ from graphjit.kernels.emit import I32, I64, Int, call, function, intrinsic, load
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.packing import gather_function
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, matrices, of_matrix
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element
 from graphjit.runtime.compiler import IRKernel
 
@@ -53,8 +53,8 @@ def dot_kernel(element: Element) -> IRKernel:
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     """The loops over batch, columns of B and rows of A."""
     module, size = builder.module, element.size
-    *given, start, stop = (Int(builder, value) for value in values)
-    at = dict(zip(NAMES, given, strict=True))
+    at = Slots(builder, NAMES)
+    start, stop = (Int(builder, value) for value in values[-2:])
     gather = gather_function(module, element)
     tiles = [_dot_function(module, element, rows, width) for width, rows in enumerate(HEIGHTS, 1)]
     widest, tallest = len(HEIGHTS), max(HEIGHTS)

@@ -48,6 +48,9 @@ class Int:
     def __and__(self, other: "Int | int") -> "Int":
         return self._of(self.builder.and_, other)
 
+    def __rshift__(self, other: "Int | int") -> "Int":
+        return self._of(self.builder.lshr, other)
+
     def _of(self, instruction: Callable[[Any, Any], Any], other: "Int | int") -> "Int":
         return Int(self.builder, instruction(self.value, self._with(other)))
 

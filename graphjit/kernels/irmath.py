@@ -21,7 +21,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import errors
-from numba.extending import intrinsic
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global
 
 CONTRACT = ("contract",)
 REASSOC = ("reassoc", "contract")
@@ -323,34 +324,28 @@ def as_intrinsic(
     cost far more than the error.
     """
 
-    def declare(*operands: Any) -> Any:
-        plain = tuple(getattr(t, "literal_type", t) for t in operands)
-        same = plain[alike:]
-        if any(t not in accepts for t in same) or len(set(same)) != 1 or any(t != B1 for t in plain[:alike]):
-            raise errors.TypingError(f"kernel function {name}: no rule for {', '.join(map(str, plain))}")
-        signature = result(*plain)(*plain)
+    def function() -> None:
+        raise NotImplementedError(f"kernel function {name} exists in compiled kernels only")
 
-        def generate(_context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            out = formula(*(V(builder, a, t) for a, t in zip(args, sig.args, strict=True)))
-            if out.type != sig.return_type:
-                raise TypeError(f"kernel function {name}: formula gives {out.type}, not {sig.return_type}")
-            return out.ir
+    class Template(AbstractTemplate):  # type: ignore[misc]  # a subclass of Any
+        key = function
 
-        return signature, generate
+        def generic(self, operands: Sequence[Any], keywords: Any) -> Any:
+            plain = tuple(getattr(t, "literal_type", t) for t in operands)
+            same = plain[alike:]
+            if (keywords or len(plain) != arity or any(t not in accepts for t in same) or len(set(same)) != 1
+                    or any(t != B1 for t in plain[:alike])):
+                raise errors.TypingError(f"kernel function {name}: no rule for {', '.join(map(str, plain))}")
+            return result(*plain)(*plain)
 
-    def unary(_typing: Any, x: Any) -> Any:
-        return declare(x)
+    def generate(_context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out = formula(*(V(builder, a, t) for a, t in zip(args, sig.args, strict=True)))
+        if out.type != sig.return_type:
+            raise TypeError(f"kernel function {name}: formula gives {out.type}, not {sig.return_type}")
+        return out.ir
 
-    def binary(_typing: Any, x: Any, y: Any) -> Any:
-        return declare(x, y)
-
-    def ternary(_typing: Any, x: Any, y: Any, z: Any) -> Any:
-        return declare(x, y, z)
-
-    def quaternary(_typing: Any, x: Any, y: Any, z: Any, w: Any) -> Any:
-        return declare(x, y, z, w)
-
-    definition = (unary, binary, ternary, quaternary)[arity - 1]
-    definition.__name__ = name
-    definition.__doc__ = formula.__doc__
-    return intrinsic(definition)
+    function.__name__ = name
+    function.__doc__ = formula.__doc__
+    infer_global(function, types.Function(Template))
+    lower_builtin(function, types.VarArg(types.Any))(generate)
+    return function

@@ -13,8 +13,7 @@ from llvmlite import ir
 from graphjit.kernels.emit import I64, intrinsic
 from graphjit.kernels.target import Element, target
 
-A_AHEAD = 16  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
-B_AHEAD = 8
+AHEAD = 8  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
 
 
 class Frame(IntEnum):
@@ -23,25 +22,28 @@ class Frame(IntEnum):
     A_COL = 0  # strides in bytes
     B_ROW = 1
     C_ROW = 2
-    K = 3  # steps over rows of B, and then over rows of its tail
-    K_TAIL = 4
-    TAIL = 5  # a dense copy of the last rows of B, whose last vectors would end behind it
-    ADD = 6  # 1: start from C, 0: from zero
-    LANES = 7  # live lanes of the last vector of C
-    PANEL = 8  # where a packing tile leaves its copy of B
-    A_ROW = 9  # and then 3, 5, 7, ... times this stride
+    K = 3  # steps over rows of B
+    K_TAIL = 4  # and then over the last ones, where whole vectors would end behind B
+    ADD = 5  # 1: start from C, 0: from zero
+    MASK = 6  # a bit for each live lane of the last vector of C
+    PANEL = 7  # where a packing tile leaves its copy of B
+    TAIL = 8  # a dense copy of the last rows of B, for tiles that do not mask their loads
+    A_ROW = 9  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
-def tile_function(module: Any, element: Element, height: int, vectors: int, packs: bool) -> Any:
-    """Emit `void tile(frame, a, b, c)`, all addresses, of one tile size.
+TILE = ir.FunctionType(I64, [I64] * 5)
+
+
+def tile_function(module: Any, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
+    """Emit `i64 tile(frame, a, b, c, rows)` of one tile size: it steps down a panel, one tile after the other, while
+    there are `height` rows, at least once; how many are left comes back. All but `rows` are addresses.
 
     Whole vectors of B are read, so those that would end behind the matrix come from its `tail`: masked loads in the
     loop would cost a twentieth of its speed, as the masking takes a multiply-add's port. Of C only live lanes are
     touched. A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel; the stores
     fit between its multiply-adds, where a separate copy costs as much as nine rows of the product.
     """
-    name = f"tile_{element.suffix}_{height}x{vectors}{'p' if packs else ''}"
-    return module.globals.get(name) or _Tile(module, element, height, vectors, packs, name)
+    _Tile(module, element, height, vectors, packs, name)
 
 
 class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
@@ -49,7 +51,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
     objects for each would take four times as long as all of LLVM's passes."""
 
     def __init__(self, module: Any, element: Element, height: int, vectors: int, packs: bool, name: str) -> None:
-        super().__init__(module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
+        super().__init__(module, TILE, name)
         self.element, self.height, self.vectors, self.packs = element, height, vectors, packs
         self.masked = target().masks
         self.kind = f"<{element.lanes} x {element.type}>"
@@ -122,29 +124,30 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         return [(i, j) for i in range(self.height) for j in range(self.vectors)]
 
     def _write(self) -> None:
-        self.emit(f"define linkonce_odr void @{self.name}(i64 %f, i64 %ai, i64 %bi, i64 %ci) noinline nounwind {{",
-                  "entry:", *(f"%{name} = inttoptr i64 %{name}i to ptr" for name in "abc"),
-                  "%frame = inttoptr i64 %f to ptr")  # fmt: skip
+        self.emit(f"define linkonce_odr i64 @{self.name}(i64 %f, i64 %ai, i64 %b.at, i64 %ci, i64 %all) "
+                  "noinline nounwind {", "entry:", *(f"%{name}.first = inttoptr i64 %{name}i to ptr" for name in "ac"),
+                  "%frame = inttoptr i64 %f to ptr", "%b = inttoptr i64 %b.at to ptr")  # fmt: skip
         fields = {field.name: int(field) for field in Frame}
         # Rows of A are apart by multiples of a stride. x86 scales an offset by 2, 4 or 8 in the load itself, so only
         # the odd ones take a register. They are loaded, not computed: LLVM would undo that, and replace the offsets
         # by a chain of additions in the loop.
-        fields |= {f"odd{i}": Frame.A_ROW + i // 2 for i in range(1, self.height, 2)}
+        fields |= {f"odd{i}": Frame.A_ROW + i // 2 for i in range(1, max(self.height, 2), 2)}
         for name, field in fields.items():
             at = self.address(f"{name}.at", "%frame", 8 * field)
             self.emit(f"%{name} = load i64, ptr {at}")
+        lanes, height = self.element.lanes, self.height
         if self.masked:
-            lanes = self.element.lanes
-            self.emit("%live = trunc i64 %LANES to i32")
-            self.splat("lives", "i32", "%live")
-            index = ", ".join(f"i32 {lane}" for lane in range(lanes))
-            self.emit(f"%mask = icmp ult <{lanes} x i32> <{index}>, %lives")
-        for i in range(1, self.height):
-            self.emit(f"%c{i}.off = mul i64 %C_ROW, {i}")
+            self.emit(f"%live = trunc i64 %MASK to i{lanes}", f"%mask = bitcast i{lanes} %live to {self.mask}")
+        self.emit(*(f"%c{i}.off = mul i64 %C_ROW, {i}" for i in range(1, height + 1)),
+                  f"%a.off = mul i64 %odd1, {height}", "%fresh = icmp eq i64 %ADD, 0",
+                  f"%b.ahead = mul i64 %B_ROW, {AHEAD}", f"%a.ahead = mul i64 %A_COL, {AHEAD}",
+                  "%panel = inttoptr i64 %PANEL to ptr", "%tail = inttoptr i64 %TAIL to ptr", "br label %tile", "tile:")
+        self.phi("a", "ptr", entry="%a.first", done="%a.below")
+        self.phi("c", "ptr", entry="%c.first", done="%c.below")
+        self.phi("rows", "i64", entry="%all", done="%left.over")
+        for i in range(1, height):
             self.address(f"c{i}", "%c", f"%c{i}.off")
-        self.emit("%fresh = icmp eq i64 %ADD, 0", f"%b.ahead = mul i64 %B_ROW, {B_AHEAD}",
-                  f"%a.ahead = mul i64 %A_COL, {A_AHEAD}", "%panel = inttoptr i64 %PANEL to ptr",
-                  "%tail = inttoptr i64 %TAIL to ptr", "br i1 %fresh, label %segment, label %old", "old:")  # fmt: skip
+        self.emit("br i1 %fresh, label %segment, label %old", "old:")
         for i, j in self.cells:
             self.load_vector(f"old{i}.{j}", f"%c{i}" if i else "%c", j)
         self.emit("br label %segment")
@@ -152,20 +155,23 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.emit("done:")
         for i, j in self.cells:
             self.store_vector(f"%end{i}.{j}", f"end{i}.{j}", f"%c{i}" if i else "%c", j)
-        self.emit("ret void", "}")
+        self.address("a.below", "%a", "%a.off")
+        self.address("c.below", "%c", f"%c{height}.off")
+        self.emit(f"%left.over = sub i64 %rows, {height}", f"%below = icmp sge i64 %left.over, {height}",
+                  "br i1 %below, label %tile, label %end", "end:", "ret i64 %left.over", "}")  # fmt: skip
 
     def _write_segment(self) -> None:
         """The loop over k, first over rows of B, then over those of its tail."""
         self.emit("segment:")
-        self.phi("count", "i64", entry="%K", old="%K", again="%K_TAIL")
-        self.phi("tail.count", "i64", entry="%K_TAIL", old="%K_TAIL", again="0")
-        self.phi("begin.a", "ptr", entry="%a", old="%a", again="%end.a")
-        self.phi("begin.b", "ptr", entry="%b", old="%b", again="%tail")
-        self.phi("b.row", "i64", entry="%B_ROW", old="%B_ROW", again=str(self.vectors * self.width))
+        self.phi("count", "i64", tile="%K", old="%K", again="%K_TAIL")
+        self.phi("tail.count", "i64", tile="%K_TAIL", old="%K_TAIL", again="0")
+        self.phi("begin.a", "ptr", tile="%a", old="%a", again="%end.a")
+        self.phi("begin.b", "ptr", tile="%b", old="%b", again="%tail")
+        self.phi("b.row", "i64", tile="%B_ROW", old="%B_ROW", again=str(self.vectors * self.width))
         if self.packs:
-            self.phi("begin.panel", "ptr", entry="%panel", old="%panel", again="%end.panel")
+            self.phi("begin.panel", "ptr", tile="%panel", old="%panel", again="%end.panel")
         for i, j in self.cells:
-            self.phi(f"begin{i}.{j}", self.kind, entry="zeroinitializer", old=f"%old{i}.{j}", again=f"%end{i}.{j}")
+            self.phi(f"begin{i}.{j}", self.kind, tile="zeroinitializer", old=f"%old{i}.{j}", again=f"%end{i}.{j}")
         self.emit("%some = icmp ne i64 %count, 0", "br i1 %some, label %k, label %next")
         self._write_loop()
         self.emit("next:")

@@ -14,13 +14,12 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
-from graphjit.kernels.blocked import _array, _Frame, _panel_row, _rows_function, tile_shape
-from graphjit.kernels.emit import I64, Int, call, loop, store
+from graphjit.kernels.emit import I64, Int, call, loop
 from graphjit.kernels.microkernel import Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.target import Element, target
+from graphjit.kernels.tiles import FrameArray, array, call_panel, panel_row, tile_heights, tile_shape
 from graphjit.runtime.compiler import IRKernel
 
 BATCH_DIMS = 3
@@ -31,7 +30,7 @@ SHORT = 64  # segments of fewer steps are copied together where that makes long 
 COPIED = 1024  # most steps of a copy
 TALL = 32  # rows from which on the copy pays
 NAMES = (
-    "a", "b", "c", "workspace", "m", "n", "k", "block", "blocks", "group", "groups", "packs", "line",
+    "a", "b", "c", "workspace", "m", "n", "k", "block", "blocks", "group", "groups", "packs", "line", "heights",
     "a_row", "a_col", "b_row", "c_row",
     "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "c_batch0", "c_batch1", "c_batch2",
     "segments0", "segments1", "a_segment0", "a_segment1", "b_segment0", "b_segment1",
@@ -74,6 +73,7 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
     named: dict[str, int | str] = {
         "a": "a", "b": "b", "c": "c", "workspace": "workspace", "m": m, "n": n, "k": k, "block": block,
         "blocks": ceil(m / block), "group": group, "groups": ceil(sizes[2] / group), "packs": int(packs), "line": line,
+        "heights": tile_heights(block),
         "a_row": a_strides[0] * size, "a_col": a_strides[1] * size, "b_row": b_row * size, "c_row": c_row * size,
         "batch1": sizes[1], "batch2": sizes[2], "segments0": steps[0], "segments1": steps[1],
     }  # fmt: skip
@@ -89,7 +89,7 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
 def segment_kernel(element: Element) -> IRKernel:
     """The compiled variant for a dtype."""
     shape = tile_shape()
-    key = (element.suffix, shape.heights, shape.packing, target().masks)
+    key = (element.suffix, shape.heights, shape.packing, target().masks, target().assembly)
     return IRKernel(f"segments_{element.suffix}", key, len(NAMES), functools.partial(_emit, element))
 
 
@@ -98,19 +98,13 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     *given, start, stop = (Int(builder, value) for value in values)
     at = dict(zip(NAMES, given, strict=True))
     lanes, size, module, shape = element.lanes, element.size, builder.module, tile_shape()
-    rows, pack, copy = _rows_function(module, element), pack_function(module, element), copy_function(module, element)
-    odd = range(1, max(shape.heights), 2)
-    frame = _Frame(_array(builder, I64, Frame.A_ROW + len(odd)))
-    tail = frame[Frame.TAIL] = _array(builder, element.type, lanes * shape.packing[1] * lanes)
-    # lanes behind the last column hold what was there: never denormal numbers, which take a hundred cycles
-    for i in range(lanes * shape.packing[1]):
-        store(ir.Constant(element.vector, [0.0] * lanes), tail + i * lanes * size, size)
-    panel_row = _panel_row(element)
-    tile_c = _array(builder, element.type, max(shape.heights) * panel_row // size)
+    pack, copy = pack_function(module, element), copy_function(module, element)
+    frame, tall = FrameArray.new(builder), max(shape.heights)
+    if not target().assembly:
+        frame[Frame.TAIL] = array(builder, element.type, lanes * shape.packing[1] * lanes)
+    tile_c = array(builder, element.type, tall * panel_row(element) // size)
     packs = at["packs"] != 0
-    for i in odd:
-        frame[Frame.A_ROW + i // 2] = at["a_row"] * i
-    frame[Frame.A_COL] = at["line"].where(packs, at["a_col"])
+    frame.set_a(at["a_row"], at["line"].where(packs, at["a_col"]))
     frame[Frame.B_ROW] = at["b_row"]
     depth = at["k"] * at["segments1"].where(packs, 1)
     zero, one, widest = Int(builder, 0), Int(builder, 1), shape.packing[1]
@@ -137,21 +131,23 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 breadth = share + p.flag(p < larger)
                 j0 = (share * p + p.min(larger)) * lanes
                 columns = (breadth * lanes).min(at["n"] - j0)
-                frame[Frame.LANES] = columns - (breadth - 1) * lanes
+                live = columns - (breadth - 1) * lanes
+                frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
                 frame[Frame.ADD] = zero.flag(s + t > 0)
                 from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
                 # the last rows, whose last vector may end behind B, are read from a copy
                 behind = breadth * (lanes * size) - columns * size
                 unsafe = ((behind + at["b_row"] - 1) // at["b_row"]).min(depth).where(behind > 0, 0)
-                with builder.if_then(unsafe > 0):
-                    call(copy, builder, [from_b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
-                                         breadth * (lanes * size), unsafe, columns])  # fmt: skip
+                if not target().assembly:
+                    with builder.if_then(unsafe > 0):
+                        call(copy, builder, [from_b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
+                                             breadth * (lanes * size), unsafe, columns])  # fmt: skip
                 frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
-                detours = zero > 0 if target().masks else behind > 0
-                frame[Frame.C_ROW] = Int(builder, panel_row).where(detours, at["c_row"])
+                frame[Frame.C_ROW] = at["c_row"]
+                detours = None if target().masks else behind > 0
+                tallest = at["heights"] >> (breadth - 1) * 8 & 255
                 with loop(first, (first + at["group"]).min(at["batch2"])) as z:
-                    there = from_a + at["a_batch2"] * z + at["a_segment1"] * t
-                    call(rows, builder, [
-                        frame.address, breadth, zero, height, columns, at["workspace"].where(packs, there), from_b,
-                        c + at["c_batch2"] * z + j0 * size, at["c_row"], Int(builder, size),
-                        tile_c.where(detours, 0)])  # fmt: skip
+                    there = at["workspace"].where(packs, from_a + at["a_batch2"] * z + at["a_segment1"] * t)
+                    call_panel(element, detours, [frame.address, breadth, tallest, height, there, from_b,
+                                                  c + at["c_batch2"] * z + j0 * size],
+                               [at["c_row"], Int(builder, size), tile_c, columns])  # fmt: skip

@@ -1,9 +1,10 @@
 """The arguments that all matrix-product kernels have: addresses, batch sizes, strides in bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
-from graphjit.kernels.emit import Int, only_if
+from graphjit.kernels.emit import I64, Int, load, only_if
 from graphjit.kernels.epilogue import OPERANDS
 from graphjit.kernels.problem import Problem
 
@@ -34,7 +35,19 @@ def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     return slots
 
 
-def matrices(at: Mapping[str, Int], start: Int, stop: Int) -> tuple[Int, Int]:
+class Slots:
+    """The slots of the kernel that is being emitted by name, each read where it is needed: there are more than
+    registers, and few matter to most products."""
+
+    def __init__(self, builder: Any, names: Sequence[str]) -> None:
+        self.builder, self.places = builder, {name: 8 * i for i, name in enumerate(names)}
+        self.base = Int(builder, builder.ptrtoint(builder.function.args[0], I64))
+
+    def __getitem__(self, name: str) -> Int:
+        return Int(self.builder, load(self.base + self.places[name], I64, 8))
+
+
+def matrices(at: Slots, start: Int, stop: Int) -> tuple[Int, Int]:
     """The matrices that units [start, stop) are of, from first to behind the last."""
     units, zero = at["units"], Int(start.builder, 0)
     first, end = only_if(at["matrices"] != 1, [zero, zero + 1],
@@ -42,7 +55,7 @@ def matrices(at: Mapping[str, Int], start: Int, stop: Int) -> tuple[Int, Int]:
     return first, end
 
 
-def of_matrix(at: Mapping[str, Int], matrix: Int) -> list[Int]:
+def of_matrix(at: Slots, matrix: Int) -> list[Int]:
     """Addresses of A, B, C and the epilogue's operands for one matrix of the batch."""
 
     def several() -> list[Int]:

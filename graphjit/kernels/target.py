@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 from graphjit.kernels.emit import F32, F64
-from graphjit.runtime.compiler import target_cpu
+from graphjit.runtime.machine import target_cpu
 
 _AVX512 = ("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake",
            "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5", "x86-64-v4")
@@ -18,11 +18,12 @@ _AVX2 = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver", 
 
 @dataclass(frozen=True)
 class Target:
-    """Widths in bytes; `masks`: there are instructions for masked stores."""
+    """Widths in bytes; `masks`: there are instructions for masked stores; `assembly`: there are tiles in assembly."""
 
     vector: int
     registers: int
     masks: bool
+    assembly: bool
     l1: int
     l2: int
 
@@ -62,7 +63,9 @@ def target() -> Target:
         vector, registers = 32, 16
     else:
         vector, registers = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
-    return Target(vector, registers, vector > 16, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
+    # symbols are spelled otherwise on macOS
+    assembly = vector == 64 and platform.system() in ("Linux", "Windows")
+    return Target(vector, registers, vector > 16, assembly, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
 
 
 def _features() -> dict[str, bool]:

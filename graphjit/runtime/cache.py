@@ -1,10 +1,10 @@
 """The kernel cache on disk: machine code by content, private, never an exception, never a wrong answer.
 
-One file holds a *batch*: the machine code of one LLVM module and the names of the kernels in it. Each
+One file holds a *batch*: object files and the names of the kernels in them. Each
 kernel's key is a file name, a hard link to its batch, so that a later program finds the kernels it wants
 whatever else was compiled beside them.
 
-A file is: magic, SHA-256 of the rest, length of the metadata, metadata (JSON), machine code. Nothing in it is
+A file is: magic, SHA-256 of the rest, length of the metadata, metadata (JSON), object files. Nothing in it is
 used before the hash is right, and nothing in it is code that Python would run. Whatever is wrong with a file
 (cut off, altered, swapped with another, owned by somebody else), it counts as absent: the kernel is compiled
 again and the file replaced.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -30,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"graphjit kernels %d\n" % FORMAT
 SUFFIX = ".kernels"
 DEFAULT_SIZE_MB = 256.0
@@ -50,23 +51,24 @@ class CacheWarning(RuntimeWarning):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The machine code of one LLVM module.
+    """Kernels compiled together.
 
     Args:
         symbols: kernel key -> symbol of its entry.
         externals: symbols the code needs from the process (libm and the like).
-        code: the object file.
+        objects: the machine code: object files.
     """
 
     symbols: dict[str, str]
     externals: tuple[str, ...]
-    code: bytes
+    objects: tuple[bytes, ...]
 
 
 def encode(batch: Batch) -> bytes:
     """A batch as the bytes of its file."""
-    meta = json.dumps({"symbols": batch.symbols, "externals": batch.externals}, sort_keys=True).encode()
-    body = _LENGTH.pack(len(meta)) + meta + batch.code
+    meta = json.dumps({"symbols": batch.symbols, "externals": batch.externals,
+                       "sizes": list(map(len, batch.objects))}, sort_keys=True).encode()
+    body = _LENGTH.pack(len(meta)) + meta + b"".join(batch.objects)
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -78,7 +80,9 @@ def decode(blob: bytes) -> Batch | None:
     try:
         code_at = _LENGTH.size + _LENGTH.unpack_from(body)[0]
         meta = json.loads(bytes(body[_LENGTH.size : code_at]))
-        return Batch(dict(meta["symbols"]), tuple(meta["externals"]), bytes(body[code_at:]))
+        ends = list(itertools.accumulate(meta["sizes"], initial=code_at))
+        objects = tuple(bytes(body[start:end]) for start, end in itertools.pairwise(ends))
+        return Batch(dict(meta["symbols"]), tuple(meta["externals"]), objects)
     except (ValueError, TypeError, KeyError, struct.error):  # whole, but not of our making
         return None
 

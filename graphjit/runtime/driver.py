@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from graphjit.runtime.compiler import ENTRY_TYPE, IRKernel, compile_kernels
+from graphjit.runtime.compiler import IRKernel, compile_kernels
+from graphjit.runtime.machine import ENTRY_TYPE
 from graphjit.runtime.sharing import emit_claim, emit_share, emit_work
 
 Runner = Callable[[int, int, int, int], int]

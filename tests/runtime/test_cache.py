@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphjit.runtime import cache, compiler
+from graphjit.runtime import cache, compiler, machine
 from graphjit.runtime.cache import Batch, CacheWarning, decode, encode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def new_process(monkeypatch):
         monkeypatch.setattr(compiler, "_counts", {"compiled": 0, "loaded": 0})
         monkeypatch.setattr(cache, "_warned", False)
         monkeypatch.setattr(cache, "_unseen", float("inf"))
-        compiler._engine.cache_clear()
+        machine._engine.cache_clear()
         cache._prepare.cache_clear()
 
     forget()
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch, new_process):
 
 def kernel(value):
     def emit(builder, values):
-        builder.store(compiler.I64(value), builder.inttoptr(values[0], compiler.I64.as_pointer()))
+        builder.store(machine.I64(value), builder.inttoptr(values[0], machine.I64.as_pointer()))
 
     return compiler.IRKernel("constant", (value,), 1, emit)
 
@@ -74,7 +74,7 @@ def entries(folder):
 # ---- the file
 
 
-BATCH = Batch({"a" * 64: "add_1", "b" * 64: "mul_2"}, ("pow",), bytes(range(100)))
+BATCH = Batch({"a" * 64: "add_1", "b" * 64: "mul_2"}, ("pow",), (bytes(range(100)), b"second"))
 
 
 def test_a_batch_survives_its_file():
@@ -379,11 +379,11 @@ def test_what_a_dead_process_left_is_cleared_away(folder):
 SCRIPT = """
 import ctypes, os, signal, sys, warnings
 warnings.simplefilter("error")
-from graphjit.runtime import cache, compiler
+from graphjit.runtime import cache, compiler, machine
 
 def kernel(value):
     def emit(builder, values):
-        builder.store(compiler.I64(value), builder.inttoptr(values[0], compiler.I64.as_pointer()))
+        builder.store(machine.I64(value), builder.inttoptr(values[0], machine.I64.as_pointer()))
     return compiler.IRKernel("constant", (value,), 1, emit)
 
 def die(*_):

@@ -11,7 +11,8 @@ import pytest
 from llvmlite import ir
 
 from graphjit.runtime import driver
-from graphjit.runtime.compiler import I64, IRKernel, compile_kernels
+from graphjit.runtime.compiler import IRKernel, compile_kernels
+from graphjit.runtime.machine import I64
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,135 @@
+"""Register tiles as AVX-512 assembly: what `microkernel` emits as LLVM IR for other machines.
+
+A tile's instructions are all known beforehand: which register holds which sum, which load goes where. Written out, a
+tile of every height and width costs the assembler a tenth of a millisecond; from IR, LLVM takes four milliseconds to
+find the same instructions, and as many as products of odd sizes want would cost most of a second. Masked loads read
+the end of B in place.
+
+The tiles' interface, `Frame` and arithmetic are those of `microkernel`. Registers, in the System V convention: rdi
+frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left.
+"""
+
+from collections.abc import Iterable
+
+from graphjit.kernels.microkernel import AHEAD, Frame
+from graphjit.kernels.target import Element
+
+_SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
+# what the loop over k works with
+_A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
+_B, _B_ROW, _K, _PANEL = "%r12", "%r13", "%r15", "%rax"
+_REGISTERS = 32
+
+
+def tiles(element: Element, tiles: Iterable[tuple[str, int, int, bool]]) -> str:
+    """The text of tiles: (name, height, vectors, whether it packs B) of each."""
+    return "\n".join(line for tile in tiles for line in _Tile(element, *tile).lines)
+
+
+def _field(field: Frame) -> str:
+    return f"{8 * field}(%rdi)"
+
+
+class _Tile:
+    def __init__(self, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
+        self.height, self.vectors, self.packs = height, vectors, packs
+        self.kind = "ps" if element.size == 4 else "pd"
+        self.spread = "vbroadcastss" if element.size == 4 else "vbroadcastsd"
+        self.lanes = element.lanes
+        self.lines: list[str] = []
+        self._write(name)
+
+    def emit(self, *lines: str) -> None:
+        self.lines += lines
+
+    def sum(self, i: int, j: int) -> str:
+        return f"%zmm{i * self.vectors + j}"
+
+    def masked(self, j: int, mask: str = "{%k1}") -> str:
+        """The mask of the last vector of a row."""
+        return mask if j == self.vectors - 1 else ""
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(self.height) for j in range(self.vectors)]
+
+    # ---- the function ---------------------------------------------------------------------------------------
+
+    def _write(self, name: str) -> None:
+        self.emit(".p2align 5", f"{name}:", *(f"push %{register}" for register in _SAVED),
+                  f"mov {_field(Frame.A_ROW)}, {_A_ROW}", f"lea ({_A_ROW},{_A_ROW},2), {_A_ROW3}",
+                  f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
+                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
+                  "1:", f"cmpq $0, {_field(Frame.ADD)}", f"mov {_field(Frame.C_ROW)}, %rax", "jne 2f")  # fmt: skip
+        self.emit(*(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)), "jmp 3f")
+        self.emit("2:", f"mov %rcx, {_A}")
+        for i, j in self.cells:
+            self.emit(f"vmovu{self.kind} {64 * j}({_A}), {self.sum(i, j)}{self.masked(j, '{%k1}{z}')}")
+            if j == self.vectors - 1:
+                self.emit(f"add %rax, {_A}")
+        self.emit("3:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")
+        if self.height > 7:
+            self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
+        if self.packs:
+            self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}")
+        for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
+            self.emit(f"mov {_field(field)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f", ".p2align 5", f"{here}:")
+            self._step(mask)
+            self.emit(f"dec {_K}", f"jnz {here}b", f"{behind}:")
+        self.emit(f"mov {_field(Frame.C_ROW)}, %rax")
+        for i, j in self.cells:
+            self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx){self.masked(j)}")
+            if j == self.vectors - 1:
+                self.emit("add %rax, %rcx")
+        self.emit(f"imul ${self.height}, {_A_ROW}, %rax", "add %rax, %rsi", f"sub ${self.height}, %r8",
+                  f"cmp ${self.height}, %r8", "jge 1b", "mov %r8, %rax",
+                  *(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
+
+    # ---- one k ----------------------------------------------------------------------------------------------
+
+    def _step(self, mask: str) -> None:
+        """A row of B times a column of A. The fewer of the two are held in registers while the others stream by."""
+        sums = self.height * self.vectors
+        held = [f"%zmm{_REGISTERS - 1 - r}" for r in range(min(self.height, self.vectors))]
+        passing = [f"%zmm{r}" for r in range(sums, _REGISTERS - len(held))]
+        self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
+        if self.packs:
+            self.emit(*(f"prefetcht0 {64 * j}({_B},{_B_ROW},{AHEAD})" for j in range(self.vectors)))
+        if self.vectors <= self.height:
+            for j, b in enumerate(held):
+                self._load_b(j, b, mask)
+            for i in range(self.height):
+                if self.vectors == 1:
+                    self._multiply(i, 0, f"{self._number(i)}{{1to{self.lanes}}}", held[0])
+                    continue
+                a = passing[i % len(passing)]
+                self.emit(f"{self.spread} {self._number(i)}, {a}")
+                for j, b in enumerate(held):
+                    self._multiply(i, j, b, a)
+        else:
+            for i, a in enumerate(held):
+                self.emit(f"{self.spread} {self._number(i)}, {a}")
+            for j in range(self.vectors):
+                b = passing[j % len(passing)]
+                self._load_b(j, b, mask)
+                for i, a in enumerate(held):
+                    self._multiply(i, j, b, a)
+        self.emit(f"add {_A_COL}, {_A}", f"add {_B_ROW}, {_B}")
+        if self.height > 7:
+            self.emit(f"add {_A_COL}, {_A7}")
+        if self.packs:
+            self.emit(f"add ${64 * self.vectors}, {_PANEL}")
+
+    def _load_b(self, j: int, register: str, mask: str) -> None:
+        self.emit(f"vmovu{self.kind} {64 * j}({_B}), {register}{self.masked(j, mask)}")
+        if self.packs:
+            self.emit(f"vmovu{self.kind} {register}, {64 * j}({_PANEL})")
+
+    def _multiply(self, i: int, j: int, x: str, y: str) -> None:
+        self.emit(f"vfmadd231{self.kind} {x}, {y}, {self.sum(i, j)}")
+
+    def _number(self, i: int) -> str:
+        """The address of row i of A. An address adds 1, 2, 4 or 8 times a register to another."""
+        base, row = (_A, i) if i < 7 else (_A7, i - 7)
+        return {0: f"({base})", 1: f"({base},{_A_ROW})", 2: f"({base},{_A_ROW},2)", 3: f"({base},{_A_ROW3})",
+                4: f"({base},{_A_ROW},4)", 5: f"({base},{_A_ROW5})", 6: f"({base},{_A_ROW3},2)"}[row]  # fmt: skip
