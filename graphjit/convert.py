@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,14 +23,39 @@ def as_tensor(x: TensorLike, dtype: DType | None = None) -> Tensor:
     trace = state.trace
     if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic):
         return scalar(x, dtype if dtype is not None else default_dtype(x))
-    if trace is not None:
-        array = to_array(x)
-        if isinstance(x, np.ndarray):
-            value = trace.lift_array(x)
-        else:
-            value = trace.constant(array)
-        return Tensor._of(value)
-    return Tensor._of(shared(x))
+    if trace is None:
+        return Tensor._of(shared(x))
+    if isinstance(x, (list, tuple)) and _run_time_numbers(x):
+        return _joined(x)
+    array = to_array(x)
+    return Tensor._of(trace.lift_array(x) if isinstance(x, np.ndarray) else trace.constant(array))
+
+
+def _run_time_numbers(data: Sequence[Any]) -> bool:
+    """Whether nested lists hold numbers that a compiled function got as arguments."""
+    return any(_run_time_numbers(x) if isinstance(x, (list, tuple)) else _is_number(x) for x in data)
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, Tensor) and x._type.weak and not x._type.shape
+
+
+def _joined(data: Sequence[Any], dtype: DType | None = None) -> Tensor:
+    """Nested lists of numbers, some of which are only known at run time, as a tensor."""
+    from graphjit.ops.join import concat
+
+    leaves: list[Any] = []
+
+    def without(data: Any) -> Any:
+        if isinstance(data, (list, tuple)):
+            return [without(x) for x in data]
+        leaves.append(data)
+        return 0.0 if _is_number(data) else data
+
+    array = to_array(without(data), dtype)
+    parts = [(x if _is_number(x) else scalar(x, array.dtype)).astype(array.dtype).reshape(1) for x in leaves]
+    joined: Tensor = concat(parts).reshape(array.shape)
+    return joined
 
 
 def scalar(x: bool | int | float, dtype: DType) -> Tensor:
@@ -93,13 +119,17 @@ def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False, lab
             out = as_tensor(data)
             found = out._type
             out = out.astype(kind or (FLOAT32 if found.weak else found.dtype)).detach()
+        elif isinstance(data, (list, tuple)) and _run_time_numbers(data):
+            out = _joined(data, kind).detach()
         else:
             out = Tensor._of(state.trace.constant(to_array(data, kind)))
         out.label = label
         if requires_grad:
             out.requires_grad = True
         return out
-    out = Tensor._of(Value(np.array(to_array(data, kind))), label)
+    out = Tensor._of(Value(np.array(to_array(data, kind))))
+    if label:
+        out.label = label
     if requires_grad:
         out.requires_grad = True
     return out

@@ -576,3 +576,17 @@ def test_generators_are_refused():
         yield x
     with pytest.raises(gj.TraceError, match="generator"):
         f(X)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [[1.0, 2.0], [3, 4]], (0.5, True)])
+def test_lists_of_numbers_are_arrays_where_an_array_belongs(values):
+    for function in (lambda v: gj.exp(v), lambda v: gj.tensor(v) * 2, lambda v: gj.tensor(v, dtype="float64").sum()):
+        compiled = gj.compile(function)
+        want, got = function(values), compiled(values)
+        assert got.dtype == want.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6)
+
+
+def test_ragged_lists_of_numbers_are_an_error():
+    with pytest.raises(gj.GraphjitError, match="cannot be made a tensor"):
+        gj.compile(lambda v: gj.exp(v))([[1.0, 2.0], [3.0]])
