@@ -26,7 +26,7 @@ from graphjit.transforms import custom_vjp
 
 _LIBRARIES = tuple({sysconfig.get_paths()[k] + os.sep for k in ("stdlib", "platstdlib", "purelib", "platlib")}
                    | {os.path.dirname(os.path.abspath(__file__)) + os.sep})
-_EMPTY = object()
+EMPTY = object()
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, np.ndarray, Tensor, np.dtype, type(None))
 LARGEST = 1000  # elements of a container that are looked into; larger ones are data
 
@@ -55,14 +55,14 @@ class Capture:
 
         A name that holds a tensor of the trace is left as it was: the next call reads it again, and gets told.
         """
-        self.names = [(names, name, _settled(names.get(name, _EMPTY), held)) for names, name, held in self.names]
+        self.names = [(names, name, _settled(names.get(name, EMPTY), held)) for names, name, held in self.names]
         self.cells = [(cell, name, _settled(_content(cell), held)) for cell, name, held in self.cells]
         self.containers = [(it, name, it.copy()) for it, name, _ in self.containers]
 
     def holds(self) -> bool:
         """Whether every name still holds the same object (or an equal number or string)."""
         for names, name, held in self.names:
-            now = names.get(name, _EMPTY)
+            now = names.get(name, EMPTY)
             if now is not held and not _equal(now, held):
                 return False
         for cell, _, held in self.cells:
@@ -73,7 +73,7 @@ class Capture:
 
     def changed(self) -> list[str]:
         """What holds something else now, in words."""
-        pairs = [(name, names.get(name, _EMPTY), held) for names, name, held in self.names]
+        pairs = [(name, names.get(name, EMPTY), held) for names, name, held in self.names]
         pairs += [(name, _content(cell), held) for cell, name, held in self.cells]
         out = [f"{name}: {_compared(held, now)}" for name, now, held in pairs
                if now is not held and not _equal(now, held)]
@@ -197,10 +197,10 @@ class _Finder:
         if (id(holder), name) in self.watched:
             return
         self.watched.add((id(holder), name))
-        held = names.get(name, _EMPTY)
+        held = names.get(name, EMPTY)
         if not isinstance(held, (ModuleType, BuiltinFunctionType)):
             self.capture.names.append((names, name, held))
-        if held is not _EMPTY:
+        if held is not EMPTY:
             self.visit(held, path)
 
     def _container(self, it: Any, path: str) -> None:
@@ -293,7 +293,7 @@ def _content(cell: CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:
-        return _EMPTY
+        return EMPTY
 
 
 def _compared(before: object, now: object) -> str:
@@ -303,7 +303,7 @@ def _compared(before: object, now: object) -> str:
 
 def _brief(it: object) -> str:
     """A number or short string as it is, of everything else the type."""
-    if it is _EMPTY:
+    if it is EMPTY:
         return "undefined"
     text = repr(it) if it is None or isinstance(it, (bool, int, float, complex, str, bytes, np.generic)) else ""
     return text if text and len(text) <= 40 else f"a {type(it).__name__}"

@@ -18,6 +18,7 @@ from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
 from graphjit.reasons import argument_names, why_another, why_stale
+from graphjit.shortcut import MISS, Shortcut, no_shortcut, shortcut
 from graphjit.signature import Signature, plain_key
 from graphjit.specialize import Kernels, Shared, Specialization
 from graphjit.tape import state
@@ -47,7 +48,8 @@ class CompiledFunction:
         self._lock = threading.RLock()  # held while tracing
         self._shared = Shared(keep_grads)
         self._latest: Specialization | None = None
-        self._plain: dict[Hashable, Specialization] = {}  # by the key of calls with plain arguments only
+        self._plain: dict[Hashable, tuple[Specialization, Shortcut]] = {}  # by the key of plain arguments
+        self._quick: Shortcut = no_shortcut  # that of the latest call
         _living.add(self)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -57,21 +59,27 @@ class CompiledFunction:
         return self.__qualname__  # like a function: copied as itself, pickled by its name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            out = self._quick(args)
+            if out is not MISS:
+                return out
         if state.trace is not None or state.eager:
             return self._uncompiled(args, kwargs)
         plain = None if kwargs else plain_key(args)
-        if plain is not None:
-            known = self._plain.get(plain[0])
-            if known is not None and known.untouched():
-                self._latest = known
-                return known.run(plain[1], None)
+        if plain is not None and plain in self._plain:
+            latest, quick = self._plain[plain]
+            out = quick(args)
+            if out is not MISS:
+                self._latest, self._quick = latest, quick
+                return out
         call = Signature(args, kwargs)
         key = (call.key, state.grad_enabled)
         found = self._find(key)
         if found is None:
             found = self._trace(key, call)
-        if plain is not None and found.backward is None:
-            self._plain[plain[0]] = found
+        if plain is not None and (made := shortcut(found)) is not None:
+            self._plain[plain] = found, made
+            self._quick = made
         return found.run(call.arrays, call)
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +123,7 @@ class CompiledFunction:
                     group.remove(oldest)
                     if not group:
                         del self._programs[key]
-            for plain in [k for k, v in self._plain.items() if v is oldest]:
+            for plain in [k for k, (known, _) in self._plain.items() if known is oldest]:
                 del self._plain[plain]
 
     def _reason(self, key: Hashable, names: list[str]) -> str:
@@ -186,7 +194,7 @@ class CompiledFunction:
             self._programs.clear()
             self._used.clear()
             self._plain.clear()
-            self._latest = None
+            self._latest, self._quick = None, no_shortcut
 
     def __repr__(self) -> str:
         return f"<compiled {self.__qualname__}, {self.trace_count} traces>"

@@ -80,33 +80,22 @@ class Signature:
         return TensorType(array.shape, array.dtype)
 
 
-def plain_key(args: tuple[Any, ...]) -> tuple[Hashable, list[Any]] | None:
-    """Key and arrays of a call whose arguments are arrays, floats and tensors that require no gradient.
-
-    The quick way for the calls of a training loop; None for any other call.
-    """
+def plain_key(args: tuple[Any, ...]) -> Hashable | None:
+    """The key of a call whose arguments are arrays, floats and tensors that require no gradient; None for others."""
     key: list[Hashable] = [state.grad_enabled]
-    arrays: list[Any] = []
     for a in args:
-        kind = type(a)
-        if kind is np.ndarray:
-            key.append(a.shape)
-            key.append(a.dtype)
-            arrays.append(a)
-        elif kind is float:
-            key.append(FLOAT)
-            arrays.append(a)
-        elif kind is Tensor:
+        if type(a) is Tensor:
             value = a._value
             if value.requires_grad or value.trace is not None:
                 return None
             a = value.data
-            key.append(a.shape)
-            key.append(a.dtype)
-            arrays.append(a)
+        if type(a) is np.ndarray:
+            key += a.shape, a.dtype
+        elif type(a) is float:
+            key.append(FLOAT)
         else:
             return None
-    return tuple(key), arrays
+    return tuple(key)
 
 
 def is_dynamic(leaf: Any) -> bool:

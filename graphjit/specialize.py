@@ -228,19 +228,12 @@ class Specialization:
             value = s.tensor._value
             if not any(w is self.written for w in value.writers):
                 value.writers = (*value.writers, self.written)
-        self.simple = (self.single and len(results) == 1 and not self.writes and not self.copies
-                       and not self.grads and not self.given_grads and self.backward is None)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
         self.buffers = {id(self.program.fixed[s.node]) for s in self.writes}
         self.guard()
 
     # ---- whether it still stands
-
-    def untouched(self) -> bool:
-        """Whether nothing that could matter has moved since the last look."""
-        return (self.seen == clock.structure and (self.seen_grads == clock.grad_writes or not self.uses_grads)
-                and self.capture.holds())
 
     def stands(self) -> bool:
         """Whether what was baked in still holds; binds to buffers that were replaced meanwhile."""
@@ -302,8 +295,6 @@ class Specialization:
 
     def run(self, arrays: Sequence[Any], call: Signature | None) -> Any:
         """The function's result for these arrays; ``call`` is needed where the result is differentiable."""
-        if self.simple:
-            return Tensor._of(Value(self.program.run(arrays)[0]))
         if self.copies:
             for node, array in self.copies.items():
                 if node not in self.bound:
@@ -325,12 +316,16 @@ class Specialization:
         if self.backward is not None and state.grad_enabled:
             assert call is not None
             self.backward.note(call, arrays, outs, results[len(self.out_values):])
-        if self.grads and (self.kept_grads or self.seen_grads != clock.grad_writes):
-            self._leave_grads(outs)
         for i, place in self.given_grads:
             assert call is not None
             call.tensors[i]._grad = None if place is None else UNAVAILABLE if place < 0 else outs[place]
             clock.grad_writes += 1
+        return self.handed_out(outs)
+
+    def handed_out(self, outs: list[Tensor]) -> Any:
+        """The function's result made of the program's, after gradients were left where they belong."""
+        if self.grads and (self.kept_grads or self.seen_grads != clock.grad_writes):
+            self._leave_grads(outs)
         if self.single:
             return outs[0]
         return unflatten(self.out_spec, [leaf.fresh() if isinstance(leaf, Static) else outs[leaf]

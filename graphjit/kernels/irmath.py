@@ -327,7 +327,7 @@ def as_intrinsic(
     def function() -> None:
         raise NotImplementedError(f"kernel function {name} exists in compiled kernels only")
 
-    class Template(AbstractTemplate):  # type: ignore[misc]  # a subclass of Any
+    class Template(AbstractTemplate):
         key = function
 
         def generic(self, operands: Sequence[Any], keywords: Any) -> Any:
@@ -346,6 +346,7 @@ def as_intrinsic(
 
     function.__name__ = name
     function.__doc__ = formula.__doc__
-    infer_global(function, types.Function(Template))
-    lower_builtin(function, types.VarArg(types.Any))(generate)
+    numba: Any = types  # whose annotations do not allow what it documents
+    infer_global(function, numba.Function(Template))  # type: ignore[no-untyped-call]
+    lower_builtin(function, numba.VarArg(types.Any))(generate)  # type: ignore[no-untyped-call]
     return function

@@ -108,7 +108,7 @@ def front_end() -> Lower:
     class Library(library_base):  # type: ignore[misc]
         """Holds the module that Numba fills."""
 
-        module: ir.Module | None = None
+        module: ir.Module
 
         def create_ir_module(self, name: str) -> ir.Module:
             return new_module(name)

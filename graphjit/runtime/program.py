@@ -252,6 +252,20 @@ class Program:
         finally:
             release()
 
+    def inlined(self, arrays: Sequence[str], results: Sequence[str], names: dict[str, Any]) -> list[str]:
+        """Lines of Python that do as `run`, from variables to variables; ``names`` gets what they use."""
+        if self._outside or self._one is None:
+            targets = f"{', '.join(results)}, = " if results else ""
+            return [f" {targets}program.run([{', '.join(arrays)}])"]
+        names |= {f"place{i}": view for i, view in self._staged}
+        names |= {f"take{i}": take for i, take in enumerate(self._output_plan)}
+        names |= {"run_rows": self._run}
+        return [" with program.lock:",
+                *(f"  place{i}[...] = {arrays[i]}" for i, _ in self._staged),
+                f"  row = run_rows({', '.join(map(str, self._one))})",
+                "  if row >= 0: program._stopped(program.kernels[row])",
+                *(f"  {r} = take{i}()" for i, r in enumerate(results))]
+
     def _run_segments(self) -> None:
         helpers = pool() if self._shares else None
         block = helpers.ask(self.threads) if helpers is not None else 0

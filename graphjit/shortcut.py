@@ -1,0 +1,80 @@
+"""The short way through a call: Python generated for one program, which checks just what its use depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphjit.capture import EMPTY
+from graphjit.specialize import Specialization
+from graphjit.tape import Value, clock, state
+from graphjit.tensor import Tensor
+
+MISS = object()
+Shortcut = Callable[[tuple[Any, ...]], Any]
+
+
+def no_shortcut(args: tuple[Any, ...]) -> object:
+    return MISS
+
+
+def shortcut(spec: Specialization) -> Shortcut | None:
+    """A function of a call's arguments that runs the program, or gives MISS when another way must be taken.
+
+    For calls whose arguments are arrays, floats and tensors that require no gradient. None for a program whose
+    results an eager ``backward()`` may start from, or that leaves more behind than state.
+    """
+    if spec.backward is not None or spec.copies or spec.given_grads or spec.bare or spec.accumulates:
+        return None
+    program = spec.program
+    names: dict[str, Any] = {
+        "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,
+        "clock": clock, "spec": spec, "program": program, "holds": spec.capture.holds, "tick": clock.tick,
+    }
+    lines = ["def shortcut(args):", " try:"]
+
+    def unless(*conditions: str) -> None:
+        lines.append(f"  if {' or '.join(conditions)}: return MISS")
+
+    args = [f"a{i}" for i in range(len(spec.arguments))]
+    unless("state.trace is not None", "state.eager", f"state.grad_enabled is not {state.grad_enabled}",
+           "clock.structure != spec.seen", f"len(args) != {len(args)}",
+           *(["clock.grad_writes != spec.seen_grads"] if spec.uses_grads else []),
+           *(["clock.views != spec.seen_views"] if spec.writes else []))
+    for i, (scope, name, held) in enumerate(spec.capture.names):
+        names |= {f"g{i}": scope, f"h{i}": held, "EMPTY": EMPTY}
+        unless(f"g{i}.get({name!r}, EMPTY) is not h{i}")
+    for i, (cell, _, held) in enumerate(spec.capture.cells):
+        names |= {f"c{i}": cell, f"k{i}": held}
+        unless(f"c{i}.cell_contents is not k{i}")
+    if spec.capture.containers:
+        unless("not holds()")
+    lines += [" except ValueError: return MISS"]  # a variable of the closure was deleted
+    if args:
+        lines.append(f" {', '.join(args)}, = args")
+    for i, (a, node) in enumerate(zip(args, spec.arguments, strict=True)):
+        if node.type.weak:
+            lines.append(f" if type({a}) is not float: return MISS")
+            continue
+        names |= {f"s{i}": tuple(map(int, node.type.shape)), f"d{i}": np.dtype(node.type.dtype)}
+        lines += [f" if type({a}) is not ndarray:",
+                  f"  if type({a}) is not Tensor: return MISS",
+                  f"  v = {a}._value",
+                  "  if v.requires_grad or v.trace is not None: return MISS",
+                  f"  {a} = v.data",
+                  f" if {a}.shape != s{i} or {a}.dtype is not d{i}"
+                  f"{f' or id({a}) in spec.buffers' if spec.writes else ''}: return MISS"]
+    results = [f"r{i}" for i in range(len(program.results))]
+    lines += program.inlined(args, results, names)
+    if spec.writes:
+        lines.append(" spec.written[0] = tick()")
+    outs = f"[{', '.join(f'of(Value({r}))' for r in results)}]"
+    if spec.single and not spec.kept_grads:
+        lines.append(" return of(Value(r0))")
+    else:
+        lines.append(f" return spec.handed_out({outs})")
+    exec(compile("\n".join(lines), f"{__file__}: call of {spec.name}", "exec"), names)  # no line of the user's
+    made: Shortcut = names["shortcut"]
+    return made
