@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from types import FrameType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -101,6 +102,67 @@ class LeakedTensorError(TraceError):
 
 class NumericalError(GraphjitError, ArithmeticError):
     """A computation that has no finite answer where one is needed (a singular matrix, say)."""
+
+
+class DataError(GraphjitError, ValueError):
+    """A data file that does not hold what its format says: cut off, damaged, of another kind.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, problem: str, *, path: str, detail: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(problem, detail=detail, hint=hint)
+        self.path = path
+
+
+class DatasetUnavailable(GraphjitError, FileNotFoundError):
+    """A data set that is not on this machine and could not be fetched.
+
+    Attributes:
+        files: names of the files it is made of. urls: where they can be had.
+        folder: where to put them ("" when it is not made of files).
+    """
+
+    def __init__(self, problem: str, *, files: tuple[str, ...] = (), urls: tuple[str, ...] = (), folder: str = "",
+                 detail: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(problem, detail=detail, hint=hint)
+        self.files = files
+        self.urls = urls
+        self.folder = folder
+
+
+class TrainingDiverged(NumericalError):
+    """A loss that is not finite any more.
+
+    Attributes:
+        history: of the epochs before, a ``graphjit.training.History``.
+        epoch, step: where it happened, from 1; step 0 is the evaluation at the end of the epoch.
+    """
+
+    def __init__(self, problem: str, *, history: Mapping[str, list[float]], epoch: int, step: int,
+                 detail: tuple[str, ...] = (), hint: str = "") -> None:
+        self.history = history
+        self.epoch = epoch
+        self.step = step
+        super().__init__(problem, detail=detail, hint=hint)
+
+
+class CheckpointError(GraphjitError, ValueError):
+    """A checkpoint that cannot be written or read, is damaged, or does not fit what it is loaded into.
+
+    Attributes:
+        mismatches: all that does not fit, one line each; the message shows the first ones.
+    """
+
+    SHOWN: ClassVar[int] = 10
+
+    def __init__(self, problem: str, *, mismatches: tuple[str, ...] = (), detail: tuple[str, ...] = (),
+                 hint: str = "") -> None:
+        self.mismatches = mismatches
+        more = len(mismatches) - self.SHOWN
+        rest = (f"... and {more} more (in .mismatches)",) if more > 0 else ()
+        super().__init__(problem, detail=(*detail, *mismatches[:self.SHOWN], *rest), hint=hint)
 
 
 class InternalCompilerError(GraphjitError, RuntimeError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphjit.arrays import to_array
-from graphjit.errors import ArgumentError, ShapeError
+from graphjit.errors import ArgumentError, BoundsError, ShapeError
 from graphjit.op import Array
 from graphjit.ops.random import Generator, permutation
 from graphjit.tensor import Tensor, TensorLike
@@ -33,6 +33,9 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define __getitem__()")
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
 
     def batch(self, indices: Sequence[int] | Array) -> Any:
         """The samples at these places, each field stacked into an array along a new first axis."""
@@ -74,11 +77,31 @@ class TensorDataset(Dataset):
 
 
 class Subset(Dataset):
-    """The samples of another data set at some places."""
+    """The samples of another data set at some places.
+
+    Args:
+        dataset: which they are taken from.
+        indices: whole numbers from 0 (negative ones count from the end), in the order of the subset.
+
+    Raises:
+        ArgumentError: indices that are no list of whole numbers. BoundsError: one outside of the data set.
+
+    >>> from graphjit import data
+    >>> list(data.Subset(["a", "b", "c"], [2, 0]))
+    ['c', 'a']
+    """
 
     def __init__(self, dataset: Any, indices: Sequence[int] | Array) -> None:
+        places = np.asarray(indices)
+        if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+            raise ArgumentError(f"a Subset takes a list of whole numbers, not {places.dtype}{list(places.shape)}",
+                                hint="np.flatnonzero(mask) gives the places where a mask is true.")
+        n = len(dataset)
+        wrong = (places < -n) | (places >= n)
+        if wrong.any():
+            raise BoundsError(f"index {places[wrong][0]} is outside of the {n} samples there are")
         self.dataset = dataset
-        self.indices = np.asarray(indices, np.int64)
+        self.indices = places.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,5 +1,7 @@
 """Data sets, loaders and offline tables."""
 
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import graphjit as gj
 from graphjit import data
-from graphjit.errors import ArgumentError, ShapeError
+from graphjit.errors import ArgumentError, DatasetUnavailable, ShapeError
 
 X, Y = np.arange(20.0).reshape(10, 2), np.arange(10)
 
@@ -102,23 +104,78 @@ def test_what_a_loader_refuses():
         data.DataLoader(i for i in range(3))
 
 
-@pytest.mark.parametrize("name, shape, classes", [
-    ("digits", (1797, 64), 10), ("iris", (150, 4), 3), ("wine", (178, 13), 3),
-    ("breast_cancer", (569, 30), 2), ("moons", (1000, 2), 2), ("circles", (1000, 2), 2),
-    ("blobs", (1000, 2), 3)])
-def test_tables(name, shape, classes):
+HELD_OR_MADE = [name for name, source in data.SOURCES.items() if not source.downloads]
+FETCHED = [name for name, source in data.SOURCES.items() if source.downloads]
+
+
+@pytest.mark.parametrize("name", HELD_OR_MADE)
+def test_tables(name):
     pytest.importorskip("sklearn")
-    table = data.load(name)
-    assert table.x.shape == shape and table.x.dtype == np.float32 and table.x.flags.c_contiguous
-    assert table.y.dtype == np.int64 and sorted(set(table.y)) == list(range(classes))
-    assert len(table.classes) == classes and len(table.features) == shape[1] and len(table) == shape[0]
-    assert table.dataset()[0][0].shape == shape[1:]
+    table, source = data.load(name), data.SOURCES[name]
+    features = int(np.prod(source.shape))
+    assert table.x.shape == (source.samples[0], features) and table.x.dtype == np.float32
+    assert table.x.flags.c_contiguous and table.test is None and table.shape == source.shape
+    assert table.y.dtype == np.int64 and sorted(set(table.y)) == list(range(len(source.classes)))
+    assert table.classes == source.classes and len(table.features) == features and len(table) == len(table.y)
+    assert table.dataset()[0][0].shape == (features,) and table.dataset(flat=False)[0][0].shape == source.shape
     np.testing.assert_array_equal(table.x, data.load(name).x)
+    assert data.status(name) and name in repr(table)
 
 
-def test_unknown_tables_and_a_missing_scikit_learn(monkeypatch):
-    with pytest.raises(ArgumentError, match=r"no data set 'mnist'[\s\S]*digits"):
-        data.load("mnist")
+def test_made_tables_follow_their_options():
+    pytest.importorskip("sklearn")
+    clean = data.load("moons", samples=100, noise=0.0, seed=3)
+    assert len(clean) == 100 and np.abs(np.hypot(*clean.x[clean.y == 0].T) - 1).max() < 1e-6
+    assert (data.load("moons", samples=100, seed=3).x != data.load("moons", samples=100, seed=4).x).any()
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_sources_that_are_fetched_can_be_known(name):
+    source = data.SOURCES[name]
+    assert source.name == name and source.title and len(source.classes) > 1 and sum(source.samples) > 4000
+    for file in source.downloads:
+        assert all(url.startswith("http") and url.endswith("/" + file.name) for url in file.urls)
+        assert any(file.name in names for form in source.forms for names in form)
+        if not name.startswith("ecg"):
+            assert re.fullmatch("[0-9a-f]{64}", file.sha256) and re.fullmatch("[0-9a-f]{32}", file.md5)
+            assert file.size > 4000 and len(file.urls) > 1
+    instead = re.search(r"load\('(.*?)'\)", source.alternative)
+    assert instead is not None and instead[1] in HELD_OR_MADE
+    assert len({f.sha256 or f.name for s in data.SOURCES.values() for f in s.downloads}) == 11
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_set_that_is_not_here(name, tmp_path):
+    assert not data.status(name, tmp_path)
+    with pytest.raises(DatasetUnavailable, match="is not on this machine") as caught:
+        data.load(name, folder=tmp_path, download=False)
+    error, files = caught.value, data.SOURCES[name].downloads
+    assert error.files == tuple(f.name for f in files) and error.urls == tuple(u for f in files for u in f.urls)
+    text = str(error)
+    assert all(part in text for part in (*error.files, error.folder, str(tmp_path), data.SOURCES[name].alternative))
+    assert error.where.file == __file__ and len(text.splitlines()) <= 15
+
+
+def test_names_that_are_no_data_set():
+    for name, near in (("MNIST", "mnist"), ("fashion_mnist", "fashion-mnist"), ("digit", "digits")):
+        with pytest.raises(ArgumentError, match=rf"no data set '{name}'[\s\S]*Did you mean '{near}'"):
+            data.load(name)
+    with pytest.raises(ArgumentError, match=r"there are digits, [\s\S]*file\.npz"):
+        data.status("qqqq")
+    with pytest.raises(ArgumentError, match="no data set 'None'"):
+        data.load(None)
+
+
+def test_a_missing_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ArgumentError, match=r"pip install"):
+    with pytest.raises(DatasetUnavailable, match=r"pip install") as caught:
         data.load("digits")
+    assert caught.value.files == () == caught.value.urls
+    assert not data.status("digits")
+
+
+def test_the_room_is_light():
+    code = ("import sys, graphjit.data as d; d.status('mnist', '.'); "
+            "print([m for m in ('sklearn', 'urllib.request', 'http.client', 'pandas', 'pooch') if m in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
