@@ -13,7 +13,10 @@ from graphjit.convert import tensor
 from graphjit.errors import (
     ArgumentError,
     BoundsError,
+    CheckpointError,
     DataDependentError,
+    DataError,
+    DatasetUnavailable,
     DTypeError,
     GradientError,
     GraphjitError,
@@ -22,6 +25,7 @@ from graphjit.errors import (
     NumericalError,
     ShapeError,
     TraceError,
+    TrainingDiverged,
 )
 from graphjit.jit import CompiledFunction, compile, eager
 from graphjit.ops.contract import dot, matmul, outer, tensordot, vecdot
@@ -147,42 +151,55 @@ from graphjit.transforms import (
 )
 
 if TYPE_CHECKING:
-    from graphjit import data, linalg, nn, optim, random, testing
+    from graphjit import checkpoint, data, linalg, nn, optim, plots, random, testing, training
+    from graphjit.checkpoint import load_checkpoint, save_checkpoint
+    from graphjit.drawing import draw_dot
 
 __version__ = "0.1.0"
 
-_ROOMS = frozenset({"data", "linalg", "nn", "optim", "random", "testing"})
+_ROOMS = frozenset({"checkpoint", "data", "linalg", "nn", "optim", "plots", "random", "testing", "training"})
+_LATER = {  # names whose room is imported for them
+    "draw_dot": "drawing",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"graphjit.{name}")
+    if name in _LATER:
+        return getattr(importlib.import_module(f"graphjit.{_LATER[name]}"), name)
     raise AttributeError(f"module 'graphjit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ROOMS})
+    return sorted({*globals(), *_ROOMS, *_LATER})
 
 
 __all__ = [
-    "ArgumentError", "BoundsError", "CompiledFunction", "DTypeError", "DataDependentError", "Generator",
+    "ArgumentError", "BoundsError", "CheckpointError", "CompiledFunction", "DTypeError", "DataDependentError",
+    "DataError", "DatasetUnavailable", "Generator",
     "GradientError", "GraphjitError", "InternalCompilerError", "LeakedTensorError", "NumericalError", "ShapeError",
-    "Tensor", "TraceError", "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin",
+    "Tensor", "TraceError", "TrainingDiverged",
+    "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin",
     "astype", "atan", "atan2", "bernoulli", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "clip", "compile", "concat",
+    "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "checkpoint",
+    "clip", "compile", "concat",
     "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "custom_vjp", "data", "diag", "divide",
-    "dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye",
+    "dot", "draw_dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye",
     "flatten", "flip", "floor", "floor_divide", "full", "full_like", "get_num_threads",
     "grad", "greater", "greater_equal", "hessian",
     "hvp", "identity", "isfinite", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace",
+    "load_checkpoint",
     "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
     "manual_seed", "masked_fill", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
     "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad", "normal", "not_equal", "one_hot", "ones",
-    "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "pow", "prod", "randint", "random",
-    "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "scatter_add",
-    "searchsorted", "set_num_threads",
+    "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "plots", "pow", "prod", "randint", "random",
+    "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "save_checkpoint",
+    "scatter_add", "searchsorted", "set_num_threads",
     "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
     "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensor",
-    "tensordot", "testing", "tile", "topk", "transpose", "tril", "triu", "trunc", "uniform", "unstack",
+    "tensordot", "testing", "tile", "topk", "training", "transpose", "tril", "triu", "trunc", "uniform", "unstack",
     "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
 ]

@@ -22,11 +22,12 @@ PACKAGE = ROOT / "graphjit"
 
 # lower rooms first; a module may import at its top level from its own room and from those before it
 ROOMS = (
-    "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "trail", "buffers", "trace", "interop",
-    "tensor", "convert", "backward", "leaves", "promotion", "apply", "structure",
-    "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen", "runtime", "capture",
-    "signature", "pullback", "specialize", "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training",
-    "testing", "linalg", "random", "cli", "__main__", "",
+    "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "trail", "buffers", "trace",
+    "interop", "tensor", "convert", "backward", "leaves", "promotion", "apply", "structure", "runtime.cache",
+    "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen",
+    "runtime", "capture", "signature", "pullback", "specialize", "shortcut", "reasons", "profiling", "report",
+    "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg", "random", "plots", "drawing",
+    "cli", "__main__", "",
 )
 
 
@@ -72,7 +73,7 @@ def test_heavy_libraries_are_imported_when_used() -> None:
 
 def public() -> list[tuple[str, object]]:
     names = [(f"gj.{n}", getattr(gj, n)) for n in gj.__all__]
-    for part in ("nn", "optim", "checkpoint", "data", "training", "linalg", "random", "testing"):
+    for part in ("nn", "optim", "checkpoint", "data", "training", "linalg", "random", "testing", "plots"):
         module = importlib.import_module(f"graphjit.{part}")
         names += [(f"gj.{part}.{n}", getattr(module, n)) for n in getattr(module, "__all__", ())]
     return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
@@ -16,6 +16,10 @@ from graphjit.nn.parameter import Parameter
 from graphjit.ops.join import stack
 from graphjit.tensor import Tensor, TensorLike
 
+if TYPE_CHECKING:
+    from graphjit.training import History
+
+M = TypeVar("M", bound="MLP")
 Function = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Function] = {
     "relu": F.relu, "tanh": F.tanh, "sigmoid": F.sigmoid, "leaky_relu": F.leaky_relu, "elu": F.elu,
@@ -174,6 +178,45 @@ class MLP(Module):
             out = layer._all(out)
         found: Tensor = layers[-1](out)
         return found
+
+    @overload
+    def train(self: M, mode: bool = True) -> M: ...
+    @overload
+    def train(self, loss: Callable[[Tensor, Tensor], Tensor], data: Any, epochs: int, *, lr: float = 0.1,
+              schedule: Callable[[int], float] | None = None, batch_size: int = 32, seed: int | None = None,
+              metrics: Any = None, eager: bool = False, progress: bool | None = None) -> History: ...
+
+    def train(self: M, *args: Any, **kwargs: Any) -> M | History:
+        """``train()``, ``train(False)``: the mode, as of every module. ``train(loss, data, epochs)``: learn.
+
+        It takes plain gradient steps on mini-batches, compiled. ``graphjit.training.fit`` has all choices: other
+        optimizers, schedules, validation, checkpoints.
+
+        Args:
+            loss: ``loss(output, target)``, a scalar; ``F.hinge_loss``, say.
+            data: a tuple (x, y) of all inputs and targets, shuffled anew in each epoch; or a DataLoader.
+            epochs: passes over the samples.
+            lr: learning rate, where there is no schedule.
+            schedule: a function of the epoch, 0, 1, ..., that gives the learning rate.
+            batch_size: samples in a step. seed: repeats the orders of the samples.
+            metrics, eager, progress: as in ``fit``; accuracy where y holds class numbers, or 1 and -1.
+
+        Returns:
+            The module; with a loss, the ``graphjit.training.History``.
+
+        >>> import graphjit as gj
+        >>> import graphjit.nn.functional as F
+        >>> _ = gj.manual_seed(0)
+        >>> x = gj.random.normal((40, 2)).numpy(); y = 2 * (x[:, 0] > x[:, 1]) - 1
+        >>> model = gj.nn.MLP(2, [8, 1])
+        >>> history = model.train(F.hinge_loss, (x, y), epochs=20, schedule=lambda epoch: 0.5 - 0.02 * epoch, seed=0)
+        >>> history["train_accuracy"][-1] > 0.9, round(history["lr"][-1], 2)
+        (True, 0.12)
+        """
+        if not callable(kwargs.get("loss", args[0] if args else None)):
+            return super().train(*args, **kwargs)
+        from graphjit.training import train_perceptron  # above this room: only who trains imports it
+        return train_perceptron(self, *args, **kwargs)
 
 
 def _shown(activation: Activation) -> str:

@@ -104,6 +104,45 @@ def test_parameter_lists(mode):
         scales["0"]
 
 
+# ---- learning in one call
+
+def moons():
+    """Two half circles that reach into each other, as scikit-learn's make_moons; targets 1 and -1."""
+    rng, angle = np.random.default_rng(0), np.linspace(0, np.pi, 50)
+    upper, lower = (np.cos(angle), np.sin(angle)), (1 - np.cos(angle), 0.5 - np.sin(angle))
+    x = np.concatenate([np.stack(upper, axis=1), np.stack(lower, axis=1)]) + rng.normal(0, 0.1, (100, 2))
+    return x.astype(np.float32), np.repeat([1, -1], 50)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+def test_moons_are_learned_by_the_largest_margin(eager):
+    gj.manual_seed(0)
+    model, (x, y) = nn.MLP(2, [16, 16, 1]), moons()
+    history = model.train(F.hinge_loss, (x, y), 40, schedule=lambda epoch: 1.0 - 0.9 * epoch / 40, batch_size=16,
+                          seed=0, eager=eager)
+    assert ((model(x).numpy() > 0) == (y > 0)).all() and history["train_accuracy"][-1] > 0.98
+    np.testing.assert_allclose(history["lr"], 1.0 - 0.9 * np.arange(40) / 40)
+
+
+def test_train_is_a_mode_too():
+    model = nn.MLP(2, [3, 1])
+    assert model.train(False) is model and not any(m.training for m in model.modules())
+    assert model.train() is model and model.eval() is model and model.train(mode=True) is model
+    assert all(m.training for m in model.modules())
+
+
+def test_train_takes_loaders_and_plain_rates():
+    x, y = moons()
+    model = nn.MLP(2, [4, 1])
+    loader = gj.data.DataLoader(gj.data.TensorDataset(x, y), 50)
+    history = model.train(F.hinge_loss, loader, 2, lr=0.25, eager=True)
+    assert history["lr"] == [0.25, 0.25] and "train_accuracy" not in history
+    measured = model.train(loss=F.mse_loss, data=(x, x[:, 0]), epochs=1, eager=True)
+    assert "train_accuracy" not in measured and measured.epochs == 1
+    with pytest.raises(ArgumentError, match="a function of the epoch"):
+        model.train(F.hinge_loss, (x, y), 2, schedule=0.1)
+
+
 # ---- starting values
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (4, 2, 3)])
