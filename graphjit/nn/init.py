@@ -16,8 +16,9 @@ from graphjit.nn.parameter import Parameter
 from graphjit.ops import random
 from graphjit.ops.creation import eye
 from graphjit.ops.decompose import qr
-from graphjit.ops.elementwise import erfinv, where
+from graphjit.ops.elementwise import where
 from graphjit.ops.random import Generator
+from graphjit.ops.transcendental import erfinv
 from graphjit.tape import grad_mode
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT32, FLOAT64, check_dtype

@@ -14,9 +14,10 @@ from graphjit.nn.functional.layer import probability
 from graphjit.nn.layers import sizes
 from graphjit.nn.module import Module
 from graphjit.nn.parameter import Parameter
-from graphjit.ops.elementwise import relu, sigmoid, tanh
+from graphjit.ops.elementwise import relu
 from graphjit.ops.join import concat, stack, unstack
 from graphjit.ops.random import Generator
+from graphjit.ops.transcendental import sigmoid, tanh
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.transforms import custom_vjp
 from graphjit.types import promote

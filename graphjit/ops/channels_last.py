@@ -67,24 +67,25 @@ WINDOWS = register(Op("windows_last", _windows, _infer_windows, None, View(_wind
 
 # ---- products over several axes
 
-def _infer_contract(a: TensorType, b: TensorType, axes: int, leading: bool) -> TensorType:
+def _infer_contract(a: TensorType, b: TensorType, *bias: TensorType, axes: int, leading: bool) -> TensorType:
     split = axes if leading else a.ndim - axes
     summed, kept = (a.shape[:split], a.shape[split:]) if leading else (a.shape[split:], a.shape[:split])
-    if b.ndim != axes + 1 or summed != b.shape[:-1]:
-        raise ShapeError(f"contract over {axes} axes", detail=operands_text((a, b)))
-    if a.dtype != b.dtype or not is_float(a.dtype):
-        raise DTypeError("contract needs two operands of one float dtype", detail=operands_text((a, b)))
+    if b.ndim != axes + 1 or summed != b.shape[:-1] or any(c.shape != b.shape[-1:] for c in bias):
+        raise ShapeError(f"contract over {axes} axes", detail=operands_text((a, b, *bias)))
+    if any(c.dtype != a.dtype for c in (b, *bias)) or not is_float(a.dtype):
+        raise DTypeError("contract needs operands of one float dtype", detail=operands_text((a, b, *bias)))
     return a.with_shape((*kept, b.shape[-1]))
 
 
-def _contract(a: Array, b: Array, axes: int, leading: bool) -> Array:
+def _contract(a: Array, b: Array, *bias: Array, axes: int, leading: bool) -> Array:
     if not is_float(a.dtype):
         raise TypeError("contract of numbers that are not floats")
     found = range(axes) if leading else range(a.ndim - axes, a.ndim)
-    return np.tensordot(a, b, (tuple(found), tuple(range(axes))))
+    out = np.tensordot(a, b, (tuple(found), tuple(range(axes))))
+    return out + bias[0] if bias else out
 
 
-# sums the first (``leading``) or last ``axes`` axes of a with all but the last of b
+# sums the first (``leading``) or last ``axes`` axes of a with all but the last of b, and adds a bias if there is one
 CONTRACT = register(Op("contract", _contract, _infer_contract, None, Library("contract"), INTERNAL))
 
 

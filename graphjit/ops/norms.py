@@ -7,11 +7,12 @@ from typing import Any
 
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.decompose import svd
-from graphjit.ops.elementwise import sqrt, where
+from graphjit.ops.elementwise import where
 from graphjit.ops.linalg import matrices
 from graphjit.ops.movement import moveaxis, slice_axes
 from graphjit.ops.shape import expand_dims, joined, operand, reshape_to
 from graphjit.ops.statistics import floating
+from graphjit.ops.transcendental import sqrt
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, normalize_axes
 

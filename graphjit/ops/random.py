@@ -20,9 +20,9 @@ from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.kernels.threefry import threefry2x32_numpy
 from graphjit.op import Array, Indexed, Op, register
-from graphjit.ops.elementwise import erfinv
 from graphjit.ops.gather import constant, take
 from graphjit.ops.sorting import argsort
+from graphjit.ops.transcendental import erfinv
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,

@@ -17,7 +17,8 @@ from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
 from graphjit.ops.cumulative import CUMPROD, CUMSUM, before
-from graphjit.ops.elementwise import equal, where
+from graphjit.ops.elementwise import where
+from graphjit.ops.logic import equal
 from graphjit.ops.movement import flip, moveaxis, stretch_to
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined, operand, reshape_to

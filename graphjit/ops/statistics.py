@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 from graphjit.operators import attach
-from graphjit.ops.elementwise import equal, exp, isfinite, log, sqrt, where
+from graphjit.ops.elementwise import where
+from graphjit.ops.logic import equal, isfinite
 from graphjit.ops.reduce import max as largest
 from graphjit.ops.reduce import sum as total
 from graphjit.ops.shape import operand, squeeze
+from graphjit.ops.transcendental import exp, log, sqrt
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT64, is_float, normalize_axes, normalize_axis
 

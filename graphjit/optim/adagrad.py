@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphjit.ops.elementwise import sqrt
+from graphjit.ops.transcendental import sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import STEP, Optimizer, Params, decayed, step_counter
 from graphjit.tensor import Tensor

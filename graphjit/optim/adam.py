@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphjit.ops.elementwise import maximum, rsqrt, sqrt
+from graphjit.ops.elementwise import maximum
+from graphjit.ops.transcendental import rsqrt, sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
 from graphjit.tensor import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphjit.ops.elementwise import sqrt
+from graphjit.ops.transcendental import sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
 from graphjit.tensor import Tensor

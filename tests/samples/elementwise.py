@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+import graphjit as gj
 from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.ops import elementwise as ew
+from graphjit.ops.elementwise import COPY
 from graphjit.types import DTYPES
 
 from .make import INF, NAN, between, error, fixed, integers, sample
@@ -23,7 +24,7 @@ INTS = ("int32", "int64", "uint8")
 
 
 def unary(op: str, reference: Callable[..., Any], low: float, high: float, second: bool = True) -> None:
-    function = getattr(ew, op)
+    function = getattr(gj, op)
     sample(op, "values", function, between(low, high, (3, 4)), reference, second=second)
     sample(op, "scalar", function, between(low, high, ()), reference, second=second)
     sample(op, "empty", function, between(low, high, (0, 3)), reference, second=second)
@@ -68,7 +69,7 @@ for _op, _reference in (
     ("sign", np.sign),
     ("relu", lambda x: np.maximum(x, x.dtype.type(0))),
 ):
-    _function = ew.negative if _op == "neg" else getattr(ew, _op)
+    _function = gj.negative if _op == "neg" else getattr(gj, _op)
     sample(_op, "positive", _function, between(0.5, 3, (3, 4)), _reference)
     sample(_op, "negative", _function, between(-3, -0.5, (2, 1, 3)), _reference)
     sample(_op, "empty", _function, between(0, 1, (0, 3)), _reference)
@@ -78,9 +79,9 @@ for _op, _reference in (
         _low = 0 if _dtype == "uint8" or _op == "relu" else -50
         sample(_op, _dtype, _function, integers(_dtype, _low, 50, (5,)), _reference)
 for _dtype in INTS:
-    sample("square", _dtype, ew.square, integers(_dtype, 0, 10, (5,)), np.square)
+    sample("square", _dtype, gj.square, integers(_dtype, 0, 10, (5,)), np.square)
 for _op, _reference in (("floor", np.floor), ("ceil", np.ceil), ("round", np.round), ("trunc", np.trunc)):
-    _function = getattr(ew, _op)
+    _function = getattr(gj, _op)
     sample(
         _op,
         "values",
@@ -105,15 +106,15 @@ for _op, _reference in (("exp", np.exp), ("tanh", np.tanh), ("sqrt", np.sqrt)):
         sample(
             _op,
             f"from {_dtype}",
-            getattr(ew, _op),
+            getattr(gj, _op),
             integers(_dtype, 0, 2, (2, 3)),
             lambda x, f=_reference, to=_to: f(x.astype(to)),
         )
 
 for _op, _reference in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite)):
-    sample(_op, "edges", getattr(ew, _op), fixed(EDGES.reshape(2, 7)), _reference, grad=False)
-    sample(_op, "empty", getattr(ew, _op), fixed(np.zeros((0, 3))), _reference, grad=False)
-    sample(_op, "ints", getattr(ew, _op), integers("int64", -3, 3, (4,)), _reference)
+    sample(_op, "edges", getattr(gj, _op), fixed(EDGES.reshape(2, 7)), _reference, grad=False)
+    sample(_op, "empty", getattr(gj, _op), fixed(np.zeros((0, 3))), _reference, grad=False)
+    sample(_op, "ints", getattr(gj, _op), integers("int64", -3, 3, (4,)), _reference)
 
 
 # ---- functions of two numbers
@@ -149,14 +150,14 @@ def binary(
             sample(op, f"{dtype} wraps", function, fixed(ends[:, None], ends), reference)
 
 
-binary("add", ew.add, np.add, -3, 3)
-binary("sub", ew.subtract, np.subtract, -3, 3)
-binary("mul", ew.multiply, np.multiply, -3, 3)
-binary("div", ew.divide, np.divide, 0.5, 3, ints=False)
-binary("atan2", ew.atan2, np.arctan2, 0.5, 3, ints=False)
+binary("add", gj.add, np.add, -3, 3)
+binary("sub", gj.subtract, np.subtract, -3, 3)
+binary("mul", gj.multiply, np.multiply, -3, 3)
+binary("div", gj.divide, np.divide, 0.5, 3, ints=False)
+binary("atan2", gj.atan2, np.arctan2, 0.5, 3, ints=False)
 
 for _op in ("add", "mul"):
-    _function, _reference = {"add": (ew.add, np.add), "mul": (ew.multiply, np.multiply)}[_op]
+    _function, _reference = {"add": (gj.add, np.add), "mul": (gj.multiply, np.multiply)}[_op]
     sample(_op, "bool", _function, fixed(np.array([[True], [False]]), np.array([True, False])), _reference)
     sample(
         _op,
@@ -187,23 +188,23 @@ for _op in ("add", "mul"):
         lambda rng: (rng.integers(0, 9, 3).astype("uint8"), rng.integers(-9, 9, 3).astype("int32")),
         _reference,
     )
-sample("div", "ints", ew.divide, integers("int64", 1, 9, (3, 1), (4,)), np.divide)
+sample("div", "ints", gj.divide, integers("int64", 1, 9, (3, 1), (4,)), np.divide)
 sample(
-    "div", "int8", ew.divide, integers("int8", 1, 9, (3,), (3,)), lambda x, y: x.astype("f4") / y.astype("f4")
+    "div", "int8", gj.divide, integers("int8", 1, 9, (3,), (3,)), lambda x, y: x.astype("f4") / y.astype("f4")
 )
 sample("sub", "operator, reflected", lambda x: 1 - x, between(-1, 1, (3,)), lambda x: 1 - x)
 sample("div", "operator, reflected", lambda x: 1 / x, between(1, 2, (3,)), lambda x: 1 / x)
 
-sample("pow", "positive base", ew.pow, between(0.5, 2, (3, 1), (1, 4)), np.power)
+sample("pow", "positive base", gj.pow, between(0.5, 2, (3, 1), (1, 4)), np.power)
 sample("pow", "operator, cube", lambda x: x**3, between(-2, 2, (3, 4)), lambda x: x**3)
 sample("pow", "operator, reflected", lambda x: 2**x, between(-2, 2, (3,)), lambda x: 2**x)
 sample("pow", "square at zero", lambda x: x**2, fixed(np.array([0.0, 1.0, -1.0])), lambda x: x**2)
 sample("pow", "negative power", lambda x: x**-1.5, between(0.5, 2, (3,)), lambda x: x**-1.5)
-sample("pow", "empty", ew.pow, between(1, 2, (0, 3), (3,)), np.power)
-sample("pow", "edges", ew.pow, fixed(EDGES[:, None], np.append(EDGES, [2, 3, -2, -3])), np.power, grad=False)
+sample("pow", "empty", gj.pow, between(1, 2, (0, 3), (3,)), np.power)
+sample("pow", "edges", gj.pow, fixed(EDGES[:, None], np.append(EDGES, [2, 3, -2, -3])), np.power, grad=False)
 for _dtype in INTS:
-    sample("pow", _dtype, ew.pow, integers(_dtype, 0, 6, (3, 1), (4,)), np.power)
-sample("pow", "negative int base", ew.pow, fixed(np.array([-3, -2, -1, 0]), np.array([3, 2, 0, 0])), np.power)
+    sample("pow", _dtype, gj.pow, integers(_dtype, 0, 6, (3, 1), (4,)), np.power)
+sample("pow", "negative int base", gj.pow, fixed(np.array([-3, -2, -1, 0]), np.array([3, 2, 0, 0])), np.power)
 
 
 def _separate(rng: np.random.Generator) -> tuple[Any, Any]:
@@ -213,7 +214,7 @@ def _separate(rng: np.random.Generator) -> tuple[Any, Any]:
 
 
 for _op, _reference in (("maximum", np.maximum), ("minimum", np.minimum)):
-    _function = getattr(ew, _op)
+    _function = getattr(gj, _op)
     sample(_op, "apart", _function, _separate, _reference)
     sample(_op, "empty", _function, between(0, 1, (0, 3), (1, 3)), _reference)
     sample(_op, "edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
@@ -234,7 +235,7 @@ def _quotient(rng: np.random.Generator) -> tuple[Any, Any]:
 
 
 for _op, _reference in (("floor_divide", np.floor_divide), ("remainder", np.remainder)):
-    _function = getattr(ew, _op)
+    _function = getattr(gj, _op)
     sample(_op, "signs", _function, _quotient, _reference)
     sample(_op, "empty", _function, between(1, 2, (0, 3), (3,)), _reference)
     sample(
@@ -272,7 +273,7 @@ for _op, _reference in (
     ("greater", np.greater),
     ("greater_equal", np.greater_equal),
 ):
-    _function = getattr(ew, _op)
+    _function = getattr(gj, _op)
     sample(_op, "edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
     sample(_op, "empty", _function, fixed(np.zeros((0, 3)), np.zeros((1, 3))), _reference, grad=False)
     for _dtype in (*INTS, "bool"):
@@ -302,37 +303,37 @@ for _op, _reference in (
         sample(
             _op,
             _dtype,
-            getattr(ew, _op),
+            getattr(gj, _op),
             integers(_dtype, 0, 2 if _dtype == "bool" else 100, (3, 1), (4,)),
             _reference,
         )
-    sample(_op, "negative", getattr(ew, _op), integers("int64", -100, 100, (5,), (5,)), _reference)
+    sample(_op, "negative", getattr(gj, _op), integers("int64", -100, 100, (5,), (5,)), _reference)
     _logical = _op.replace("bitwise", "logical")
     sample(
         _op,
         _logical,
-        getattr(ew, _logical),
+        getattr(gj, _logical),
         fixed(np.array([0.0, 2.0, NAN])[:, None], np.array([0.0, 1.0])),
         getattr(np, _logical),
         grad=False,
     )
 for _dtype in (*INTS, "bool"):
-    sample("bitwise_not", _dtype, ew.bitwise_not, integers(_dtype, 0, 2, (3, 4)), np.invert)
+    sample("bitwise_not", _dtype, gj.bitwise_not, integers(_dtype, 0, 2, (3, 4)), np.invert)
 sample(
     "bitwise_not",
     "logical_not",
-    ew.logical_not,
+    gj.logical_not,
     fixed(np.array([0.0, -0.0, 2.0, NAN])),
     np.logical_not,
     grad=False,
 )
 for _op, _reference in (("bitwise_left_shift", np.left_shift), ("bitwise_right_shift", np.right_shift)):
     for _dtype in INTS:
-        sample(_op, _dtype, getattr(ew, _op), integers(_dtype, 0, 7, (3, 1), (4,)), _reference)
+        sample(_op, _dtype, getattr(gj, _op), integers(_dtype, 0, 7, (3, 1), (4,)), _reference)
     sample(
         _op,
         "negative",
-        getattr(ew, _op),
+        getattr(gj, _op),
         fixed(np.array([-9, -1, 5])[:, None], np.array([0, 1, 3, 63])),
         _reference,
     )
@@ -343,67 +344,67 @@ _MASK = np.array([[True], [False], [True]])
 sample(
     "where",
     "broadcast",
-    lambda x, y: ew.where(_MASK, x, y),
+    lambda x, y: gj.where(_MASK, x, y),
     between(-1, 1, (4,), (3, 1)),
     lambda x, y: np.where(_MASK, x, y),
 )
 sample(
     "where",
     "mask given",
-    ew.where,
+    gj.where,
     lambda rng: (rng.random((2, 3)) < 0.5, rng.normal(size=(3,)), rng.normal(size=())),
     np.where,
 )
 sample(
     "where",
     "Python numbers",
-    lambda x: ew.where(x > 0, x, 0),
+    lambda x: gj.where(x > 0, x, 0),
     between(0.5, 1, (3,)),
     lambda x: np.where(x > 0, x, 0),
 )
 sample(
     "where",
     "ints",
-    ew.where,
+    gj.where,
     lambda rng: (rng.random(4) < 0.5, rng.integers(0, 9, 4), rng.integers(0, 9, (2, 1))),
     np.where,
 )
-sample("where", "bools", ew.where, lambda rng: tuple(rng.random((3, 2)) < 0.5 for _ in range(3)), np.where)
+sample("where", "bools", gj.where, lambda rng: tuple(rng.random((3, 2)) < 0.5 for _ in range(3)), np.where)
 sample(
     "where",
     "empty",
-    lambda x, y: ew.where(np.zeros((0, 1), bool), x, y),
+    lambda x, y: gj.where(np.zeros((0, 1), bool), x, y),
     between(0, 1, (3,), ()),
     lambda x, y: np.where(np.zeros((0, 1), bool), x, y),
 )
 sample(
     "where",
     "clip",
-    lambda x: ew.clip(x, -1, 1),
+    lambda x: gj.clip(x, -1, 1),
     fixed(np.array([-3.0, -0.5, 0.5, 3.0])),
     lambda x: np.clip(x, -1, 1),
 )
 sample(
     "where",
     "clip below",
-    lambda x: ew.clip(x, min=0),
+    lambda x: gj.clip(x, min=0),
     fixed(np.array([-3, 4, 0])),
     lambda x: np.clip(x, 0, None),
 )
 sample(
     "where",
     "clip by tensors",
-    ew.clip,
+    gj.clip,
     fixed(np.array([[-3.0], [0.1], [3.0]]), np.array([-1.0, -2.0]), np.array(1.5)),
     np.clip,
 )
 sample(
-    "where", "clip edges", lambda x: ew.clip(x, -1, 1), fixed(EDGES), lambda x: np.clip(x, -1, 1), grad=False
+    "where", "clip edges", lambda x: gj.clip(x, -1, 1), fixed(EDGES), lambda x: np.clip(x, -1, 1), grad=False
 )
 sample(
     "where",
     "masked_fill",
-    lambda x: ew.masked_fill(x, _MASK, -9),
+    lambda x: gj.masked_fill(x, _MASK, -9),
     between(-1, 1, (3, 2)),
     lambda x: np.where(_MASK, x.dtype.type(-9), x),
 )
@@ -453,43 +454,43 @@ for _dtype in ("float32", "float64", *INTS, "bool"):
     sample(
         "copy",
         f"of {_dtype}",
-        lambda x: apply(ew.COPY, x),
+        lambda x: apply(COPY, x),
         fixed(np.array([[0, 1, 2], [3, 0, 5]], _dtype)),
         lambda x: x,
         dtypes=(_dtype,),
     )
-sample("copy", "of a transpose", lambda x: apply(ew.COPY, x.T), between(-1, 1, (3, 2)), lambda x: x.T)
-sample("copy", "of a scalar", lambda x: apply(ew.COPY, x), between(-1, 1, ()), lambda x: x)
+sample("copy", "of a transpose", lambda x: apply(COPY, x.T), between(-1, 1, (3, 2)), lambda x: x.T)
+sample("copy", "of a scalar", lambda x: apply(COPY, x), between(-1, 1, ()), lambda x: x)
 
 # ---- errors
 
 for _op, _function in (
-    ("add", ew.add),
-    ("sub", ew.subtract),
-    ("mul", ew.multiply),
-    ("div", ew.divide),
-    ("pow", ew.pow),
-    ("maximum", ew.maximum),
-    ("less", ew.less),
-    ("atan2", ew.atan2),
-    ("remainder", ew.remainder),
-    ("floor_divide", ew.floor_divide),
-    ("equal", ew.equal),
+    ("add", gj.add),
+    ("sub", gj.subtract),
+    ("mul", gj.multiply),
+    ("div", gj.divide),
+    ("pow", gj.pow),
+    ("maximum", gj.maximum),
+    ("less", gj.less),
+    ("atan2", gj.atan2),
+    ("remainder", gj.remainder),
+    ("floor_divide", gj.floor_divide),
+    ("equal", gj.equal),
 ):
     error(_op, "shapes", _function, fixed(np.ones((2, 3)), np.ones((2, 4))), ShapeError)
-error("where", "shapes", ew.where, fixed(np.ones(3, bool), np.ones(4), np.ones(())), ShapeError)
+error("where", "shapes", gj.where, fixed(np.ones(3, bool), np.ones(4), np.ones(())), ShapeError)
 for _op in ("sub", "pow", "floor_divide", "remainder"):
-    _function = ew.subtract if _op == "sub" else getattr(ew, _op)
+    _function = gj.subtract if _op == "sub" else getattr(gj, _op)
     error(_op, "bools", _function, fixed(np.ones(2, bool), np.ones(2, bool)), DTypeError)
 for _op in ("neg", "sign", "square", "relu"):
     error(
-        _op, "bools", ew.negative if _op == "neg" else getattr(ew, _op), fixed(np.ones(2, bool)), DTypeError
+        _op, "bools", gj.negative if _op == "neg" else getattr(gj, _op), fixed(np.ones(2, bool)), DTypeError
     )
 for _op in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"):
-    error(_op, "floats", getattr(ew, _op), fixed(np.ones(2), np.ones(2)), DTypeError)
+    error(_op, "floats", getattr(gj, _op), fixed(np.ones(2), np.ones(2)), DTypeError)
 for _op in ("bitwise_left_shift", "bitwise_right_shift"):
-    error(_op, "bools", getattr(ew, _op), fixed(np.ones(2, bool), np.ones(2, bool)), DTypeError)
-error("bitwise_not", "floats", ew.bitwise_not, fixed(np.ones(2)), DTypeError)
+    error(_op, "bools", getattr(gj, _op), fixed(np.ones(2, bool), np.ones(2, bool)), DTypeError)
+error("bitwise_not", "floats", gj.bitwise_not, fixed(np.ones(2)), DTypeError)
 error("pow", "negative exponent of ints", lambda x: x**-1, fixed(np.array([1, 2])), ArgumentError)
 error("cast", "complex", lambda x: x.astype("complex64"), fixed(np.ones(2)), DTypeError)
 error("cast", "no dtype", lambda x: x.astype("float33"), fixed(np.ones(2)), DTypeError)

@@ -6,8 +6,9 @@ import math
 
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
-from graphjit.ops.elementwise import erf, expm1, relu, sigmoid, tanh, where
-from graphjit.ops.elementwise import softplus as plain_softplus
+from graphjit.ops.elementwise import relu, where
+from graphjit.ops.transcendental import erf, expm1, sigmoid, tanh
+from graphjit.ops.transcendental import softplus as plain_softplus
 from graphjit.tensor import Tensor, TensorLike
 
 __all__ = [

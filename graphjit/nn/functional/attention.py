@@ -8,8 +8,10 @@ from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.layer import dropout
 from graphjit.ops.creation import arange
-from graphjit.ops.elementwise import exp, isfinite, where
+from graphjit.ops.elementwise import where
+from graphjit.ops.logic import isfinite
 from graphjit.ops.random import Generator
+from graphjit.ops.transcendental import exp
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, is_float

@@ -9,7 +9,8 @@ from typing import Any
 
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
-from graphjit.ops.elementwise import abs, exp, log, log1p, maximum, softplus, where
+from graphjit.ops.elementwise import abs, maximum, where
+from graphjit.ops.transcendental import exp, log, log1p, softplus
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.transforms import custom_vjp

@@ -7,7 +7,8 @@ from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.bounds import below
 from graphjit.nn.functional.loss import pair, reduced
 from graphjit.ops.creation import arange
-from graphjit.ops.elementwise import relu, sqrt, where
+from graphjit.ops.elementwise import relu, where
+from graphjit.ops.transcendental import sqrt
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import is_float

@@ -9,8 +9,8 @@ import numpy as np
 
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
-from graphjit.ops.elementwise import rsqrt
 from graphjit.ops.rules import need_float
+from graphjit.ops.transcendental import rsqrt
 from graphjit.tape import grad_mode
 from graphjit.tensor import Tensor, TensorLike
 

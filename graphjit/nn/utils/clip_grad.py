@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from graphjit.convert import filled
 from graphjit.errors import NumericalError
-from graphjit.ops.elementwise import abs, clip, maximum, minimum, pow, sqrt
+from graphjit.ops.elementwise import abs, clip, maximum, minimum, pow
+from graphjit.ops.transcendental import sqrt
 from graphjit.tape import grad_mode
 from graphjit.tensor import Tensor
 from graphjit.types import FLOAT32, promote

@@ -1,0 +1,70 @@
+"""Roots, exponentials, logarithms, trigonometry, sigmoids: rows of the table and the functions of the same names."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from graphjit.kernels import reference
+from graphjit.op import Elementwise, Op, register
+from graphjit.operators import attach
+from graphjit.ops.families import Unary, float_binary, float_unary, unary
+from graphjit.ops.rules import same
+
+SQRT = unary("sqrt", np.sqrt, lambda g, out, x: (g / (out * 2),))
+RSQRT = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, out, x: (g * (out / x) * -0.5,))
+RECIPROCAL = unary("reciprocal", np.reciprocal, lambda g, out, x: (-g * out * out,))
+EXP = unary("exp", np.exp, lambda g, out, x: (g * out,))
+EXPM1 = unary("expm1", np.expm1, lambda g, out, x: (g * (out + 1),))
+LOG = unary("log", np.log, lambda g, out, x: (g / x,))
+LOG1P = unary("log1p", np.log1p, lambda g, out, x: (g / (x + 1),))
+LOG2 = unary("log2", np.log2, lambda g, out, x: (g / (x * math.log(2)),))
+SIN = unary("sin", np.sin, lambda g, out, x: (g * cos(x),))
+COS = unary("cos", np.cos, lambda g, out, x: (-g * sin(x),))
+TAN = unary("tan", np.tan, lambda g, out, x: (g * (out * out + 1),))
+ASIN = unary("asin", np.arcsin, lambda g, out, x: (g * rsqrt(1 - x * x),))
+ACOS = unary("acos", np.arccos, lambda g, out, x: (-g * rsqrt(1 - x * x),))
+ATAN = unary("atan", np.arctan, lambda g, out, x: (g / (x * x + 1),))
+SINH = unary("sinh", np.sinh, lambda g, out, x: (g * cosh(x),))
+COSH = unary("cosh", np.cosh, lambda g, out, x: (g * sinh(x),))
+TANH = unary("tanh", np.tanh, lambda g, out, x: (g * (1 - out * out),))
+ATAN2 = register(Op("atan2", np.arctan2, same("atan2", "f"),
+                    lambda g, out, y, x: (g * x / (x * x + y * y), -g * y / (x * x + y * y)),
+                    Elementwise("atan2({0}, {1})", cheap=False)))
+SIGMOID = unary("sigmoid", reference.sigmoid, lambda g, out, x: (g * (out * (1 - out)),))
+SOFTPLUS = unary("softplus", reference.softplus, lambda g, out, x: (g * sigmoid(x),))
+ERF = unary("erf", reference.erf, lambda g, out, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),))
+ERFINV = unary("erfinv", reference.erfinv,
+                lambda g, out, x: (g * (exp(out * out) * (math.sqrt(math.pi) / 2)),))
+
+sqrt = float_unary(SQRT, "Square root; NaN below 0.")
+rsqrt: Unary = float_unary(RSQRT, "1 / sqrt(x).")
+reciprocal = float_unary(RECIPROCAL, "1 / x.")
+exp: Unary = float_unary(EXP, "e ** x.")
+expm1 = float_unary(EXPM1, "e ** x - 1, exact near 0.")
+log = float_unary(LOG, "Natural logarithm; -inf at 0, NaN below.")
+log1p = float_unary(LOG1P, "log(1 + x), exact near 0.")
+log2 = float_unary(LOG2, "Logarithm to base 2.")
+sin: Unary = float_unary(SIN, "Sine of x in radians.")
+cos: Unary = float_unary(COS, "Cosine of x in radians.")
+tan = float_unary(TAN, "Tangent of x in radians.")
+asin = float_unary(ASIN, "Arc sine in radians.")
+acos = float_unary(ACOS, "Arc cosine in radians.")
+atan = float_unary(ATAN, "Arc tangent in radians.")
+atan2 = float_binary(ATAN2, "Angle of the point (x=second, y=first) in radians, from -pi to pi.")
+sinh: Unary = float_unary(SINH, "Hyperbolic sine.")
+cosh: Unary = float_unary(COSH, "Hyperbolic cosine.")
+tanh = float_unary(TANH, "Hyperbolic tangent.")
+sigmoid: Unary = float_unary(SIGMOID, "1 / (1 + e ** -x), without overflow.")
+softplus = float_unary(SOFTPLUS, "log(1 + e ** x), without overflow.")
+erf = float_unary(ERF, "Error function, 2 / sqrt(pi) * integral of e ** -t**2 from 0 to x.")
+erfinv = float_unary(ERFINV, "Inverse of erf on (-1, 1).")
+
+attach(sqrt=sqrt, rsqrt=rsqrt, reciprocal=reciprocal, exp=exp, expm1=expm1, log=log, log1p=log1p, log2=log2, sin=sin,
+       cos=cos, tan=tan, tanh=tanh, sigmoid=sigmoid, erf=erf)
+
+__all__ = [
+    "acos", "asin", "atan", "atan2", "cos", "cosh", "erf", "erfinv", "exp", "expm1", "log", "log1p", "log2",
+    "reciprocal", "rsqrt", "sigmoid", "sin", "sinh", "softplus", "sqrt", "tan", "tanh",
+]
