@@ -32,36 +32,54 @@ def order_back(outputs: Iterable[Value], horizon: int = 0) -> list[Value]:
     """Values that need gradients below the outputs, operands first; iterative, so depth is no limit.
 
     It does not look below values older than the ``horizon``.
+
+    Raises:
+        GradientError: the tape is released, or (made by hand) has a cycle.
     """
     order: list[Value] = []
-    seen: set[Value] = set()
+    done: dict[Value, bool] = {}  # False while the operands are being visited
     stack: list[Value | None] = list(outputs)
     open_: list[Value] = []  # those whose operands are being visited; None on the stack ends the last one
     while stack:
         value = stack.pop()
         if value is None:
-            order.append(open_.pop())
+            value = open_.pop()
+            done[value] = True
+            order.append(value)
             continue
-        if value in seen:
+        if value in done:
+            if not done[value]:
+                raise cyclic([step_name(v) for v in open_[open_.index(value):]])
             continue
-        seen.add(value)
         inputs = value.inputs
         if value.stamp < horizon or inputs == ():
+            done[value] = True
             order.append(value)
             continue
         if inputs is None:
             released([])
+        done[value] = False
         open_.append(value)
         stack.append(None)
-        stack.extend([v for v in inputs if v.requires_grad and v not in seen])
+        stack.extend([v for v in inputs if v.requires_grad and not done.get(v)])
     return order
 
 
+def cyclic(names: Sequence[str]) -> GradientError:
+    """The error for steps each of which is computed from the one before, the first from the last."""
+    shown = [*names[:6], "..."] if len(names) > 6 else names
+    return GradientError(f"the graph has a cycle of {len(names)} step{'s' * (len(names) > 1)}: a value is computed "
+                         "from itself", detail=(" from ".join([*shown, names[0]]),),
+                         hint="Graphs made by operations have none: look where operands were set by hand.")
+
+
 def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | None, *, create_graph: bool,
-              release: bool, order: Sequence[Value] | None = None) -> dict[Value, Tensor]:
+              release: bool, order: Sequence[Value] | None = None,
+              numbers: dict[int, float] | None = None) -> dict[Value, Tensor]:
     """From cotangents of the outputs those of the given values, or of all leaves that someone holds.
 
-    ``order`` gives what ``order_back`` found before.
+    ``order`` gives what ``order_back`` found before. ``numbers`` takes the cotangents, by stamp, of all values on the
+    way that are one number.
 
     Raises:
         GradientError: where an op on the way has no derivative.
@@ -90,6 +108,8 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
             g = cotangents.pop(value, None)
             if g is None or value not in needed:
                 continue
+            if numbers is not None and isinstance(g, Tensor) and g._value.data.size == 1:  # type: ignore[union-attr]
+                numbers[value.stamp] = g._value.data.item()  # type: ignore[union-attr]  # an array
             inputs = value.inputs or ()
             if wanted is None:
                 if not inputs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphjit.backward import walk_back
+from graphjit.backward import order_back, walk_back
 from graphjit.buffers import guard_view, overwrite
 from graphjit.convert import as_tensor, filled
 from graphjit.errors import GradientError, ShapeError
@@ -15,6 +15,7 @@ from graphjit.operators import attach
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor, TensorLike, value_of
 from graphjit.trace import Trace
+from graphjit.trail import remember
 
 
 class Unavailable:
@@ -83,7 +84,7 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
         create_graph: record the gradients themselves, for second derivatives.
 
     Raises:
-        GradientError: nothing requires a gradient, an op has no derivative, or the tape is gone.
+        GradientError: nothing requires a gradient, an op has no derivative, the tape is gone, or has a cycle.
     """
     value = value_of(self)
     if not value.requires_grad:
@@ -100,8 +101,10 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
         g = as_tensor(gradient).astype(value.type.dtype)
         if g.shape != value.shape:
             raise ShapeError(f"gradient of shape {g.shape} for a tensor of shape {value.shape}")
-    found = walk_back([(value, g)], None, create_graph=create_graph,
-                      release=not (retain_graph or create_graph))
+    order = order_back([value])
+    numbers = remember(order) if state.trace is None else None
+    found = walk_back([(value, g)], None, create_graph=create_graph, release=not (retain_graph or create_graph),
+                      order=order, numbers=numbers)
     for leaf, part in found.items():
         if leaf.leaf is None or (owner := leaf.leaf()) is None:
             continue

@@ -92,9 +92,10 @@ class Item:
 class Home:
     """What is known of the tensor and the buffer behind a value; most values need none of it."""
 
-    __slots__ = ("leaf", "writers", "written")
+    __slots__ = ("label", "leaf", "writers", "written")
 
     def __init__(self) -> None:
+        self.label = ""                                        # the name the user gave it
         self.leaf: weakref.ref[Tensor] | None = None           # the tensor whose gradient backward() is to set
         self.writers: tuple[list[int], ...] = ()               # when compiled functions that write it last ran
         self.written = 0                                       # when it was last overwritten
@@ -131,6 +132,10 @@ class Value:
         if self._home is None:
             self._home = Home()
         return self._home
+
+    @property
+    def label(self) -> str:
+        return (self._home or _NOWHERE).label
 
     @property
     def leaf(self) -> weakref.ref[Tensor] | None:

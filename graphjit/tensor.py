@@ -14,7 +14,7 @@ from graphjit.errors import ArgumentError, DataDependentError, DTypeError, Gradi
 from graphjit.interop import NumpyProtocol
 from graphjit.op import Array
 from graphjit.operators import Operators
-from graphjit.tape import Value, clock, state
+from graphjit.tape import Item, Value, clock, state
 from graphjit.trace import leaked
 from graphjit.types import DType, Shape, TensorType, is_float
 
@@ -40,7 +40,7 @@ class Tensor(Operators, NumpyProtocol):
     [2.0, 4.0]
     """
 
-    __slots__ = ("__weakref__", "_grad", "_value", "label")
+    __slots__ = ("__weakref__", "_grad", "_label", "_value")
     __array_priority__ = 1000
 
     _value: Value
@@ -60,10 +60,21 @@ class Tensor(Operators, NumpyProtocol):
         out: Tensor = _new(Tensor)
         out._value = value
         out._grad = None
-        out.label = label
+        out._label = label
         return out
 
     # ---- what it is
+
+    @property
+    def label(self) -> str:
+        """A name, shown in graphs and reports."""
+        return self._label
+
+    @label.setter
+    def label(self, name: str) -> None:
+        self._label = name
+        if name or self._value._home is not None:
+            self._value.home.label = name  # so that what is computed from it can tell
 
     @property
     def _type(self) -> TensorType:
@@ -267,9 +278,24 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def prev(self) -> tuple[Tensor, ...]:
-        """The operands of that operation."""
-        return tuple(v.leaf() if v.leaf is not None and v.leaf() is not None else Tensor._of(v)  # type: ignore[misc]
-                     for v in self._value.inputs or ())
+        """The operands of that operation; none for a leaf, and once ``backward()`` has released the tape.
+
+        >>> import graphjit as gj
+        >>> a = gj.tensor(2.0, requires_grad=True, label="a")
+        >>> b = a * 3.0
+        >>> b.op, b.prev[0] is a, b.prev[1].item()
+        ('mul', True, 3.0)
+        """
+        value = self._value
+        if isinstance(value.op, Item) and value.inputs:  # one result of a custom or compiled function
+            [value] = value.inputs
+        return tuple([_handle(v) for v in value.inputs or ()])
+
+
+def _handle(value: Value) -> Tensor:
+    """The leaf that people hold of a value, or a new handle."""
+    tensor = value.leaf() if value.leaf is not None else None
+    return tensor if tensor is not None else Tensor._of(value, value.label)
 
 
 def _rebuild(cls: type[Tensor], data: Array, requires_grad: bool, label: str) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.errors import Where
+from graphjit.errors import ArgumentError, Where
 from graphjit.op import Array, Op
 from graphjit.types import TensorType
 
@@ -40,13 +40,17 @@ class Const:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apply:
-    """An op applied to nodes. ``params`` is its metadata, sorted by name."""
+    """An op applied to nodes. ``params`` is its metadata, sorted by name.
+
+    ``facts`` holds what passes and lowering found out about the node, each thing once.
+    """
 
     op: Op
     args: tuple[Node, ...]
     params: tuple[tuple[str, Any], ...]
     type: TensorType
     where: Where | None = None
+    facts: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -76,6 +80,11 @@ class Graph:
         from graphjit.ir.show import to_dot
         return to_dot(self)
 
+    def with_outputs(self, outputs: Iterable[Node]) -> Graph:
+        """The graph of other outputs: itself, its order known, where they are the same."""
+        new = tuple(outputs)
+        return self if new == self.outputs else Graph(self.inputs, new)
+
     @property
     def nodes(self) -> list[Node]:
         """Every node the outputs need, operands before users; found once, not to be changed."""
@@ -85,21 +94,27 @@ class Graph:
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:
-    """Nodes below the roots, operands first; iterative, so that depth is no limit."""
+    """Nodes below the roots, operands first; iterative, so that depth is no limit.
+
+    Raises:
+        ArgumentError: a graph made by hand has a cycle.
+    """
     order: list[Node] = []
-    seen: set[Node] = set()
+    done: dict[Node, bool] = {}  # False while the operands are being visited
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
     while stack:
         node, ready = stack.pop()
         if ready:
+            done[node] = True
             order.append(node)
-            continue
-        if node in seen:
-            continue
-        seen.add(node)
-        stack.append((node, True))
-        if isinstance(node, Apply):
-            stack.extend((a, False) for a in reversed(node.args) if a not in seen)
+        elif node not in done:
+            done[node] = False
+            stack.append((node, True))
+            if isinstance(node, Apply):
+                stack.extend([(a, False) for a in reversed(node.args) if not done.get(a)])
+        elif not done[node]:
+            raise ArgumentError(f"the graph has a cycle: {node} is computed from itself",
+                                hint="Graphs made by tracing have none: look where arguments were set by hand.")
     return order
 
 
@@ -118,14 +133,14 @@ def rewrite(graph: Graph, rule: Callable[[Apply], Node]) -> Graph:
     new: dict[Node, Node] = {}
     for node in graph.nodes:
         if isinstance(node, Apply):
-            args = tuple(new[a] for a in node.args)
-            if any(a is not b for a, b in zip(args, node.args, strict=True)):
+            args = tuple([new[a] for a in node.args])
+            if args != node.args:
                 new[node] = rule(Apply(node.op, args, node.params, node.type, node.where))
             else:
                 new[node] = rule(node)
         else:
             new[node] = node
-    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+    return graph.with_outputs([new[o] for o in graph.outputs])
 
 
 def users(graph: Graph) -> dict[Node, list[Apply]]:

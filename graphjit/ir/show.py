@@ -51,6 +51,12 @@ def show(graph: Graph) -> str:
     return "\n".join([*lines, "}"])
 
 
+def dot_text(text: str, special: str = "") -> str:
+    """A text for a quoted string of DOT, and with further characters behind backslashes."""
+    kept = "".join("\\" + c if c in '\\"' or c in special else c if c.isprintable() else " " for c in text)
+    return kept.replace("&", "&amp;")
+
+
 def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's DOT language: boxes are inputs, ellipses ops."""
     name = names(graph)
@@ -60,7 +66,7 @@ def to_dot(graph: Graph) -> str:
         if isinstance(node, Apply):
             label, shape = f"{node.op.name}\\n{node.type}", "ellipse"
         else:
-            label, shape = f"{name[node]}\\n{node.type}", "box" if isinstance(node, Input) else "plaintext"
+            label, shape = f"{dot_text(name[node])}\\n{node.type}", "box" if isinstance(node, Input) else "plaintext"
         lines.append(f'  {key} [label="{label}", shape={shape}];')
         if isinstance(node, Apply):
             lines.extend(f"  {ident[a]} -> {key};" for a in node.args)

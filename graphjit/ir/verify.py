@@ -12,7 +12,7 @@ def verify(graph: Graph) -> Graph:
     """The graph itself, if every node has the type its op's rule gives and every input is declared.
 
     Raises:
-        InternalCompilerError: naming the node that does not hold.
+        InternalCompilerError: naming the node that does not hold. ArgumentError: the graph has a cycle.
     """
     declared = set(graph.inputs)
     for node in graph.nodes:
