@@ -13,7 +13,7 @@ from graphjit.errors import DTypeError
 from graphjit.op import Array
 from graphjit.tape import Value, state
 from graphjit.tensor import Tensor, TensorLike, shared
-from graphjit.types import FLOAT32, DType, Shape, check_dtype
+from graphjit.types import FLOAT32, DType, Shape, check_dtype, is_float
 
 
 def as_tensor(x: TensorLike, dtype: DType | None = None) -> Tensor:
@@ -95,14 +95,15 @@ def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
     return Tensor._of(Value(np.full(shape, value, dtype)))
 
 
-def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False, label: str = "") -> Tensor:
+def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool | None = None, label: str = "") -> Tensor:
     """A tensor of the given data.
 
     Args:
         data: number, nested lists, NumPy array or Tensor; arrays are copied and keep their dtype,
             Python floats become float32, integers int64.
         dtype: element type, when another is wanted.
-        requires_grad: whether ``backward()`` shall find its gradient.
+        requires_grad: whether ``backward()`` shall find its gradient. By default that of a Python float with a
+            label, a named variable of a formula, and of nothing else.
         label: a name for graphs and reports.
 
     Raises:
@@ -111,8 +112,14 @@ def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False, lab
     >>> import graphjit as gj
     >>> gj.tensor([[1, 2], [3, 4]], dtype="float64").shape
     (2, 2)
+    >>> a, b = gj.tensor(2.0, label="a"), gj.tensor(-3.0, label="b")
+    >>> (a * b + a ** 2).backward()
+    >>> float(a.grad), float(b.grad)
+    (1.0, 2.0)
     """
     kind = None if dtype is None else check_dtype(dtype)
+    if requires_grad is None:
+        requires_grad = bool(label) and type(data) is float and (kind is None or is_float(kind))
     if state.trace is not None:
         if isinstance(data, (Tensor, np.ndarray)):
             # a fresh value each time the program runs, read from the captured array by reference

@@ -272,3 +272,12 @@ def test_python_numbers_are_weak_and_numpys_are_not():
 def test_held_reads_outside_of_traces_only():
     t = tensor(A)
     assert held(t) is t.numpy()
+
+
+def test_a_labelled_number_is_a_variable():
+    a, b = tensor(2.0, label="a"), tensor(-3.0, label="b")
+    (a * b + a ** 2).backward()
+    assert (float(a.grad), float(b.grad)) == (1.0, 2.0)
+    for other in (tensor(2.0), tensor(2, label="n"), tensor([2.0], label="v"), tensor(2.0, label="c", requires_grad=False),
+                  tensor(2.0, label="i", dtype="int32"), tensor(np.float32(2), label="s")):
+        assert not other.requires_grad
