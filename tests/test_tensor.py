@@ -278,6 +278,7 @@ def test_a_labelled_number_is_a_variable():
     a, b = tensor(2.0, label="a"), tensor(-3.0, label="b")
     (a * b + a ** 2).backward()
     assert (float(a.grad), float(b.grad)) == (1.0, 2.0)
-    for other in (tensor(2.0), tensor(2, label="n"), tensor([2.0], label="v"), tensor(2.0, label="c", requires_grad=False),
+    for other in (tensor(2.0), tensor(2, label="n"), tensor([2.0], label="v"),
+                  tensor(2.0, label="c", requires_grad=False),
                   tensor(2.0, label="i", dtype="int32"), tensor(np.float32(2), label="s")):
         assert not other.requires_grad

@@ -203,8 +203,8 @@ class RNN(Recurrent):
     def _step(self, x: Tensor, states: States, w_hh: Tensor, b_hh: Tensor | None) -> States:
         return ((relu if self.nonlinearity == "relu" else tanh)(x + states[0] @ w_hh),)
 
-    def forward(self, x: TensorLike, h: TensorLike | None = None) -> tuple[Tensor, Tensor]:
-        out, (final,) = self._run(x, None if h is None else [h])
+    def forward(self, x: TensorLike, hx: TensorLike | None = None) -> tuple[Tensor, Tensor]:
+        out, (final,) = self._run(x, None if hx is None else [hx])
         return out, final
 
 
@@ -220,7 +220,7 @@ class LSTM(Recurrent):
         weight_ih_l0 (4 * hidden, input), weight_hh_l0 (4 * hidden, hidden), bias_ih_l0, bias_hh_l0
         (4 * hidden,), in the order i, f, g, o; further layers and directions as in ``RNN``.
 
-    Call it with x and, if wanted, first states ``(h, c)``, each (layers * directions, N, hidden); it gives the
+    Call it with x and, if wanted, first states ``hx``, the pair ``(h, c)``, each (layers * directions, N, hidden); it gives the
     outputs and the final states ``(h, c)``.
 
     >>> import graphjit as gj
@@ -244,11 +244,11 @@ class LSTM(Recurrent):
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         return sigmoid(o) * tanh(c), c
 
-    def forward(self, x: TensorLike, state: tuple[TensorLike, TensorLike] | None = None,
+    def forward(self, x: TensorLike, hx: tuple[TensorLike, TensorLike] | None = None,
                 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if state is not None and (not isinstance(state, (tuple, list)) or len(state) != 2):
+        if hx is not None and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
             raise ArgumentError("LSTM takes its first states as a pair (h, c)")
-        out, (h, c) = self._run(x, state)
+        out, (h, c) = self._run(x, hx)
         return out, (h, c)
 
 
@@ -292,6 +292,6 @@ class GRU(Recurrent):
         n = tanh(xn + sigmoid(xr + hr) * hn)
         return (n + z * (h - n),)
 
-    def forward(self, x: TensorLike, h: TensorLike | None = None) -> tuple[Tensor, Tensor]:
-        out, (final,) = self._run(x, None if h is None else [h])
+    def forward(self, x: TensorLike, hx: TensorLike | None = None) -> tuple[Tensor, Tensor]:
+        out, (final,) = self._run(x, None if hx is None else [hx])
         return out, final
