@@ -220,8 +220,8 @@ class LSTM(Recurrent):
         weight_ih_l0 (4 * hidden, input), weight_hh_l0 (4 * hidden, hidden), bias_ih_l0, bias_hh_l0
         (4 * hidden,), in the order i, f, g, o; further layers and directions as in ``RNN``.
 
-    Call it with x and, if wanted, first states ``hx``, the pair ``(h, c)``, each (layers * directions, N, hidden); it gives the
-    outputs and the final states ``(h, c)``.
+    Call it with x and, if wanted, first states ``hx``, the pair ``(h, c)``, each (layers * directions, N, hidden);
+    it gives the outputs and the final states ``(h, c)``.
 
     >>> import graphjit as gj
     >>> out, (h, c) = gj.nn.LSTM(3, 4, bidirectional=True, batch_first=True)(gj.ones((2, 5, 3)))

@@ -99,8 +99,7 @@ def front_end() -> Lower:
         def define_pipelines(self) -> list[Any]:
             manager = machinery.PassManager("graphjit")
             for each in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing,
-                         untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis,
-                         typed.IRLegalization, Lowering):
+                         typed.NopythonTypeInference, Lowering):
                 manager.add_pass(each, each.__name__)
             manager.finalize()
             return [manager]
