@@ -22,7 +22,7 @@ from graphjit.leaves import UNAVAILABLE, Unavailable, computed_outside
 from graphjit.op import Array
 from graphjit.passes import optimize
 from graphjit.pullback import Backward
-from graphjit.runtime.compiler import compile_count, load_count
+from graphjit.runtime.compiler import compile_count, load_count, without_gc
 from graphjit.runtime.program import Program
 from graphjit.signature import Signature, is_dynamic
 from graphjit.tape import Value, clock, state
@@ -118,7 +118,8 @@ class Specialization:
         self.arrays = [(array, value.data) for array, value in trace.arrays.values()]
         self.arguments = list(trace.inputs)
         self.trace_seconds = time.perf_counter() - begin
-        self._build(self._differentiable())
+        with without_gc():
+            self._build(self._differentiable())
 
     # ---- tracing
 

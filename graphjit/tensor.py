@@ -85,6 +85,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def shape(self) -> Shape:
+        """The length of each axis."""
         value = self._value
         if value.trace is None:
             return value.data.shape  # type: ignore[union-attr, no-any-return]  # an array
@@ -92,6 +93,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def dtype(self) -> DType:
+        """Of the elements."""
         value = self._value
         if value.trace is None:
             return value.data.dtype  # type: ignore[union-attr, no-any-return]  # an array
@@ -99,6 +101,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         value = self._value
         if value.trace is None:
             return value.data.ndim  # type: ignore[union-attr]  # an array
@@ -106,6 +109,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return self._type.size
 
     @property
@@ -238,6 +242,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def requires_grad(self) -> bool:
+        """Whether ``backward()`` looks for its gradient."""
         trace = state.trace
         if trace is not None and self._value.trace is None:
             entry = trace.states.get(id(self))
@@ -269,6 +274,7 @@ class Tensor(Operators, NumpyProtocol):
 
     @property
     def is_leaf(self) -> bool:
+        """Whether it was made, not computed."""
         return self._value.op is None
 
     @property

@@ -42,11 +42,17 @@ def in_pieces(program: Program, backwards: bool = False) -> None:
         start, stop = map(int, row[0, 2:4])
         cuts = sorted({start, start + (stop - start) // 3, stop - (stop > start + 1), stop})
         parts = list(pairwise(cuts)) or [(start, stop)]
-        for part in parts[::-1] if backwards else parts:
+        if backwards:
+            parts = parts[-2::-1] + parts[-1:] if step_of(program, row).tail else parts[::-1]
+        for part in parts:
             piece = row.copy()
             piece[0, 2:4] = part
             whole(piece.ctypes.data, 1, program.status.ctypes.data, 0)
     each_row(program, call)
+
+
+def step_of(program: Program, row: Array) -> KernelCall:
+    return program.kernels[(row.ctypes.data - program.table.ctypes.data) // program.table.strides[0]]
 
 
 def in_python(program: Program) -> None:
@@ -54,8 +60,7 @@ def in_python(program: Program) -> None:
     whole = program._run
 
     def call(row: Array) -> None:
-        at = (row.ctypes.data - program.table.ctypes.data) // program.table.strides[0]
-        step = program.kernels[at]
+        step = step_of(program, row)
         if isinstance(step.kernel, LoopKernel):
             run_source(program, step, step.kernel)
         else:

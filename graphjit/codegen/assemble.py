@@ -9,6 +9,7 @@ import numpy as np
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.axes import fusable
+from graphjit.codegen.library import stores_anywhere
 from graphjit.ir import Apply, Const, Graph, Node, apply_op, users
 from graphjit.op import TABLE, Assemble
 from graphjit.types import contiguous_strides
@@ -22,7 +23,7 @@ def places(node: Apply) -> list[Place]:
 
 
 def computed_in_place(graph: Graph) -> dict[Node, Place]:
-    """Operands that nothing else reads: the loop nest that computes them stores them where they go.
+    """Operands that nothing else reads: the kernel that computes them stores them where they go.
 
     They may be stored before the rest is filled, so only where that leaves them alone.
     """
@@ -31,7 +32,8 @@ def computed_in_place(graph: Graph) -> dict[Node, Place]:
     for node in graph.nodes:
         if isinstance(node, Apply) and isinstance(node.op.lower, Assemble) and _fills_around(node):
             for operand, place in zip(node.args, places(node), strict=True):
-                if fusable(operand) and len(readers[operand]) == 1 and operand not in graph.outputs:
+                if len(readers[operand]) == 1 and operand not in graph.outputs \
+                        and (fusable(operand) or stores_anywhere(operand)):
                     found[operand] = place
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphjit.ir import Apply, Node
 from graphjit.op import Elementwise, Gather, Indexed, Reduction, View
-from graphjit.types import Shape, is_one
+from graphjit.types import Extent, Shape, is_one
 
 NONE = -1
 IndexMap = tuple[int, ...]
@@ -47,12 +47,40 @@ def align(shape: Shape, to: Shape) -> tuple[int, ...]:
     """Axes of ``shape`` matched from the right with those of the shape it broadcasts to."""
     lead = len(to) - len(shape)
     # a caller's length that happens to be one is an axis like any other, unless it is stretched
-    return tuple(NONE if is_one(n) or (n == 1 and to[lead + j] != 1) else lead + j for j, n in enumerate(shape))
+    return tuple([lead + j if n != 1 or (isinstance(n, Extent) and to[lead + j] == 1) else NONE
+                  for j, n in enumerate(shape)])
 
 
 def through(axes: tuple[int, ...], imap: IndexMap) -> IndexMap:
     """Compose: the loop axes of an operand whose axes become ``axes`` of a node with this index map."""
-    return tuple(NONE if a == NONE else imap[a] for a in axes)
+    return tuple([NONE if a == NONE else imap[a] for a in axes])
+
+
+def operand_axes(node: Apply, k: int) -> tuple[int, ...] | None:
+    """For each axis of operand ``k`` the axis of the node it follows; None where it must be read from memory otherwise.
+
+    For a reduction these are the axes of its operand.
+    """
+    if k not in node.facts:
+        node.facts[k] = _operand_axes(node, k)
+    found: tuple[int, ...] | None = node.facts[k]
+    return found
+
+
+def _operand_axes(node: Apply, k: int) -> tuple[int, ...] | None:
+    operand = node.args[k].type
+    match node.op.lower:
+        case Elementwise():
+            return align(operand.shape, node.type.shape)
+        case Reduction():
+            return tuple(range(operand.ndim))
+        case Gather() if k == 1:
+            axis = node.kwargs["axis"]
+            return tuple([NONE if is_one(n) else axis + i for i, n in enumerate(operand.shape)])
+        case View():
+            return view_axes(node)
+        case _:
+            return None
 
 
 def operand_map(node: Apply, k: int, imap: IndexMap) -> IndexMap | None:
@@ -60,20 +88,8 @@ def operand_map(node: Apply, k: int, imap: IndexMap) -> IndexMap | None:
 
     For a reduction ``imap`` is that of its operand.
     """
-    match node.op.lower:
-        case Elementwise():
-            return through(align(node.args[k].type.shape, node.type.shape), imap)
-        case Reduction():
-            return imap
-        case Gather() if k == 1:
-            axis = node.kwargs["axis"]
-            part = imap[axis:axis + node.args[1].type.ndim]
-            return tuple(NONE if is_one(n) else a for n, a in zip(node.args[1].type.shape, part, strict=True))
-        case View():
-            axes = view_axes(node)
-            return None if axes is None else through(axes, imap)
-        case _:
-            return None
+    axes = operand_axes(node, k)
+    return None if axes is None else through(axes, imap)
 
 
 def result_map(node: Apply, imap: IndexMap) -> IndexMap:

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scratch:
-    """Memory a kernel needs while it runs; its contents mean nothing before and after."""
+    """Memory a kernel needs while it runs; its contents mean nothing before and after.
+
+    Each thread has its own, or there is one for all in ``common``.
+    """
 
     nbytes: int
+    common: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class KernelCall:
         source: the Python text with the user's lines; empty for library kernels.
         checks: whether it may set the status word.
         align: the extent is best split at multiples of this.
+        tail: the last unit of the extent runs behind all others.
         cost: estimated time on one thread, ns.
         also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
@@ -68,6 +73,7 @@ class KernelCall:
     source: str = ""
     checks: bool = False
     align: int = 1
+    tail: bool = False
     cost: float = 0.0
     also: tuple[Kernel, ...] = ()
     tangled: tuple[Node, ...] = ()

@@ -8,6 +8,7 @@ path leaves a cluster and comes back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphjit.codegen.axes import (
@@ -57,11 +58,15 @@ class Cluster:
 
     def is_full(self, node: Apply) -> bool:
         """Whether a member's result runs over all axes (and not over the outer ones only)."""
-        return not self.folds(node) and used(self.members[node]) == self.all_axes
+        imap = self.members[node]
+        return len(imap) - imap.count(NONE) == len(self.extents) and not self.folds(node)
 
 
 def used(imap: IndexMap) -> frozenset[int]:
-    return frozenset(a for a in imap if a != NONE)
+    return frozenset(imap) - _NOTHING
+
+
+_NOTHING = frozenset([NONE])
 
 
 def singleton(node: Apply) -> Cluster:
@@ -100,43 +105,67 @@ def _agrees(below: Apply, at: IndexMap, axes: tuple[int, ...] | None, reader: In
 class Order:
     """Which units (clusters and single nodes) come before which, kept up to date as clusters merge.
 
-    Ancestors are bit sets, so that a question costs a few operations however deep the graph is.
+    What comes after a unit is a bit set, so that a question costs a few operations however deep the graph is. A merge
+    walks up from the merged unit only as far as something new comes after a unit (Italiano, 1986).
+
+    Attributes:
+        work: how many units have been looked at in merges.
     """
 
-    def __init__(self, graph: Graph, of: dict[Node, Cluster]) -> None:
-        self.bits: dict[object, int] = {}      # of each unit, the bits of the nodes it was merged from
-        self.ancestors: dict[object, int] = {}
-        self.after: dict[object, int] = {}     # direct successors
-        count = 0
+    def __init__(self, graph: Graph, of: Mapping[Node, Cluster]) -> None:
+        self.number: dict[object, int] = {}
+        self.bits: list[int] = []         # of each unit, the bits of the nodes it was merged from
+        self.before: list[int] = []       # direct predecessors
+        self.after: list[int] = []        # all successors
+        self.above: list[set[int]] = []   # direct predecessors by number, each as it was before any merging
+        self.merged: list[int] = []       # the number of the unit that a unit became part of, its own to begin with
+        self.work = 0
         for node in graph.nodes:
-            if isinstance(node, Apply) and isinstance(node.op.lower, View):
-                continue
-            unit: object = of.get(node, node)
-            own = self.bits[unit] = 1 << count
-            count += 1
-            found = 0
-            for below in {base(a) for a in node.args} if isinstance(node, Apply) else ():
-                before: object = of.get(below, below)
-                found |= self.ancestors[before] | self.bits[before]
-                self.after[before] |= own
-            self.ancestors[unit] = found
-            self.after[unit] = 0
+            # nothing comes before an input or a constant: no path leads through one
+            if isinstance(node, Apply) and not isinstance(node.op.lower, View):
+                i = self.number[of.get(node, node)] = len(self.bits)
+                above = {self.number[of.get(b, b)] for b in map(base, node.args) if isinstance(b, Apply)}
+                self.bits.append(1 << i)
+                self.before.append(sum(1 << j for j in above))
+                self.after.append(0)
+                self.above.append(above)
+                self.merged.append(i)
+        for i in reversed(range(len(self.bits))):
+            reached = self.after[i] | self.bits[i]
+            for j in self.above[i]:
+                self.after[j] |= reached
 
     def between(self, a: Cluster, b: Cluster) -> bool:
         """Whether a path joins a and b through a unit that is neither: merging would close a cycle."""
-        return bool(self.after[a] & ~self.bits[b] & self.ancestors[b]
-                    or self.after[b] & ~self.bits[a] & self.ancestors[a])
+        i, j = self.number[a], self.number[b]
+        return bool(self.before[j] & ~self.bits[i] & self.after[i]
+                    or self.before[i] & ~self.bits[j] & self.after[j])
 
     def merge(self, a: Cluster, b: Cluster) -> None:
         """Unit ``a`` becomes part of ``b``."""
-        bits = self.bits[b] = self.bits.pop(a) | self.bits[b]
-        above = self.ancestors[b] = (self.ancestors.pop(a) | self.ancestors[b]) & ~bits
-        self.after[b] = (self.after.pop(a) | self.after[b]) & ~bits
-        both = above | bits
-        ancestors = self.ancestors
-        for unit, found in ancestors.items():
-            if found & bits:
-                ancestors[unit] = found | both
+        i, j = self.number.pop(a), self.number[b]
+        self.merged[i] = j
+        known = [(self.bits[k] | self.after[k], self.above[k]) for k in (i, j)]
+        bits = self.bits[j] = self.bits[i] | self.bits[j]
+        self.before[j] = (self.before[i] | self.before[j]) & ~bits
+        after = self.after[j] = (self.after[i] | self.after[j]) & ~bits
+        self.above[j] = self.above[i] | self.above[j]
+        reached = after | bits
+        stack = [k for before, above in known if before != reached for k in above]
+        while stack:
+            self.work += 1
+            k = self.unit(stack.pop())
+            if k != j and (more := self.after[k] | reached) != self.after[k]:
+                self.after[k] = more
+                stack.extend(self.above[k])
+
+    def unit(self, i: int) -> int:
+        """The number of the unit that a unit is part of by now."""
+        merged = self.merged
+        while merged[i] != i:
+            merged[i] = merged[merged[i]]
+            i = merged[i]
+        return i
 
 
 class Fusion:
@@ -189,37 +218,37 @@ class Fusion:
 
     def try_merge(self, a: Cluster, b: Cluster, match: dict[int, int]) -> bool:
         """Merge cluster ``a`` into ``b`` under a matching of axes, if the result is a cluster."""
-        if len(set(match.values())) != len(match) or any(
-                a.extents[i] != b.extents[j] for i, j in match.items()):
+        if len(set(match.values())) != len(match) or len(a.members) + len(b.members) > LARGEST or any(
+                a.extents[i] != b.extents[j] for i, j in match.items()) or self.units.between(a, b):
             return False
         match = dict(match)
-        free = [j for j in range(len(b.extents)) if j not in match.values()]
-        for i in range(len(a.extents)):
-            if i in match:
-                continue
-            same = next((j for j in free if b.extents[j] == a.extents[i]
-                         and isinstance(b.extents[j], Extent) == isinstance(a.extents[i], Extent)), None)
-            if same is not None:
-                match[i] = same
-                free.remove(same)
         extents = list(b.extents)
+        free = [j for j in range(len(extents)) if j not in match.values()]
+        for i, n in enumerate(a.extents):
+            if i not in match:
+                same = next((j for j in free if extents[j] == n
+                             and isinstance(extents[j], Extent) == isinstance(n, Extent)), None)
+                if same is not None:
+                    match[i] = same
+                    free.remove(same)
         for i, n in enumerate(a.extents):
             if i not in match:
                 match[i] = len(extents)
                 extents.append(n)
-        from_a = frozenset(match[i] for i in a.reduced)
-        if (from_a and b.reduced and from_a != b.reduced) or len(a.members) + len(b.members) > LARGEST:
+        from_a = frozenset([match[i] for i in a.reduced])
+        if from_a and b.reduced and from_a != b.reduced:
             return False
         reduced = from_a | b.reduced
         everything = frozenset(range(len(extents)))
-        levels = frozenset(frozenset(match[i] for i in level) for level in a.levels) | b.levels
+        levels = frozenset([frozenset([match[i] for i in level]) for level in a.levels]) | b.levels
         if any(level != everything and (not reduced or level != everything - reduced) for level in levels):
             return False
-        folds = frozenset(frozenset(match[i] for i in fold) for fold in a.fold_axes) | b.fold_axes
+        folds = frozenset([frozenset([match[i] for i in fold]) for fold in a.fold_axes]) | b.fold_axes
         if any(fold != reduced for fold in folds):
             return False
-        moved = {node: tuple(NONE if x == NONE else match[x] for x in imap) for node, imap in a.members.items()}
-        if not self.edges_agree(moved, b) or self.units.between(a, b):
+        match[NONE] = NONE
+        moved = {node: tuple([match[x] for x in imap]) for node, imap in a.members.items()}
+        if not self.edges_agree(moved, b):
             return False
         merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds)
         # a fold of everything stays apart from what uses it element by element, so that it can be split
@@ -231,14 +260,15 @@ class Fusion:
         b.extents, b.reduced, b.members, b.levels, b.fold_axes = extents, reduced, merged.members, levels, folds
         return True
 
-    def edges_agree(self, moved: dict[Apply, IndexMap], b: Cluster) -> bool:
+    def edges_agree(self, moved: dict[Apply, IndexMap], other: Cluster) -> bool:
         """Whether members read from fellow members at the very point where those are computed."""
+        members = other.members
         for node, imap in moved.items():
             for below, axes in self.operands[node]:
-                if below in b.members and not _agrees(below, b.members[below], axes, imap):
+                if below in members and not _agrees(below, members[below], axes, imap):
                     return False
             for user, axes in self.readers[node]:
-                if user in b.members and not _agrees(node, imap, axes, b.members[user]):
+                if user in members and not _agrees(node, imap, axes, members[user]):
                     return False
         return True
 
@@ -261,12 +291,14 @@ class Fusion:
                 key = (tuple(map(int, cluster.extents)), cluster.reduced)
                 by_shape.setdefault(key, []).append(cluster)
         for group in by_shape.values():
+            reads = {c: self.reads(c) for c in group} if len(group) > 1 else {}
             for i, a in enumerate(group):
                 for b in group[i + 1:]:
                     if self.of[next(iter(a.members))] is not a:
                         break
-                    if self.of[next(iter(b.members))] is b and self.reads(a) & self.reads(b):
-                        self.try_merge(a, b, {x: x for x in range(len(a.extents))})
+                    if (self.of[next(iter(b.members))] is b and reads[a] & reads[b]
+                            and self.try_merge(a, b, {x: x for x in range(len(a.extents))})):
+                        reads[b] = self.reads(b)
 
     def reads(self, cluster: Cluster) -> set[Node]:
         """Nodes outside of the cluster whose elements its full members read."""

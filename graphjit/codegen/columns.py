@@ -24,21 +24,26 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
         if roots:
-            _outer_values(w, roots, out, j, split=not outer)
+            outer_values(w, roots, out, j, split=not outer)
             _stage(w, stage, roots, out, j, split=not outer)
+    late_values(w, out, j, split=not outer)
+    if outer:
+        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
+    return 0 if outer else j
+
+
+def late_values(w: LoopWriter, out: Body, j: int, split: bool) -> None:
+    """Store what follows from the last folds."""
     late = w.late()
     if late:
         body = Body(w.cluster.outer, out)
         for node in late:
             w.put(node, body)
         body.flush()
-        out.nest([w.header(j, not outer)], body.lines)
-    if outer:
-        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
-    return 0 if outer else j
+        out.nest([w.header(j, split)], body.lines)
 
 
-def _outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bool) -> None:
+def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bool) -> None:
     """Compute the outer members that this stage's loops read, into small arrays."""
     needed: dict[Apply, None] = {}
     seen: set[Node] = set()
@@ -72,7 +77,24 @@ def _outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: b
 
 
 def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool) -> None:
+    arrays = column_folds(w, stage, roots, out, j, split, None)
+    finish = [f"{arrays[n][0]}[i{j}] = f32({total}[i{j}])" for n, total in w.totals.items() if n in arrays]
+    if finish:
+        out.nest([w.header(j, split)], finish)
+    w.mark_written(roots)
+    w.arrays.update(arrays)
+
+
+def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool,
+                 span: tuple[str, str] | None) -> dict[Node, tuple[str, str]]:
+    """The loops of a stage; ``span`` is what the first reduced one runs over, None for all.
+
+    Gives the arrays of the folds. Those in ``w.totals`` have their results there, in float64, and not yet in the array.
+    """
     reduced = [k for k, kind in enumerate(w.loop_kind) if kind == "R"]
+    bounds = {k: ("0", w.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
+    headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
+               for k, (begin, end) in bounds.items()]
     rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
@@ -90,34 +112,31 @@ def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, spl
         value = w.value(node.args[0], w.cluster.members[node], body)
         acc = w.scratch(("fold", node), int(w.loops[j].extent), dtype)
         body.stores.append((body, store(acc, f"i{j}", FOLD[kind].format(load(acc, f"i{j}", dtype), value), dtype)))
-        begin = store(acc, f"i{j}", start_of(kind, dtype), dtype)
+        zero = store(acc, f"i{j}", start_of(kind, dtype), dtype)
         arrays[node] = (acc, f"i{j}")
         w.flops += elements(w.loops)
         if kind == "sum" and dtype == FLOAT32 and long:
             # float32 partial sums of a block of rows, added up in float64
             total = w.scratch(("total", node), int(w.loops[j].extent), FLOAT64)
             start.append(f"{total}[i{j}] = f64(0.0)")
-            block_start.append(begin)
+            block_start.append(zero)
             block_end.append(f"{total}[i{j}] = {total}[i{j}] + f64({acc}[i{j}])")
             w.totals[node] = total
         else:
-            start.append(begin)
+            start.append(zero)
     w.keep_stage(stage, body)
     body.flush()
     rows.nest([w.header(j, split)], body.lines)
     if start:
         out.nest([w.header(j, split)], start)
     if block_end:
-        n, b = w.extent(last), f"block{last}"
+        (begin, end), b = bounds[last], f"block{last}"
         inner = Body(frozenset())
         inner.nest([w.header(j, split)], block_start)
-        inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {n})):"], rows.lines)
+        inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {end})):"], rows.lines)
         inner.nest([w.header(j, split)], block_end)
-        out.nest([*(w.header(k, False) for k in front), f"for {b} in range(0, {n}, {COLUMN_BLOCK}):"], inner.lines)
-        finish = [f"{arrays[n][0]}[i{j}] = f32({total}[i{j}])" for n, total in w.totals.items() if n in arrays]
-        out.nest([w.header(j, split)], finish)
+        out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {COLUMN_BLOCK}):"], inner.lines)
     else:
-        out.nest([w.header(k, False) for k in reduced], rows.lines)
-    w.mark_written(roots)
-    w.arrays.update(arrays)
+        out.nest(headers, rows.lines)
+    return arrays
 

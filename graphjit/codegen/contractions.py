@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.ir import Apply, Node
 from graphjit.ops.channels_last import phases
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides
+from graphjit.types import DType, contiguous_strides
 
+SMALL = 1 << 15  # numbers of B that stay in the cache while all rows of A pass
 LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
 
 
@@ -24,21 +26,22 @@ class Axis(NamedTuple):
     second: int
 
 
-def contract_calls(node: Apply) -> list[KernelCall]:
-    """sum over summed axes of A[kept, summed] B[summed, n], stored as C[kept, n]."""
-    a, b = node.args
+def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
+    """sum over summed axes of A[kept, summed] B[summed, n], plus bias[n] if there is one, stored as C[kept, n]."""
+    a, b, *bias = node.args
     _, at = base_layout(a)
     axes, leading = node.kwargs["axes"], node.kwargs["leading"]
     pairs = list(zip(at.shape, at.strides, strict=True))
     split = axes if leading else len(pairs) - axes
     inner, outer = (pairs[:split], pairs[split:]) if leading else (pairs[split:], pairs[:split])
-    b_strides, c_strides = contiguous_strides(b.type.shape), contiguous_strides(node.type.shape)
+    place = place or _own(node)
+    b_strides, c_strides = base_layout(b)[1].strides, place.strides
     kept = [Axis(int(n), s, c) for (n, s), c in zip(outer, c_strides, strict=False)]
     summed = [Axis(int(n), s, r) for (n, s), r in zip(inner, b_strides, strict=False)]
-    return [_product(node, a, b, kept, summed, 0, 0, 0)]
+    return [_product(node, place, a, b, kept, summed, 0, 0, 0, bias)]
 
 
-def input_grad_calls(node: Apply) -> list[KernelCall]:
+def input_grad_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     """The gradient of a convolution by its input: for each phase a dense convolution of the cotangent."""
     g, w = node.args
     how = node.kwargs
@@ -46,7 +49,8 @@ def input_grad_calls(node: Apply) -> list[KernelCall]:
     kernel, o = w.type.shape[:rank], w.type.shape[rank]
     by_axis = [phases(int(n), int(k), s, low, d) for n, k, s, (low, _), d in
                zip(how["size"], kernel, how["stride"], how["padding"], how["dilation"], strict=True)]
-    g_at, w_at, out_at = (contiguous_strides(t.shape) for t in (g.type, w.type, node.type))
+    place = place or _own(node)
+    g_at, w_at, out_at = contiguous_strides(g.type.shape), contiguous_strides(w.type.shape), place.strides
     low = [low for low, _ in how["around"]]
     calls = []
     for combination in itertools.product(*by_axis):
@@ -60,45 +64,72 @@ def input_grad_calls(node: Apply) -> list[KernelCall]:
             from_g += (low[i] + p.place) * g_at[1 + i] if reached else 0
             from_w += p.tap * w_at[i]
             to += p.first * out_at[1 + i]
-        calls.append(_product(node, g, w, kept, summed, from_g, from_w, to))
+        calls.append(_product(node, place, g, w, kept, summed, from_g, from_w, to))
     return calls
 
 
-def _product(node: Apply, a: Node, b: Node, kept: Sequence[Axis], summed: Sequence[Axis], from_a: int, from_b: int,
-             to: int) -> KernelCall:
-    """One kernel call; offsets are in elements, A's on top of where its view begins."""
+def _own(node: Apply) -> Place:
+    return Place(node, 0, contiguous_strides(node.type.shape))
+
+
+def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], summed: Sequence[Axis], from_a: int,
+             from_b: int, to: int, bias: Sequence[Node] = ()) -> KernelCall:
+    """One kernel call; offsets are in elements, A's and B's on top of where their views begin, C's of its place."""
     from graphjit.kernels.gemm import plan
     from graphjit.kernels.segments import plan_segments
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
-    dtype, n = node.type.dtype, int(node.type.shape[-1])
+    dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
     kept = _merged(kept)
-    summed = [Axis(0, 1, n)] if any(axis.length == 0 for axis in summed) else _merged(summed)
-    rows, depth = _inner(kept), _inner(summed)
-    m, k = kept[rows], summed[depth]
-    batch, segments = _without(kept, rows), _without(summed, depth)
+    rows = _inner(kept)
+    m, batch = kept[rows], _without(kept, rows)
+    k, segments, together = _sorted(m, summed, n, dtype)
     lengths, a_batch, c_batch = _columns(batch)
-    if segments:
+    if segments or (bias and k.length * n <= SMALL):
         found = plan_segments(m.length, n, k.length, dtype, (m.first, k.first), k.second, m.second, lengths, a_batch,
-                              c_batch, *_columns(segments))
+                              c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu)
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
         workspace = found.workspace
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
-                     (0,) * len(batch), c_batch)
+                     (0,) * len(batch), c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store")
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
         workspace = whole.workspace
     size = dtype.itemsize
     address: dict[str, Slot] = {
         "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
-        "c": Address(node, to * size)}
+        "c": Address(place.buffer, (place.offset + to) * size)}
+    reads = [a_base, b_base]
+    for each in bias:
+        base, at = base_layout(each)
+        address["bias"] = address["e0"] = Address(base, at.offset * size)
+        reads.append(base)
     if "workspace" in plan_slots:
         address["workspace"] = Address(Scratch(max(workspace, 64)))
     slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in plan_slots)
     times = "".join(f"{axis.length}x" for axis in batch)
-    return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=(a_base, b_base), writes=(node,),
-                      title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}",
+    by = f" by {together}" if together > 1 else ""
+    return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=tuple(reads), writes=(place.buffer,),
+                      title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}{by}",
                       where=(node.where,) if node.where else (), flops=flops,
                       nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008)
+
+
+def _sorted(m: Axis, summed: Sequence[Axis], n: int, dtype: DType) -> tuple[Axis, list[Axis], int]:
+    """The innermost summed axis, the others, and how many rows are computed together: the last then counts taps."""
+    from graphjit.kernels.segments import SEGMENT_DIMS, rows_together
+    if any(axis.length == 0 for axis in summed):
+        return Axis(0, 1, n), [], 1
+    for i, taps in enumerate(summed):
+        rest = _merged(_without(summed, i))
+        depth = _inner(rest)
+        k, outer = rest[depth], _without(rest, depth)
+        if taps.length > 1 and len(outer) < SEGMENT_DIMS:
+            together = rows_together(m.length, n, k.length, m.first, taps.first, m.second, taps.length, dtype)
+            if together > 1:
+                return k, [*outer, taps], together
+    summed = _merged(summed)
+    depth = _inner(summed)
+    return summed[depth], _without(summed, depth), 1
 
 
 def _merged(axes: Sequence[Axis]) -> list[Axis]:

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.contractions import contract_calls, input_grad_calls
+from graphjit.codegen.pools import POOLS, pool_call
 from graphjit.errors import InternalCompilerError
-from graphjit.ir import Apply
+from graphjit.ir import Apply, Node
 from graphjit.op import Layout, Library
 from graphjit.passes.layout import base_layout
 from graphjit.types import contiguous_strides, is_float
 
 
-def library_calls(node: Apply) -> list[KernelCall]:
-    """The kernel calls of a library op, in order."""
+def stores_anywhere(node: Node) -> bool:
+    """Whether a node is of a library op whose kernel stores its result wherever that goes, rows of channels apart."""
+    if not isinstance(node, Apply) or not isinstance(node.op.lower, Library):
+        return False
+    kernel = node.op.lower.kernel
+    return kernel in ("contract", "conv_last_input_grad") or (kernel in POOLS and pool_call(node) is not None)
+
+
+def library_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
+    """The kernel calls of a library op, in order. ``place``: where the result goes, if not into a buffer of its own."""
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
             return [_matmul(node)]
         case "contract":
-            return contract_calls(node)
+            return contract_calls(node, place)
         case "conv_last_input_grad":
-            return input_grad_calls(node)
+            return input_grad_calls(node, place)
+        case kernel if kernel in POOLS:
+            return [pool_call(node, place) or _loop(node)]
         case _:
             return [_loop(node)]
 

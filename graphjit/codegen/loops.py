@@ -14,6 +14,7 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import pairwise, starmap
 
@@ -49,6 +50,11 @@ def start_of(kind: str, dtype: DType) -> str:
     return literal(info.min if kind == "max" else info.max, dtype)
 
 
+@functools.lru_cache(maxsize=4096)
+def _short(where: Where) -> str:
+    return str(where)
+
+
 def fold_kind(node: Apply) -> str:
     assert isinstance(node.op.lower, Reduction)
     return node.op.lower.kind
@@ -67,6 +73,7 @@ class LoopWriter:
         self.codes: list[str] = []
         self.slots: list[Slot] = []
         self.names: dict[object, str] = {}
+        self.constants: dict[int, Const] = {}  # by slot
         self.params: list[str] = []
         self.reads: dict[Node, None] = {}
         self.writes: dict[Node, None] = {}
@@ -234,9 +241,12 @@ class LoopWriter:
         if isinstance(node, Const) and node.value.ndim == 0:
             if is_literal(node):
                 return literal(node.value[()], node.type.dtype)
-            return self.argument(("const", node, use), "c", stored_name(node.type.dtype), node.value[()].item())
+            key: Hashable = ("const", node, use)
+            if key not in self.names:
+                self.constants[len(self.slots)] = node
+            return self.argument(key, "c", stored_name(node.type.dtype), node.value.item())
         home = body.home(used(imap))
-        key = (node, imap)
+        key = node, imap
         name = home.find(key)
         if name is not None:
             return name
@@ -269,9 +279,10 @@ class LoopWriter:
         return name
 
     def compute(self, node: Apply, imap: IndexMap, home: Body, key: Hashable) -> str:
-        comment = f"{node.where} {node.op.name}" if node.where else node.op.name
+        comment = node.op.name
         if node.where:
             self.wheres[node.where] = None
+            comment = f"{_short(node.where)} {comment}"
         match node.op.lower:
             case Elementwise(expr):
                 template = expr if isinstance(expr, str) else expr(tuple(a.type for a in node.args), node.type)
@@ -361,7 +372,11 @@ class LoopWriter:
         """The kernel call."""
         self._keep_for_later()
         top = Body(frozenset())
-        if self.column:
+        split, units = -1, 0
+        from graphjit.codegen.folds import in_chunks, write_chunks
+        if in_chunks(self):
+            units = write_chunks(self, top)
+        elif self.column:
             from graphjit.codegen.columns import write_columns
             split = write_columns(self, top)
         else:
@@ -369,7 +384,7 @@ class LoopWriter:
         name = "k_" + "_".join(self._title_words())[:40]
         lines = [f"def {name}({', '.join([*self.params, 'start', 'stop'])}):",
                  *("    " + line for line in top.lines)]
-        extent = int(self.loops[split].extent) if split >= 0 else 1
+        extent = units or (int(self.loops[split].extent) if split >= 0 else 1)
         from graphjit.runtime.compiler import LoopKernel
         source = "\n".join(lines) + "\n"
         buffers = dict.fromkeys([*self.reads, *self.writes])
@@ -378,7 +393,7 @@ class LoopWriter:
             slots=tuple(self.slots), extent=extent, reads=tuple(self.reads), writes=tuple(self.writes),
             title=" ".join(self._title_words()), where=tuple(self.wheres), flops=self.flops,
             nbytes=sum(b.type.nbytes for b in buffers), source=source, tangled=self.tangled(),
-            align=64 if split == len(self.loops) - 1 else 1,
+            align=64 if split >= 0 and split == len(self.loops) - 1 else 1, tail=units > 0,
             cost=self.cost + 0.04 * sum(b.type.nbytes for b in buffers))
 
     def tangled(self) -> tuple[Node, ...]:
@@ -457,6 +472,16 @@ class LoopWriter:
 
     def _row_stage(self, stage: int, roots: list[Apply], out: Body, inner: list[int], split_inner: bool) -> None:
         body = Body(self.cluster.all_axes, out) if inner else out
+        accumulators = self.fold_body(stage, roots, body)
+        totals = self.fold_loops(accumulators, body, out, inner, ("start", "stop") if split_inner else None)
+        types = {acc: node.type.dtype for node, acc in accumulators}
+        out.lines.extend(f"{acc} = {short(types[acc])}({acc}_total)" for acc in totals)
+        self.mark_written(roots)
+        for node, acc in accumulators:
+            out.known[node, result_map(node, self.cluster.members[node])] = acc
+
+    def fold_body(self, stage: int, roots: list[Apply], body: Body) -> list[tuple[Apply, str]]:
+        """What the loops of a stage do in each turn; gives its folds and the variables they are in."""
         accumulators: list[tuple[Apply, str]] = []
         for node in roots:
             if self.cluster.folds(node):
@@ -469,10 +494,7 @@ class LoopWriter:
                 self.put(node, body)
         self.keep_stage(stage, body)
         body.flush()
-        self._fold_loops(accumulators, body, out, inner, split_inner)
-        self.mark_written(roots)
-        for node, acc in accumulators:
-            out.known[node, result_map(node, self.cluster.members[node])] = acc
+        return accumulators
 
     def keep_stage(self, stage: int, body: Body) -> None:
         for node in self.kept:
@@ -484,33 +506,33 @@ class LoopWriter:
             if not self.cluster.folds(node):
                 self.written[node] = self.placed(node)
 
-    def _fold_loops(self, accumulators: list[tuple[Apply, str]], body: Body, out: Body, inner: list[int],
-                    split_inner: bool) -> None:
+    def fold_loops(self, accumulators: list[tuple[Apply, str]], body: Body, out: Body, inner: list[int],
+                   span: tuple[str, str] | None) -> list[str]:
+        """The loops of a stage around its body; ``span`` is what the first of them runs over, None for all.
+
+        Gives the folds that are in a float64 total ``{acc}_total`` then.
+        """
         sums = [acc for node, acc in accumulators if fold_kind(node) == "sum" and node.type.dtype.kind == "f"]
         starts = {acc: f"{acc} = {start_of(fold_kind(node), node.type.dtype)}"
                   for node, acc in accumulators}
         if not inner:
-            return
-        *front, last = inner
+            return []
+        first, last = inner[0], inner[-1]
+        bounds = {k: ("0", self.extent(k)) if span is None or k != first else span for k in inner}
+        headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
+                   for k, (begin, end) in bounds.items()]
         long = isinstance(self.loops[last].extent, Extent) or self.loops[last].extent > ROW_BLOCK
-        if not sums or not (front or long):
+        if not sums or not (len(inner) > 1 or long):
             out.lines.extend(starts.values())
-            out.nest([self.header(k, split_inner) for k in inner], body.lines)
-            return
+            out.nest(headers, body.lines)
+            return []
         # two levels: float32 partial sums added up in float64, as accurate as pairwise summation
-        types = {acc: node.type.dtype for node, acc in accumulators}
         out.lines.extend(text for acc, text in starts.items() if acc not in sums)
         out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
-        n, b = self.extent(last), f"block{last}"
+        (begin, end), b = bounds[last], f"block{last}"
         block = [starts[acc] for acc in sums]
-        block += [f"for i{last} in range({b}, minimum({b} + {ROW_BLOCK}, {n})):"]
+        block += [f"for i{last} in range({b}, minimum({b} + {ROW_BLOCK}, {end})):"]
         block += ["    " + line for line in body.lines]
         block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
-        out.nest([*(self.header(k, False) for k in front), f"for {b} in range(0, {n}, {ROW_BLOCK}):"], block)
-        out.lines.extend(f"{acc} = {short(types[acc])}({acc}_total)" for acc in sums)
-
-
-def write_cluster(cluster: Cluster, stored: Iterable[Apply], inline: frozenset[Node],
-                  target: Mapping[Node, Place]) -> KernelCall:
-    """The kernel call that computes a cluster."""
-    return LoopWriter(cluster, stored, inline, target).write()
+        out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
+        return sums

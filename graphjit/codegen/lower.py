@@ -12,7 +12,7 @@ from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.codegen.cluster import Cluster, Fusion, base, operand_below, singleton, used
 from graphjit.codegen.library import library_calls
-from graphjit.codegen.loops import write_cluster
+from graphjit.codegen.repeats import write_cluster
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
 from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
@@ -205,7 +205,7 @@ class _Lowering:
         """Steps of a node that no loop nest computes."""
         match node.op.lower:
             case Library():
-                return [*library_calls(node)]
+                return [*library_calls(node, self.assembled.get(node))]
             case Host():
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]

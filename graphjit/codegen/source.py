@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -55,11 +56,13 @@ class Body:
         self.lines.extend(pad + line for line in (inner or ["pass"]))
 
 
+@functools.cache
 def short(dtype: DType) -> str:
     """The cast function of a dtype: f32, i64, b1, ..."""
     return "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize * 8}"
 
 
+@functools.cache
 def stored_name(dtype: DType) -> str:
     """The dtype of a buffer's elements in a kernel's signature: bools are bytes."""
     return "uint8" if dtype.kind == "b" else dtype.name

@@ -2,11 +2,11 @@
 
 A tile's instructions are all known beforehand: which register holds which sum, which load goes where. Written out, a
 tile of every height and width costs the assembler a tenth of a millisecond; from IR, LLVM takes four milliseconds to
-find the same instructions, and as many as products of odd sizes want would cost most of a second. Masked loads read
-the end of B in place.
+find the same instructions, and as many as products of odd sizes want would cost most of a second.
 
-The tiles' interface, `Frame` and arithmetic are those of `microkernel`. Registers, in the System V convention: rdi
-frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left.
+The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and
+C is added to at the end, fetched into the cache while the product is computed. Registers, in the System V convention:
+rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,9 @@ from graphjit.kernels.target import Element
 _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 # what the loop over k works with
 _A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
-_B, _B_ROW, _K, _PANEL = "%r12", "%r13", "%r15", "%rax"
+_B, _B_ROW, _K, _PANEL, _AHEAD = "%r12", "%r13", "%r15", "%rax", "%r8"
 _REGISTERS = 32
+_FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 
 
 def tiles(element: Element, tiles: Iterable[tuple[str, int, int, bool]]) -> str:
@@ -60,30 +61,38 @@ class _Tile:
                   f"mov {_field(Frame.A_ROW)}, {_A_ROW}", f"lea ({_A_ROW},{_A_ROW},2), {_A_ROW3}",
                   f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
-                  "1:", f"cmpq $0, {_field(Frame.ADD)}", f"mov {_field(Frame.C_ROW)}, %rax", "jne 2f")  # fmt: skip
-        self.emit(*(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)), "jmp 3f")
-        self.emit("2:", f"mov %rcx, {_A}")
+                  "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)),
+                  f"cmpq $0, {_field(Frame.ADD)}", "je 2f", f"mov {_field(Frame.C_ROW)}, %rax",
+                  f"mov %rcx, {_A}")  # fmt: skip
         for i, j in self.cells:
-            self.emit(f"vmovu{self.kind} {64 * j}({_A}), {self.sum(i, j)}{self.masked(j, '{%k1}{z}')}")
-            if j == self.vectors - 1:
+            self.emit(f"prefetcht0 {64 * j}({_A})")
+            if j == self.vectors - 1 and i < self.height - 1:
                 self.emit(f"add %rax, {_A}")
-        self.emit("3:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")
+        self.emit("2:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")
         if self.height > 7:
             self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
         if self.packs:
-            self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}")
+            self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
+                      f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
         for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
             self.emit(f"mov {_field(field)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f", ".p2align 5", f"{here}:")
             self._step(mask)
             self.emit(f"dec {_K}", f"jnz {here}b", f"{behind}:")
-        self.emit(f"mov {_field(Frame.C_ROW)}, %rax")
+        self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}", "je 8f", f"mov %rcx, {_A}")
+        for i, j in self.cells:
+            self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
+            if j == self.vectors - 1 and i < self.height - 1:
+                self.emit(f"add %rax, {_A}")
+        self.emit("8:")
         for i, j in self.cells:
             self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx){self.masked(j)}")
             if j == self.vectors - 1:
                 self.emit("add %rax, %rcx")
-        self.emit(f"imul ${self.height}, {_A_ROW}, %rax", "add %rax, %rsi", f"sub ${self.height}, %r8",
-                  f"cmp ${self.height}, %r8", "jge 1b", "mov %r8, %rax",
-                  *(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
+        if not self.packs:
+            self.emit(f"add {_field(Frame.A_STEP)}, %rsi", f"sub ${self.height}, %r8", f"cmp ${self.height}, %r8",
+                      "jge 1b", "mov %r8, %rax", f"mov %rsi, {_field(Frame.A_NEXT)}",
+                      f"mov %rcx, {_field(Frame.C_NEXT)}")  # fmt: skip
+        self.emit(*(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
 
     # ---- one k ----------------------------------------------------------------------------------------------
 
@@ -94,7 +103,7 @@ class _Tile:
         passing = [f"%zmm{r}" for r in range(sums, _REGISTERS - len(held))]
         self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
         if self.packs:
-            self.emit(*(f"prefetcht0 {64 * j}({_B},{_B_ROW},{AHEAD})" for j in range(self.vectors)))
+            self.emit(*(f"prefetcht0 {64 * j}({_AHEAD})" for j in range(self.vectors)))
         if self.vectors <= self.height:
             for j, b in enumerate(held):
                 self._load_b(j, b, mask)
@@ -118,7 +127,7 @@ class _Tile:
         if self.height > 7:
             self.emit(f"add {_A_COL}, {_A7}")
         if self.packs:
-            self.emit(f"add ${64 * self.vectors}, {_PANEL}")
+            self.emit(f"add ${64 * self.vectors}, {_PANEL}", f"add {_B_ROW}, {_AHEAD}")
 
     def _load_b(self, j: int, register: str, mask: str) -> None:
         self.emit(f"vmovu{self.kind} {64 * j}({_B}), {register}{self.masked(j, mask)}")

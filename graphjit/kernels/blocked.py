@@ -1,8 +1,8 @@
 """The blocked matrix product: loops over blocks and panels around register tiles.
 
 How the loops stand (blocks of k, blocks of rows, panels of columns, tiles) follows Goto and van de Geijn, "Anatomy of
-High-Performance Matrix Multiplication" (2008). What differs: A is read in place while its rows lie well, and B is
-packed by the first tile of a panel as it computes.
+High-Performance Matrix Multiplication" (2008). What differs: only blocks of big matrices A are packed, and B is packed
+by the first tile of a panel as it computes.
 """
 
 import functools
@@ -24,6 +24,7 @@ from graphjit.kernels.tiles import (
     call_panel,
     packing_tile,
     panel_row,
+    tile_array,
     tile_heights,
     tile_shape,
 )
@@ -36,21 +37,25 @@ NAMES = (
     "tile_a_row", "tile_a_col", "tile_b_row",
 )  # fmt: skip
 
-PACKING_PAYS = 32  # rows of C that use a packed panel; for fewer it is read in place
+FEW = 16  # columns of A that are packed together
+PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
 
 
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
     units a share is best a multiple."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
-    panel = panel_row(element)
+    shape, panel = tile_shape(), panel_row(element)
     a_packing, b_packing = _a_packing(problem, element), _b_packing(problem, element)
-    # a panel of B is to take an eighth of the second-level cache, a block of A half of it
-    k_limit = min(1024, target().l2 // (8 * panel))
+    # measured: a panel of B and a tile's A somewhat larger than the first-level cache, a block of A less than half of
+    # the second
+    tile_line = ceil(shape.packing[0] / element.lanes) * element.lanes * size
+    k_limit = max(128, target().l1 * 4 // 3 // (panel + tile_line))
     k_block = balanced(k, k_limit)
-    m_block = balanced(m, target().l2 // (2 * k_limit * size))
+    m_block = balanced(m, target().l2 * 3 // (8 * k_limit * size))
     vectors, breadth = ceil(n / element.lanes), _panel_vectors(problem, element)
-    heights = tile_heights(m_block)
+    fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
+    heights = tile_heights(m_block - fused)
     # Units are rows, or vectors of columns: what gives more shares, unless each share would transpose all of B.
     height = heights >> 8 * (breadth - 1) & 255
     panels, tiles = ceil(vectors / breadth), ceil(m / height)
@@ -58,11 +63,11 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     a_row, a_col = problem.a.row * size, problem.a.col * size
     workspace = panel * (k_block if b_packing else 0)
     if a_packing:
-        # A keeps its order, rows or columns contiguous; its lines come to lie together, not a power of two apart
-        lines, length = (m_block, k_block) if a_col == size else (k_block, m_block)
-        line = -(-length * size // 64) * 64 + 64
-        workspace += line * lines
-        a_row, a_col = (line, size) if a_col == size else (size, line)
+        # what a tile takes comes to lie together, one k after the other
+        rows = shape.packing[0]
+        heights = sum(rows << 8 * i for i in range(shape.packing[1]))
+        a_row, a_col = size, tile_line
+        workspace += ceil(m_block / rows) * (a_col * k_block + target().vector)
     b_row = panel if b_packing > Packing.COPY else problem.b.row * size
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size
@@ -78,10 +83,12 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
 
 
 def _panel_vectors(problem: Problem, element: Element) -> int:
-    """Vectors of a panel's columns. Panels that are packed, or go to C by a detour, are at most so broad."""
-    shape, vectors = tile_shape(), ceil(problem.n / element.lanes)
-    in_place = not _b_packing(problem, element) and problem.c.col == 1
-    widths = range(1, min(shape.broadest if in_place else shape.packing[1], max(vectors, 1)) + 1)
+    """Vectors of a panel's columns. Broad panels are for few rows: for more of them a panel is to stay in the cache."""
+    shape, vectors = tile_shape(), max(1, ceil(problem.n / element.lanes))
+    small = problem.k * problem.n * element.size <= target().l1 // 2
+    broadest = shape.packing[1] if _b_packing(problem, element) else shape.broadest
+    widths = [width for width in range(1, min(broadest, vectors) + 1)
+              if width <= 3 or small or problem.m <= shape.heights[width - 1]]  # fmt: skip
     return min(widths, key=lambda width: (_tile_cycles(problem.m, vectors, problem.k, width), -width))
 
 
@@ -90,11 +97,11 @@ def _tile_cycles(m: int, vectors: int, k: int, width: int) -> float:
 
     def panel(width: int) -> float:
         height = balanced(m, tile_shape().heights[width - 1])
-        return m // height * tile(height, width) + (tile(m % height, width) if m % height else 0)
+        return 40 + m // height * tile(height, width) + (tile(m % height, width) if m % height else 0)
 
     def tile(height: int, width: int) -> float:
         # a step of k: multiply-adds, or loads, or the latency of one multiply-add
-        step = max(0.54 * height * width, 0.62 * (height + width), 4)
+        step = max(0.54 * height * width, 0.57 * (height + width), 4)
         return k * step + 20 + height * width
 
     return vectors // width * panel(width) + (panel(vectors % width) if vectors % width else 0)
@@ -103,25 +110,31 @@ def _tile_cycles(m: int, vectors: int, k: int, width: int) -> float:
 def _b_packing(problem: Problem, element: Element) -> Packing:
     if problem.b.col != 1 or problem.b.row <= 0:
         return Packing.TRANSPOSE if problem.b.row == 1 and problem.b.col != 1 else Packing.GATHER
-    # measured: a B that is small, and has aligned rows not far apart, is read as fast where it is
-    row = problem.b.row * element.size
-    far = row % target().vector != 0 or abs(row) >= 2048 or problem.k * problem.n * element.size > target().l2 // 4
-    pays = far and problem.n * element.size > panel_row(element) and problem.m >= PACKING_PAYS and problem.k >= 32
-    return Packing.COPY if pays and problem.c.col == 1 else Packing.NONE
+    # measured: a B that is small, or has aligned rows not far apart, is read as fast where it is
+    row, total = problem.b.row * element.size, problem.k * problem.n * element.size
+    far = row % target().vector != 0 or row >= 2048 or total > target().l2 // 4
+    pays = far and total > target().l1 * 3 // 4 and problem.n * element.size > panel_row(element)
+    fits = problem.m >= PACKING_PAYS and problem.k >= 32 and problem.c.col == 1
+    return Packing.COPY if pays and fits else Packing.NONE
 
 
-def _a_packing(problem: Problem, element: Element) -> bool:
-    big = problem.m >= 64 and problem.n * element.size >= 4096 and problem.k >= 128
-    return big and 1 in (problem.a.row, problem.a.col)
+def _a_packing(problem: Problem, element: Element) -> Packing:
+    """How blocks of A are packed: of big matrices, if B is too."""
+    if problem.m < 64 or problem.n * element.size < 4096 or problem.k < 128 or not _b_packing(problem, element):
+        return Packing.NONE
+    return Packing.COPY if problem.a.row == 1 else Packing.TRANSPOSE if problem.a.col == 1 else Packing.NONE
 
 
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
     packing = {Packing.TRANSPOSE: 0.3 if k * element.size >= 16 else 1.5, Packing.GATHER: 1.5}
-    return (_tile_cycles(m, ceil(n / element.lanes), k, _panel_vectors(problem, element))
-            + packing.get(_b_packing(problem, element), 0.0) * k * n
-            + (m * n * (0.7 if problem.c.row == 1 else 1.7) if problem.c.col != 1 else 0))  # fmt: skip
+    total = _tile_cycles(m, ceil(n / element.lanes), k, _panel_vectors(problem, element))
+    total += packing.get(_b_packing(problem, element), 0.0) * k * n
+    if problem.c.col != 1:
+        blocks = m * element.size // 16 * 16 // element.size if problem.c.row == 1 else 0  # rows that are transposed
+        total += n * (0.7 * blocks + 2 * (m - blocks)) + 50
+    return total
 
 
 @functools.cache
@@ -182,21 +195,23 @@ class _Buffers:
         lanes, broadest = element.lanes, tile_shape().broadest
         if not target().assembly:
             self.frame[Frame.TAIL] = array(builder, element.type, lanes * broadest * lanes)
-        self.tile = array(builder, element.type, max(tile_shape().heights) * panel_row(element) // element.size)
+        self.tile = tile_array(builder, element)
 
 
 def _block_of_a(element: Element, at: Slots, block: Int, depth: Int, height: Int) -> Int:
     """Where tiles find a block of A: in the workspace behind the panel of B, if it is to be packed."""
-    builder, size = at.builder, element.size
+    builder, module = at.builder, at.builder.module
 
     def packed() -> list[Int]:
-        upright = at["a_col"] != size
-        line, lines, length = (x.where(upright, y) for x, y in (
-            (at["tile_a_col"], at["tile_a_row"]), (depth, height), (height, depth)))  # fmt: skip
-        stride = at["a_col"].where(upright, at["a_row"])
+        # columns of A may lie a power of two apart: a few at a time, a small piece of each panel
+        few = depth.where(at["a_packing"] == Packing.TRANSPOSE, FEW)
+        rows = Int(builder, tile_shape().packing[0])
         to = at["workspace"] + (at["k_block"] * panel_row(element)).where(at["b_packing"] != 0, 0)
-        call(pack_function(builder.module, element), builder,
-             [Int(builder, Packing.COPY), block, stride, stride, to, line, lines, length])  # fmt: skip
+        with loop(0, depth, few) as k, loop(0, height, rows) as i:
+            panel = to + _step_of_a(at, depth, rows) * (i // rows) + at["tile_a_col"] * k
+            call(pack_function(module, element), builder,
+                 [at["a_packing"], block + at["a_col"] * k + at["a_row"] * i, at["a_col"], at["a_row"], panel,
+                  at["tile_a_col"], few.min(depth - k), rows.min(height - i)])  # fmt: skip
         return [to]
 
     return only_if(at["a_packing"] != 0, [block], packed)[0]
@@ -231,10 +246,17 @@ def _panel(element: Element, at: Slots, buffers: _Buffers, sizes: Sequence[Int],
         packing_tile(element, breadth, [frame.address, a, b, c])
         frame[Frame.B_ROW] = breadth * (element.lanes * size)
         frame[Frame.K], frame[Frame.K_TAIL] = depth, Int(builder, 0)
-        return [height - rows, a + at["tile_a_row"] * rows, at["workspace"], c + at["c_row"] * rows]
+        return [height - rows, a + _step_of_a(at, depth, Int(builder, rows)), at["workspace"], c + at["c_row"] * rows]
 
     fuses = builder.and_(at["b_packing"] == Packing.COPY, height >= PACKING_PAYS)
     fuses = builder.and_(fuses, builder.not_(detours))
     below = only_if(fuses, [height, a, source, c], fused)
-    call_panel(element, detours, [frame.address, breadth, at["heights"] >> (breadth - 1) * 8 & 255, *below],
+    tallest = at["heights"] >> (breadth - 1) * 8 & 255
+    frame[Frame.A_STEP] = _step_of_a(at, depth, tallest)
+    call_panel(element, detours, [frame.address, breadth, tallest, *below],
                [at["c_row"], at["c_col"], buffers.tile, columns])  # fmt: skip
+
+
+def _step_of_a(at: Slots, depth: Int, rows: Int) -> Int:
+    """From one tile's A to that of the next."""
+    return (at["tile_a_col"] * depth + target().vector).where(at["a_packing"] != 0, at["tile_a_row"] * rows)

@@ -211,6 +211,14 @@ def masked_load(module: Any, element: "Element", address: Int, count: Int) -> An
     return b.call(made, [pointer(address, kind), I32(element.size), mask, ir.Constant(kind, None)])
 
 
+def masked_store(module: Any, element: "Element", value: Any, address: Int, count: Int) -> None:
+    """Store the first `count` numbers of a vector; memory behind them is not touched."""
+    kind, b = element.vector, address.builder
+    made = intrinsic(module, f"llvm.masked.store.{element.suffix}.p0", ir.VoidType(), kind, kind.as_pointer(), I32,
+                     ir.VectorType(I1, element.lanes))  # fmt: skip
+    b.call(made, [value, pointer(address, kind), I32(element.size), live_lanes(b, element.lanes, count)])
+
+
 def intrinsic(module: Any, name: str, result: Any, *arguments: Any) -> Any:
     """The declaration of an LLVM intrinsic function."""
     found = module.globals.get(name)

@@ -1,8 +1,10 @@
 """The register tile: `height` rows by `vectors` vectors of C, kept in registers over the whole loop over k.
 
 Everything but the tile's size is a run-time argument, so a few dozen tiles serve all shapes. Each element of C
-is one chain of fused multiply-adds in the order of k: the tile a number falls into, and the way the loops
-around are cut, do not change its bits.
+is a chain of fused multiply-adds in the order of k, one for each block of k: the tile a number falls into, and the way
+the loops around are cut, do not change its bits.
+
+Here tiles are LLVM IR, for any CPU; `assembly` has those for AVX-512.
 """
 
 from enum import IntEnum
@@ -24,19 +26,23 @@ class Frame(IntEnum):
     C_ROW = 2
     K = 3  # steps over rows of B
     K_TAIL = 4  # and then over the last ones, where whole vectors would end behind B
-    ADD = 5  # 1: start from C, 0: from zero
+    ADD = 5  # 1: add to C, 0: overwrite it
     MASK = 6  # a bit for each live lane of the last vector of C
     PANEL = 7  # where a packing tile leaves its copy of B
     TAIL = 8  # a dense copy of the last rows of B, for tiles that do not mask their loads
-    A_ROW = 9  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    A_STEP = 9  # from one tile's A to that of the next
+    A_NEXT = 10  # where the next tile's A and C would be; set by tiles
+    C_NEXT = 11
+    A_ROW = 12  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
-TILE = ir.FunctionType(I64, [I64] * 5)
+TILE = ir.FunctionType(I64, [I64] * 5)  # (frame, a, b, c, rows)
 
 
 def tile_function(module: Any, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
     """Emit `i64 tile(frame, a, b, c, rows)` of one tile size: it steps down a panel, one tile after the other, while
-    there are `height` rows, at least once; how many are left comes back. All but `rows` are addresses.
+    there are `height` rows, at least once; how many are left comes back. Those that pack compute one tile. All but
+    `rows` are addresses.
 
     Whole vectors of B are read, so those that would end behind the matrix come from its `tail`: masked loads in the
     loop would cost a twentieth of its speed, as the masking takes a multiply-add's port. Of C only live lanes are
@@ -139,7 +145,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         if self.masked:
             self.emit(f"%live = trunc i64 %MASK to i{lanes}", f"%mask = bitcast i{lanes} %live to {self.mask}")
         self.emit(*(f"%c{i}.off = mul i64 %C_ROW, {i}" for i in range(1, height + 1)),
-                  f"%a.off = mul i64 %odd1, {height}", "%fresh = icmp eq i64 %ADD, 0",
+                  "%fresh = icmp eq i64 %ADD, 0",
                   f"%b.ahead = mul i64 %B_ROW, {AHEAD}", f"%a.ahead = mul i64 %A_COL, {AHEAD}",
                   "%panel = inttoptr i64 %PANEL to ptr", "%tail = inttoptr i64 %TAIL to ptr", "br label %tile", "tile:")
         self.phi("a", "ptr", entry="%a.first", done="%a.below")
@@ -155,10 +161,12 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.emit("done:")
         for i, j in self.cells:
             self.store_vector(f"%end{i}.{j}", f"end{i}.{j}", f"%c{i}" if i else "%c", j)
-        self.address("a.below", "%a", "%a.off")
+        self.address("a.below", "%a", "%A_STEP")
         self.address("c.below", "%c", f"%c{height}.off")
         self.emit(f"%left.over = sub i64 %rows, {height}", f"%below = icmp sge i64 %left.over, {height}",
-                  "br i1 %below, label %tile, label %end", "end:", "ret i64 %left.over", "}")  # fmt: skip
+                  "br i1 %below, label %tile, label %end", "end:",
+                  "store ptr %a.below, ptr %A_NEXT.at", "store ptr %c.below, ptr %C_NEXT.at",
+                  "ret i64 %left.over", "}")  # fmt: skip
 
     def _write_segment(self) -> None:
         """The loop over k, first over rows of B, then over those of its tail."""

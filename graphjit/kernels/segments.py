@@ -14,23 +14,30 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, call, loop
+from graphjit.kernels import segment_tiles
+from graphjit.kernels.emit import I64, Int, call, load, loop, store
 from graphjit.kernels.microkernel import Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.target import Element, target
-from graphjit.kernels.tiles import FrameArray, array, call_panel, panel_row, tile_heights, tile_shape
+from graphjit.kernels.tiles import FrameArray, array, balanced, call_panel, panel_row, tile_heights, tile_shape
 from graphjit.runtime.compiler import IRKernel
 
 BATCH_DIMS = 3
 SEGMENT_DIMS = 2
 BLOCK = 48  # most rows of C whose segments are added up together, if they are of one matrix
 GROUP = 96  # and if they are of several
+SWEPT = 24 << 10  # most bytes of C that all are added to with each outer segment, which then stays in the cache
 SHORT = 64  # segments of fewer steps are copied together where that makes long ones
 COPIED = 1024  # most steps of a copy
+SHALLOW = 3  # fewest steps of a segment whose lanes are chosen
+WORTH = 0.8  # of the work without, at most, where rows are computed together
 TALL = 32  # rows from which on the copy pays
 NAMES = (
-    "a", "b", "c", "workspace", "m", "n", "k", "block", "blocks", "group", "groups", "packs", "line", "heights",
+    "a", "b", "c", "bias", "workspace", "start", "m", "n", "k", "block", "blocks", "group", "groups", "packs", "line",
+    "heights", "together", "shift", "taps", "one", "w_row", "w_segment0", "w_tap", "relu",
+    "sweeps",
     "a_row", "a_col", "b_row", "c_row",
     "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "c_batch0", "c_batch1", "c_batch2",
     "segments0", "segments1", "a_segment0", "a_segment1", "b_segment0", "b_segment1",
@@ -51,8 +58,11 @@ class SegmentPlan:
 
 def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int], b_row: int, c_row: int,
                   batch: Sequence[int], a_batch: Sequence[int], c_batch: Sequence[int], segments: Sequence[int],
-                  a_segments: Sequence[int], b_segments: Sequence[int]) -> SegmentPlan:
+                  a_segments: Sequence[int], b_segments: Sequence[int], bias: bool = False,
+                  together: int = 1, relu: bool = False) -> SegmentPlan:
     """Plan the product. Strides are in elements; columns of B and C are contiguous; B is the same for all the batch.
+    ``bias``: the sums start from n numbers, the same for all rows. ``relu``: what is negative becomes 0.
+    ``together``: so many rows of C, as ``rows_together`` found, are computed in one vector.
 
     Raises:
         ValueError: more than three batch axes or two axes of segments.
@@ -61,28 +71,59 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
         raise ValueError(f"a product over batch axes {tuple(batch)} and segments {tuple(segments)}")
     size = np.dtype(dtype).itemsize
     element = Element(np.dtype(dtype).name, size, target().lanes(size))
-    blocks = max(1, ceil(m / BLOCK))
-    block = max(1, ceil(m / blocks))
+    flops, one, m, n = 2 * m * n * k * prod(batch) * prod(segments), n, m // together, n * together
+    assembly = target().assembly
+    sweeps = assembly and together == 1 and m * n * prod(batch) * size <= SWEPT
+    if sweeps and len(segments) == 1:
+        segments, a_segments, b_segments = (*segments, 1), (*a_segments, 0), (*b_segments, 0)
+    block = balanced(m, segment_tiles.HEIGHTS[0] if sweeps else BLOCK)
     no_batch, no_segment = (0,) * (BATCH_DIMS - len(batch)), (0,) * (SEGMENT_DIMS - len(segments))
     sizes = (*(1 for _ in no_batch), *batch)
     steps = (*(1 for _ in no_segment), *segments)
     joined = k * steps[1]
-    packs = a_strides[0] == 1 and block >= TALL and k < SHORT and k < joined <= COPIED and b_segments[-1] == k * b_row
-    group = 1 if packs else max(1, min(GROUP // max(m, 1), sizes[2]))
+    packs = (not assembly and a_strides[0] == 1 and block >= TALL and k < SHORT and k < joined <= COPIED
+             and b_segments[-1] == k * b_row)  # fmt: skip
+    group = 1 if packs or sweeps else max(1, min(GROUP // max(m, 1), sizes[2]))
     line = -(-block * size // 64) * 64 + 64
     named: dict[str, int | str] = {
-        "a": "a", "b": "b", "c": "c", "workspace": "workspace", "m": m, "n": n, "k": k, "block": block,
+        "a": "a", "b": "b", "c": "c", "bias": "bias" if bias else 0,
+        "workspace": "workspace", "start": 2 * bias, "m": m, "n": n, "k": k, "block": block,
         "blocks": ceil(m / block), "group": group, "groups": ceil(sizes[2] / group), "packs": int(packs), "line": line,
-        "heights": tile_heights(block),
+        "heights": segment_tiles.heights(block) if assembly else tile_heights(block),
+        "sweeps": steps[0] if sweeps else 1,
         "a_row": a_strides[0] * size, "a_col": a_strides[1] * size, "b_row": b_row * size, "c_row": c_row * size,
         "batch1": sizes[1], "batch2": sizes[2], "segments0": steps[0], "segments1": steps[1],
     }  # fmt: skip
     for name, strides in (("a_batch", (*no_batch, *a_batch)), ("c_batch", (*no_batch, *c_batch)),
                           ("a_segment", (*no_segment, *a_segments)), ("b_segment", (*no_segment, *b_segments))):
         named |= {f"{name}{i}": stride * size for i, stride in enumerate(strides)}
+    workspace = line * joined if packs else 0
+    taps, shift, width = steps[1], 0, element.lanes * size
+    if together > 1:
+        shift = a_strides[0] // a_segments[-1]
+        wide = taps + shift * (together - 1)
+        named |= {"a_row": together * a_strides[0] * size, "c_row": together * c_row * size, "segments1": wide,
+                  "b_row": width, "b_segment0": wide * (k + 1) * width, "b_segment1": k * width}  # fmt: skip
+        workspace = (1 + steps[0] * wide * (k + 1)) * width
+    named |= {"relu": int(relu), "together": together, "shift": shift, "taps": taps, "one": one, "w_row": b_row * size,
+              "w_segment0": (*no_segment, *b_segments)[0] * size, "w_tap": (*no_segment, *b_segments)[1] * size}
     extent = ceil(m / block) * ceil(sizes[2] / group) * sizes[1] * sizes[0] if n else 0
-    return SegmentPlan(segment_kernel(element), tuple(named[name] for name in NAMES), extent,
-                       line * joined if packs else 0, 2 * m * n * k * prod(batch) * prod(segments))
+    return SegmentPlan(segment_kernel(element), tuple(named[name] for name in NAMES), extent, workspace, flops)
+
+
+def rows_together(m: int, n: int, k: int, a_row: int, a_segment: int, c_row: int, taps: int, dtype: Any) -> int:
+    """How many rows of C are best computed in one vector, where they would leave most of its lanes idle.
+
+    They can be where a row of A is the one above moved on by whole segments (taps of a window): all then read the same
+    numbers of A, each its own B.
+    """
+    lanes = target().lanes(np.dtype(dtype).itemsize)
+    if not target().assembly or c_row != n or a_segment <= 0 or a_row <= 0 or a_row % a_segment or k < SHALLOW:
+        return 1
+    shift = a_row // a_segment
+    found = [f for f in range(1, lanes // max(n, 1) + 1) if m % f == 0]
+    best = min(found, key=lambda f: (taps + shift * (f - 1)) / f, default=1)
+    return best if (taps + shift * (best - 1)) / best < WORTH * taps else 1
 
 
 @functools.cache
@@ -90,7 +131,9 @@ def segment_kernel(element: Element) -> IRKernel:
     """The compiled variant for a dtype."""
     shape = tile_shape()
     key = (element.suffix, shape.heights, shape.packing, target().masks, target().assembly)
-    return IRKernel(f"segments_{element.suffix}", key, len(NAMES), functools.partial(_emit, element))
+    emit = functools.partial(segment_tiles.emit, element, NAMES) if target().assembly else \
+        functools.partial(_emit, element)
+    return IRKernel(f"segments_{element.suffix}", key, len(NAMES), emit)
 
 
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
@@ -100,8 +143,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     lanes, size, module, shape = element.lanes, element.size, builder.module, tile_shape()
     pack, copy = pack_function(module, element), copy_function(module, element)
     frame, tall = FrameArray.new(builder), max(shape.heights)
-    if not target().assembly:
-        frame[Frame.TAIL] = array(builder, element.type, lanes * shape.packing[1] * lanes)
+    frame[Frame.TAIL] = array(builder, element.type, lanes * shape.packing[1] * lanes)
     tile_c = array(builder, element.type, tall * panel_row(element) // size)
     packs = at["packs"] != 0
     frame.set_a(at["a_row"], at["line"].where(packs, at["a_col"]))
@@ -121,6 +163,11 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         a, c = at["a"] + at["a_row"] * i0, at["c"] + at["c_row"] * i0
         for axis, index in enumerate((outer // at["batch1"], outer % at["batch1"])):
             a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
+        end = (first + at["group"]).min(at["batch2"])
+        with (builder.if_then(at["start"] != 0), loop(first, end) as z, loop(zero, height) as i,
+              loop(zero, at["n"]) as j):  # fmt: skip
+                store(load(at["bias"] + j * size, element.type, size),
+                      c + at["c_batch2"] * z + at["c_row"] * i + j * size, size)  # fmt: skip
         with loop(zero, at["segments0"]) as s:
             from_a = a + at["a_segment0"] * s
             with builder.if_then(packs), loop(zero, at["segments1"]) as t:
@@ -133,21 +180,26 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 columns = (breadth * lanes).min(at["n"] - j0)
                 live = columns - (breadth - 1) * lanes
                 frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
-                frame[Frame.ADD] = zero.flag(s + t > 0)
+                frame[Frame.ADD] = zero.flag(s + t + at["start"] > 0)
                 from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
                 # the last rows, whose last vector may end behind B, are read from a copy
                 behind = breadth * (lanes * size) - columns * size
                 unsafe = ((behind + at["b_row"] - 1) // at["b_row"]).min(depth).where(behind > 0, 0)
-                if not target().assembly:
-                    with builder.if_then(unsafe > 0):
-                        call(copy, builder, [from_b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
-                                             breadth * (lanes * size), unsafe, columns])  # fmt: skip
+                with builder.if_then(unsafe > 0):
+                    call(copy, builder, [from_b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL],
+                                         breadth * (lanes * size), unsafe, columns])  # fmt: skip
                 frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
                 frame[Frame.C_ROW] = at["c_row"]
                 detours = None if target().masks else behind > 0
                 tallest = at["heights"] >> (breadth - 1) * 8 & 255
+                frame[Frame.A_STEP] = at["a_row"] * tallest
                 with loop(first, (first + at["group"]).min(at["batch2"])) as z:
                     there = at["workspace"].where(packs, from_a + at["a_batch2"] * z + at["a_segment1"] * t)
                     call_panel(element, detours, [frame.address, breadth, tallest, height, there, from_b,
                                                   c + at["c_batch2"] * z + j0 * size],
                                [at["c_row"], Int(builder, size), tile_c, columns])  # fmt: skip
+        with (builder.if_then(at["relu"] != 0), loop(first, end) as z, loop(zero, height) as i,
+              loop(zero, at["n"]) as j):  # fmt: skip
+                to = c + at["c_batch2"] * z + at["c_row"] * i + j * size
+                x, none = load(to, element.type, size), ir.Constant(element.type, 0.0)
+                store(builder.select(builder.fcmp_ordered("<=", x, none), none, x), to, size)

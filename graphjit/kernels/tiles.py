@@ -5,6 +5,7 @@ the one for the rows that are left.
 """
 
 import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -14,7 +15,7 @@ from llvmlite import ir
 
 from graphjit.kernels import assembly, microkernel
 from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, store
-from graphjit.kernels.microkernel import TILE
+from graphjit.kernels.microkernel import TILE, Frame
 from graphjit.kernels.packing import gather_function, scatter_function
 from graphjit.kernels.target import Element, target
 
@@ -45,7 +46,7 @@ class TileShape:
 def tile_shape() -> TileShape:
     """Tiles that fill the registers. Few rows take broad tiles: each k then has enough independent sums."""
     if target().assembly:
-        return TileShape((14, 14, 9, 6, 5, 4, 3, 3), (8, 3))
+        return TileShape((14, 14, 9, 6, 5, 4, 3, 3), (14, 2))
     if target().registers == 32:
         return TileShape((12, 10, 8, 1, 1, 1, 1, 1), (8, 3))
     return TileShape((12, 6, 1, 1), (6, 2))
@@ -56,9 +57,9 @@ def balanced(length: int, limit: int) -> int:
     return max(1, ceil(length / max(1, ceil(length / limit))))
 
 
-def tile_heights(rows: int) -> int:
+def tile_heights(rows: int, heights: Sequence[int] | None = None) -> int:
     """The height of the tiles that so many rows are cut into, a byte for each width."""
-    return sum(balanced(rows, tallest) << 8 * i for i, tallest in enumerate(tile_shape().heights))
+    return sum(balanced(rows, tallest) << 8 * i for i, tallest in enumerate(heights or tile_shape().heights))
 
 
 def panel_row(element: Element) -> int:
@@ -73,6 +74,12 @@ def array(builder: Any, kind: Any, length: int) -> Int:
     return Int(builder, builder.ptrtoint(made, I64))
 
 
+def tile_array(builder: Any, element: Element) -> Int:
+    """The address of an array on the stack that holds any tile."""
+    most = max(height * vectors for vectors, height in enumerate(tile_shape().heights, 1))
+    return array(builder, element.type, most * element.lanes)
+
+
 class FrameArray:
     """The array that tells tiles what does not change between them, by `Frame`."""
 
@@ -81,16 +88,14 @@ class FrameArray:
 
     @classmethod
     def new(cls, builder: Any) -> "FrameArray":
-        return cls(array(builder, I64, microkernel.Frame.A_ROW + max(tile_shape().heights) // 2))
+        return cls(array(builder, I64, Frame.A_ROW + max(tile_shape().heights) // 2))
 
     def set_a(self, row: Int, column: Int) -> None:
-        """Strides of A."""
-        frame = microkernel.Frame
-        self[frame.A_COL] = column
-        self[frame.A_ROW] = row
+        """Strides of A. (Beside them tiles need the step from one to the next.)"""
+        self[Frame.A_COL], self[Frame.A_ROW] = column, row
         if not target().assembly:
             for i in range(3, max(tile_shape().heights), 2):
-                self[frame.A_ROW + i // 2] = row * i
+                self[Frame.A_ROW + i // 2] = row * i
 
     def __getitem__(self, field: int) -> Int:
         return Int(self.address.builder, load(self.address + 8 * field, I64, 8))
@@ -108,14 +113,22 @@ def _tiles(module: Any, element: Element) -> dict[str, Any]:
     shapes = {prefix + name: shape for name, shape in tile_shape().names.items()}
     if next(iter(shapes)) not in module.globals:
         if target().assembly:
-            llvm.initialize_native_asmparser()
-            _Text(module, prefix + "all", assembly.tiles(element, ((each, *shape) for each, shape in shapes.items())))
-            for name in shapes:
-                ir.Function(module, TILE, name).calling_convention = "x86_64_sysvcc"
+            text = assembly.tiles(element, ((each, *shape) for each, shape in shapes.items()))
+            assembled(module, prefix + "all", text, TILE, shapes)
         else:
             for name, shape in shapes.items():
                 microkernel.tile_function(module, element, name, *shape)
     return {name.removeprefix(prefix): module.globals[name] for name in shapes}
+
+
+def assembled(module: Any, name: str, text: str, kind: Any, names: Iterable[str]) -> list[Any]:
+    """Functions of a module that assembly text defines, which is known by `name`."""
+    llvm.initialize_native_asmparser()
+    _Text(module, name, text)
+    functions = [ir.Function(module, kind, each) for each in names]
+    for each in functions:
+        each.calling_convention = "x86_64_sysvcc"
+    return functions
 
 
 class _Text(ir.GlobalVariable):  # type: ignore[misc]  # llvmlite is untyped
@@ -129,20 +142,25 @@ class _Text(ir.GlobalVariable):  # type: ignore[misc]  # llvmlite is untyped
         return 'module asm "' + self.text.replace("\n", "\\0A") + '"'
 
 
-def _table(module: Any, element: Element) -> Any:
-    """The table."""
-    name = f"tiles_{element.suffix}"
+def tile_table(module: Any, name: str, kind: Any, widths: int, make: Callable[[], dict[tuple[int, int], Any]]) -> Any:
+    """The addresses of tiles, of which `make` gives each by height and width, in lines of equal width."""
     if name not in module.globals:
-        tiles, pointer = _tiles(module, element), TILE.as_pointer()
-        made = ir.GlobalVariable(module, ir.ArrayType(pointer, (tile_shape().broadest + 1) * ROOM), name)
-        names = (f"{height}x{vectors}" for vectors in range(tile_shape().broadest + 1) for height in range(ROOM))
-        made.initializer = ir.Constant(made.type.pointee, [tiles.get(each, ir.Constant(pointer, None))
-                                                           for each in names])  # fmt: skip
+        tiles, none = make(), ir.Constant(kind.as_pointer(), None)
+        made = ir.GlobalVariable(module, ir.ArrayType(none.type, (widths + 1) * ROOM), name)
+        places = [(height, width) for width in range(widths + 1) for height in range(ROOM)]
+        made.initializer = ir.Constant(made.type.pointee, [tiles.get(place, none) for place in places])
         made.linkage, made.global_constant = "internal", True
     return module.globals[name]
 
 
-def _call_tile(tile: Any, builder: Any, arguments: list[Int]) -> Int:
+def call_tile(table: Any, width: Int, height: Int, arguments: list[Int]) -> Int:
+    """Call the tile that stands there in the table."""
+    builder = width.builder
+    place = Int(builder, builder.ptrtoint(table, I64)) + (width * ROOM + height) * 8
+    return _call(load(place, table.type.pointee.element, 8), builder, arguments)
+
+
+def _call(tile: Any, builder: Any, arguments: list[Int]) -> Int:
     cconv = "x86_64_sysvcc" if target().assembly else None
     return Int(builder, builder.call(tile, [argument.value for argument in arguments], cconv=cconv))
 
@@ -155,7 +173,7 @@ def packing_tile(element: Element, breadth: Int, place: list[Int]) -> None:
     tile = tiles[f"{rows}x{most}p"]
     for vectors in range(1, most):
         tile = builder.select(breadth == vectors, tiles[f"{rows}x{vectors}p"], tile)
-    _call_tile(tile, builder, [*place, Int(builder, rows)])
+    _call(tile, builder, [*place, Int(builder, rows)])
 
 
 def call_panel(element: Element, detours: Any, place: list[Int], detour: list[Int]) -> None:
@@ -179,18 +197,20 @@ def panel_function(module: Any, element: Element) -> Any:
     name = f"panel_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
-    table = _table(module, element)
+    named = _tiles(module, element)
+    shapes = tile_shape().names
+    table = tile_table(module, f"tiles_{element.suffix}", TILE, tile_shape().broadest, lambda: {
+        shapes[each][:2]: tile for each, tile in named.items() if not shapes[each][2]})  # fmt: skip
     made, builder, (address, breadth, tallest, rows, a, b, c) = function(module, name, 7)
-    line = Int(builder, builder.ptrtoint(table, I64)) + breadth * (8 * ROOM)
     frame = FrameArray(address)
 
     def tile(height: Int, *place: Int) -> Int:
-        return _call_tile(load(line + height * 8, TILE.as_pointer(), 8), builder, [address, *place])
+        return call_tile(table, breadth, height, [address, *place])
 
+    frame[Frame.A_NEXT], frame[Frame.C_NEXT] = a, c
     (left,) = only_if(rows >= tallest, [rows], lambda: [tile(tallest, a, b, c, rows)])
     with builder.if_then(left > 0):
-        done = rows - left
-        tile(left, a + frame[microkernel.Frame.A_ROW] * done, b, c + frame[microkernel.Frame.C_ROW] * done, left)
+        tile(left, frame[Frame.A_NEXT], b, frame[Frame.C_NEXT], left)
     builder.ret_void()
     return made
 
@@ -204,13 +224,13 @@ def detour_function(module: Any, element: Element) -> Any:
     panel, gather, scatter = (make(module, element) for make in (panel_function, gather_function, scatter_function))
     made, builder, given = function(module, name, 11)
     address, breadth, tallest, rows, a, b, c, c_row, c_col, buffer, columns = given
-    frame, row = FrameArray(address), Int(builder, panel_row(element))
-    frame[microkernel.Frame.C_ROW] = row
+    frame, row = FrameArray(address), breadth * (element.lanes * element.size)
+    frame[Frame.C_ROW], frame[Frame.A_NEXT] = row, a
     with loop(0, rows, tallest) as i:
         height, to = tallest.min(rows - i), c + c_row * i
-        with builder.if_then(frame[microkernel.Frame.ADD] != 0):
+        with builder.if_then(frame[Frame.ADD] != 0):
             call(gather, builder, [to, c_row, c_col, buffer, row, height, columns])
-        call(panel, builder, [address, breadth, height, height, a + frame[microkernel.Frame.A_ROW] * i, b, buffer])
+        call(panel, builder, [address, breadth, height, height, frame[Frame.A_NEXT], b, buffer])
         call(scatter, builder, [buffer, row, to, c_row, c_col, height, columns])
     builder.ret_void()
     return made

@@ -67,7 +67,8 @@ WINDOWS = register(Op("windows_last", _windows, _infer_windows, None, View(_wind
 
 # ---- products over several axes
 
-def _infer_contract(a: TensorType, b: TensorType, *bias: TensorType, axes: int, leading: bool) -> TensorType:
+def _infer_contract(a: TensorType, b: TensorType, *bias: TensorType, axes: int, leading: bool,
+                    relu: bool = False) -> TensorType:
     split = axes if leading else a.ndim - axes
     summed, kept = (a.shape[:split], a.shape[split:]) if leading else (a.shape[split:], a.shape[:split])
     if b.ndim != axes + 1 or summed != b.shape[:-1] or any(c.shape != b.shape[-1:] for c in bias):
@@ -77,15 +78,16 @@ def _infer_contract(a: TensorType, b: TensorType, *bias: TensorType, axes: int, 
     return a.with_shape((*kept, b.shape[-1]))
 
 
-def _contract(a: Array, b: Array, *bias: Array, axes: int, leading: bool) -> Array:
+def _contract(a: Array, b: Array, *bias: Array, axes: int, leading: bool, relu: bool = False) -> Array:
     if not is_float(a.dtype):
         raise TypeError("contract of numbers that are not floats")
     found = range(axes) if leading else range(a.ndim - axes, a.ndim)
     out = np.tensordot(a, b, (tuple(found), tuple(range(axes))))
-    return out + bias[0] if bias else out
+    out = out + bias[0] if bias else out
+    return np.maximum(out, a.dtype.type(0)) if relu else out
 
 
-# sums the first (``leading``) or last ``axes`` axes of a with all but the last of b, and adds a bias if there is one
+# sums the first (``leading``) or last ``axes`` axes of a with all but the last of b; adds a bias, rectifies, if told to
 CONTRACT = register(Op("contract", _contract, _infer_contract, None, Library("contract"), INTERNAL))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphjit.ir import Apply, Graph, Node, apply_op
-from graphjit.op import TABLE, Elementwise, Reduction
+from graphjit.ir import Apply, Graph, Node, apply_op, users
+from graphjit.op import TABLE, Elementwise, Library, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
 from graphjit.ops.windows import Ints, Pads
-from graphjit.types import Extent, is_float
+from graphjit.passes.simplify import same_shape
+from graphjit.types import DType, Extent, Shape, is_float, is_one
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 RANKS = (1, 2)
-NARROW = 8  # numbers of a window that lie together; windows of fewer are copied out, one product for all
+LATENCY = 4  # cycles from a multiply-add to the next that adds to its sum
 
 
 def channels_last(graph: Graph) -> Graph:
@@ -36,8 +37,12 @@ class _Rewriter:
     def __init__(self) -> None:
         self.plain: dict[Node, Node] = {}
         self.last: dict[Node, Node] = {}
+        self.wide: dict[tuple[Node, Pads], Node] = {}  # with the channels last and zeros around
 
     def run(self, graph: Graph) -> Graph:
+        self.readers = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
+        self.onward = {n.args[0]: n for n in graph.nodes
+                       if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _rewrites(n)}
         for node in graph.nodes:
             if not isinstance(node, Apply):
                 self.plain[node] = node
@@ -95,6 +100,9 @@ class _Rewriter:
 
     def elementwise(self, node: Apply) -> Node | None:
         ndim = node.type.ndim
+        for rule in (self.biased, self.rectified):
+            if (fused := rule(node)) is not None:
+                return fused
         if any(a in self.last and a.type.ndim != ndim for a in node.args):
             return None
         args: list[Node] = []
@@ -112,6 +120,26 @@ class _Rewriter:
         shape = tuple(node.type.shape[i] for i in to_last(ndim))
         return Apply(node.op, tuple(args), node.params, node.type.with_shape(shape), node.where)
 
+    def biased(self, node: Apply) -> Node | None:
+        """The sum of a convolution that nothing else reads and one number for each channel, as one product."""
+        if node.op.name != "add":
+            return None
+        for conv, bias in (node.args, node.args[::-1]):
+            if (isinstance(conv, Apply) and conv.op.name == "conv" and _rewrites(conv) and self.readers[conv] == 1
+                    and bias.type.dtype == conv.type.dtype and _of_channels(bias.type.shape, conv.type.shape)
+                    and same_shape(node.type.shape, conv.type.shape)):
+                return self.conv(conv, **conv.kwargs, bias=bias)
+        return None
+
+    def rectified(self, node: Apply) -> Node | None:
+        """relu of such a sum that nothing else reads, as one product too."""
+        if node.op.name != "relu" or self.readers[node.args[0]] != 1:
+            return None
+        x = self.last[node.args[0]]
+        if not (isinstance(x, Apply) and x.op is CONTRACT and len(x.args) == 3):
+            return None
+        return apply_op(CONTRACT, x.args, {**x.kwargs, "relu": True}, node.where)
+
     def reduction(self, node: Apply) -> Node | None:
         (x,) = node.args
         order = to_last(x.type.ndim)
@@ -127,46 +155,95 @@ class _Rewriter:
 
     def windows(self, x: Node, channels: int, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
                 where: Apply) -> Node:
-        """The windows (N, *places, *kernel, C) of x: a view, or copied out where they are narrow."""
-        at = self.channels_last(x, channels)
-        at = _padded(at, padding, where)
-        out: Node = apply_op(WINDOWS, (at,), {"kernel": kernel, "stride": stride, "dilation": dilation}, where.where)
-        rank = len(kernel)
-        together = channels * (kernel[-1] if dilation[-1] == 1 else 1)
-        if rank > 1 and together < NARROW and kernel[0] > 1:
-            outward = (*range(1 + rank, 2 + 2 * rank), *range(1 + rank))
-            copy = apply_op(TABLE["copy"], (_permuted(out, outward, where),), {}, where.where)
-            out = _permuted(copy, tuple(outward.index(i) for i in range(len(outward))), where)
-        return out
+        """The windows (N, *places, *kernel, C) of x, a view."""
+        inner = self.channels_last(x, channels)
+        at = self.wide.get((x, padding))
+        if at is None:
+            at = self.wide[x, padding] = _padded(inner, padding, where)
+            if at is not inner and isinstance(inner, Apply) and isinstance(inner.op.lower, Library):
+                self.last[x] = _inside(at, inner, padding, where)  # it need not lie anywhere else
+        return apply_op(WINDOWS, (at,), {"kernel": kernel, "stride": stride, "dilation": dilation}, where.where)
 
-    def conv(self, node: Apply, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Node:
+    def conv(self, node: Apply, stride: Ints, padding: Pads, dilation: Ints, groups: int,
+             bias: Node | None = None) -> Node:
         x, w = node.args
         rank = len(stride)
         taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, padding, dilation, node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 1, 0), node)
-        return apply_op(CONTRACT, (taps, weight), {"axes": rank + 1, "leading": False}, node.where)
+        args = [taps, weight]
+        if bias is not None:
+            args.append(_reshaped(self.in_order(bias), weight.type.shape[-1:], node))
+        return apply_op(CONTRACT, args, {"axes": rank + 1, "leading": False}, node.where)
 
     def conv_weight_grad(self, node: Apply, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
                          groups: int) -> None:
         g, x = node.args
-        rank = len(stride)
-        taps = self.windows(x, node.type.shape[1], kernel, stride, padding, dilation, node)
-        out = apply_op(CONTRACT, (taps, self.channels_last(g, node.type.shape[0])),
-                       {"axes": rank + 1, "leading": True}, node.where)
+        rank, (o, c) = len(stride), node.type.shape[:2]
+        # where the gradient by the input reads the cotangent with a border, there need be no other of it
+        cotangent = self.channels_last(g, o) if g not in self.onward else self.bordered(self.onward[g])[1]
+        places, apart, last = int(g.type.shape[-1]), stride[-1], int(kernel[-1])
+        f = neighbours(int(o), int(c), last, apart, places, node.type.dtype) if dilation[-1] == 1 else 1
+        wide = (*kernel[:-1], last + apart * (f - 1))
+        taps = self.windows(x, c, wide, (*stride[:-1], apart * f), padding, dilation, node)
+        if f > 1:
+            cotangent = _reshaped(cotangent, (*taps.type.shape[:rank + 1], f * o), node)
+        out: Node = apply_op(CONTRACT, (taps, cotangent), {"axes": rank + 1, "leading": True}, node.where)
+        if f > 1:
+            shape = (*kernel, c, o)
+            each = _reshaped(out, (*wide, c, f, o), node)
+            out, *more = (_reshaped(apply_op(TABLE["slice"], (each,), {
+                "starts": (*(0,) * (rank - 1), apart * p, 0, p, 0), "sizes": (*kernel, c, 1, o),
+                "steps": (1,) * (rank + 3)}, node.where), shape, node) for p in range(f))
+            for part in more:
+                out = apply_op(TABLE["add"], (out, part), {}, node.where)
         self.plain[node] = _permuted(out, (rank + 1, rank, *range(rank)), node)
+
+    def bordered(self, node: Apply) -> tuple[Node, Node, Pads]:
+        """The cotangent that a gradient by the input reads, with zeros around it, what lies inside, and how many."""
+        g, w = node.args
+        how = node.kwargs
+        around = tuple(border(int(n), int(m), int(k), s, low, d) for n, m, k, s, (low, _), d in
+                       zip(how["size"], g.type.shape[2:], w.type.shape[2:], how["stride"], how["padding"],
+                           how["dilation"], strict=True))
+        wide = self.wide.get((g, around))
+        if wide is None:
+            wide = self.wide[g, around] = _padded(self.channels_last(g, w.type.shape[0]), around, node)
+        return wide, _inside(wide, self.channels_last(g, w.type.shape[0]), around, node), around
 
     def conv_input_grad(self, node: Apply, size: Ints, stride: Ints, padding: Pads, dilation: Ints,
                         groups: int) -> Node:
         g, w = node.args
         rank = len(stride)
-        places, kernel = g.type.shape[2:], w.type.shape[2:]
-        around = tuple(border(int(n), int(m), int(k), s, low, d) for n, m, k, s, (low, _), d in
-                       zip(size, places, kernel, stride, padding, dilation, strict=True))
-        wide = _padded(self.channels_last(g, w.type.shape[0]), around, node)
+        wide, _, around = self.bordered(node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 0, 1), node)
         return apply_op(INPUT_GRAD, (wide, weight), {
-            "size": size, "places": places, "stride": stride, "padding": padding, "dilation": dilation,
+            "size": size, "places": g.type.shape[2:], "stride": stride, "padding": padding, "dilation": dilation,
             "around": around}, node.where)
+
+
+def neighbours(o: int, c: int, kernel: int, stride: int, places: int, dtype: DType) -> int:
+    """How many places next to each other a weight's gradient best takes as one of as many times the channels.
+
+    Few channels leave lanes idle, and few rows of the product leave multiply-adds waiting for the sum before. The price
+    is a wider window, of whose products not all are wanted.
+    """
+    from graphjit.kernels.target import target
+    lanes = target().lanes(dtype.itemsize)
+
+    def cycles(f: int) -> float:
+        return max(LATENCY, 0.5 * c * (kernel + stride * (f - 1)) * -(-o * f // lanes)) / f
+
+    return min((f for f in range(1, 1 + max(1, 2 * lanes // o)) if places % f == 0), key=cycles, default=1)
+
+
+def _of_channels(shape: Shape, whole: Shape) -> bool:
+    """Whether an operand of this shape has one number for each channel of another of shape ``whole``."""
+    full = (*(1,) * (len(whole) - len(shape)), *shape)
+    return full[1] == whole[1] and all(is_one(n) for i, n in enumerate(full) if i != 1)
+
+
+def _reshaped(x: Node, shape: tuple[int, ...], where: Apply) -> Node:
+    return apply_op(TABLE["reshape"], (x,), {"shape": shape}, where.where)
 
 
 def _permuted(x: Node, axes: Ints, where: Node) -> Node:
@@ -187,6 +264,14 @@ def _padded(x: Node, padding: Pads, where: Apply) -> Node:
     low, high = zip((0, 0), *padding, (0, 0), strict=True)
     return apply_op(TABLE["pad"], (x,), {"low": low, "high": high, "interior": (0,) * x.type.ndim, "value": 0},
                     where.where)
+
+
+def _inside(wide: Node, x: Node, padding: Pads, where: Apply) -> Node:
+    """x as a part of what it became with a border."""
+    if wide is x:
+        return x
+    return apply_op(TABLE["slice"], (wide,), {"starts": (0, *(low for low, _ in padding), 0), "sizes": x.type.shape,
+                                              "steps": (1,) * x.type.ndim}, where.where)
 
 
 # how the parameters of other ops follow the axes

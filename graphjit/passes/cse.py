@@ -18,15 +18,14 @@ def cse(graph: Graph) -> Graph:
             case Const(value, opaque) if value.size <= 16:
                 new[node] = known.setdefault((value.tobytes(), value.dtype.str, value.shape, opaque), node)
             case Apply():
-                args = tuple(new[a] for a in node.args)
-                same = all(a is b for a, b in zip(args, node.args, strict=True))
-                candidate = node if same else Apply(node.op, args, node.params, node.type, node.where)
-                key = (node.op, tuple(map(id, args)), tuple(map(_exact, node.params)),
-                       tuple(isinstance(n, Extent) for n in node.type.shape))
+                args = tuple([new[a] for a in node.args])
+                candidate = node if args == node.args else Apply(node.op, args, node.params, node.type, node.where)
+                key = (node.op, args, tuple(map(_exact, node.params)),
+                       tuple([isinstance(n, Extent) for n in node.type.shape]))
                 new[node] = known.setdefault(key, candidate)
             case _:
                 new[node] = node
-    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+    return graph.with_outputs([new[o] for o in graph.outputs])
 
 
 def _exact(param: tuple[str, Any]) -> Hashable:

@@ -7,7 +7,7 @@ from graphjit.op import TABLE, Layout, Library, View
 from graphjit.types import contiguous_strides, is_float, is_one
 
 STRIDED = frozenset({"matmul"})  # library kernels that read floats of any strides
-STRIDED_FIRST = frozenset({"contract"})  # those that read their first operand so
+STRIDED_FIRST = frozenset({"contract"})  # those that read their first operand so, and the second if its rows lie even
 
 
 def base_layout(node: Node) -> tuple[Node, Layout]:
@@ -16,14 +16,18 @@ def base_layout(node: Node) -> tuple[Node, Layout]:
     A view's operand must be viewable, which the ``contiguous`` pass has made sure of.
     """
     chain: list[Apply] = []
-    while isinstance(node, Apply) and isinstance(node.op.lower, View):
+    while isinstance(node, Apply) and isinstance(node.op.lower, View) and "layout" not in node.facts:
         chain.append(node)
         node = node.args[0]
-    layout: Layout | None = Layout(0, node.type.shape, contiguous_strides(node.type.shape))
+    if isinstance(node, Apply) and "layout" in node.facts:
+        node, layout = node.facts["layout"]
+    else:
+        layout = Layout(0, node.type.shape, contiguous_strides(node.type.shape))
     for view in reversed(chain):
-        assert isinstance(view.op.lower, View) and layout is not None
+        assert isinstance(view.op.lower, View)
         layout = view.op.lower.layout(layout, **view.kwargs)
-    assert layout is not None, "a view that needs a copy slipped through"
+        assert layout is not None, "a view that needs a copy slipped through"
+        view.facts["layout"] = node, layout
     return node, layout
 
 
@@ -49,10 +53,16 @@ def _contiguous(node: Apply) -> Node:
             return Apply(node.op, (_copy(node.args[0], node),), node.params, node.type, node.where)
     elif isinstance(lower, Library) and not (lower.kernel in STRIDED and is_float(node.type.dtype)):
         free = lower.kernel in STRIDED_FIRST
-        args = tuple(a if (free and i == 0) or _in_order(a) else _copy(a, node) for i, a in enumerate(node.args))
+        args = tuple(a if (free and (i == 0 or (i == 1 and _even_rows(a)))) or _in_order(a) else _copy(a, node)
+                     for i, a in enumerate(node.args))
         if any(a is not b for a, b in zip(args, node.args, strict=True)):
             return Apply(node.op, args, node.params, node.type, node.where)
     return node
+
+
+def _even_rows(node: Node) -> bool:
+    layout = base_layout(node)[1]
+    return is_one(layout.shape[-1]) or layout.strides[-1] == 1
 
 
 def _in_order(node: Node) -> bool:

@@ -9,6 +9,7 @@ from graphjit.passes.channels_last import channels_last
 from graphjit.passes.cse import cse
 from graphjit.passes.fold import fold
 from graphjit.passes.layout import contiguous
+from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products
 from graphjit.passes.simplify import simplify
 
@@ -20,6 +21,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse", cse),
     ("simplify again", simplify),
     ("cse again", cse),
+    ("pools", pools),
     ("channels last", channels_last),
     ("simplify views", simplify),
     ("cse of views", cse),
@@ -30,8 +32,13 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 
 def optimize(graph: Graph, check: bool = False) -> Graph:
     """Run the pipeline; dead nodes fall away with each rewriting, as nodes are found from the outputs."""
+    settled: dict[Pass, Graph] = {}  # what a pass left as it was
     for _, step in PIPELINE:
-        graph = step(graph)
+        before = graph
+        if settled.get(step) is not graph:
+            graph = step(graph)
+        if graph is before:
+            settled[step] = graph
         if check:
             verify(graph)
     return graph

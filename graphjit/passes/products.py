@@ -9,23 +9,24 @@ from graphjit.op import TABLE
 def transpose_products(graph: Graph) -> Graph:
     """(A B)ᵀ is Bᵀ Aᵀ: a product wanted only transposed is computed so, its operands' views being free."""
     count = {n: len(u) for n, u in users(graph).items()}
+    outputs = frozenset(graph.outputs)
     wanted = {n for n in count if isinstance(n, Apply) and n.op.name == "permute_dims"
-              and count[n.args[0]] == 1 and n.args[0] not in graph.outputs and _swaps_last(n)}
+              and count[n.args[0]] == 1 and n.args[0] not in outputs and _swaps_last(n)}
     new: dict[Node, Node] = {}
     for node in graph.nodes:
         if not isinstance(node, Apply):
             new[node] = node
             continue
-        args = tuple(new[a] for a in node.args)
+        args = tuple([new[a] for a in node.args])
         product = args[0] if args else None
         if node in wanted and isinstance(product, Apply) and product.op.name == "matmul":
             a, b = product.args
             new[node] = apply_op(product.op, (_swapped(b, node), _swapped(a, node)), {}, product.where)
-        elif all(a is b for a, b in zip(args, node.args, strict=True)):
+        elif args == node.args:
             new[node] = node
         else:
             new[node] = Apply(node.op, args, node.params, node.type, node.where)
-    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+    return graph.with_outputs([new[o] for o in graph.outputs])
 
 
 def _swaps_last(node: Apply) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from graphjit.ir import Apply, Const, Graph, Node, apply_op, rewrite
@@ -16,7 +18,7 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _simplify(node: Apply) -> Node:
-    for rule in (_scalar_operands, _identity, _neutral, _power, _join_views):
+    for rule in _RULES.get(node.op.name, _ELEMENTWISE if isinstance(node.op.lower, Elementwise) else ()):
         new = rule(node)
         if new is not node:
             return new
@@ -115,6 +117,17 @@ def _join_views(node: Apply) -> Node:
             return Apply(node.op, x.args, node.params, node.type, node.where)
         case _:
             return node
+
+
+Rule = Callable[[Apply], Node]
+_ELEMENTWISE: tuple[Rule, ...] = (_scalar_operands,)
+_RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(("identity", "cast", "slice", "pad", "neg", "bitwise_not", "flip", "concat"),
+                    (_scalar_operands, _identity)),
+    **dict.fromkeys(("reshape", "broadcast_to", "permute_dims"), (_identity, _join_views)),
+    **dict.fromkeys(("mul", "div", "sub"), (_scalar_operands, _neutral)),
+    "pow": (_scalar_operands, _power),
+}
 
 
 def scalar_value(node: Node) -> float | None:

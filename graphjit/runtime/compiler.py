@@ -178,7 +178,7 @@ def _fingerprint() -> str:
              llvm.get_process_triple(), *target_cpu())
     digest = hashlib.sha256(repr(facts).encode())
     here = Path(__file__).parent
-    sources = [*(here / f"{name}.py" for name in ("compiler", "driver", "frontend", "machine")),
+    sources = [*(here / f"{name}.py" for name in ("compiler", "driver", "frontend", "machine", "sharing")),
                *sorted((here.parent / "kernels").rglob("*.py"))]
     numba = importlib.util.find_spec("numba")  # located, not imported
     if numba is not None and numba.origin is not None:
@@ -253,7 +253,7 @@ def _compile(loops: Mapping[str, LoopKernel], emitted: Mapping[str, IRKernel],
             jobs[kind].append(llvm_thread.submit(_object, work, optimise))
 
     try:
-        with _without_gc():
+        with without_gc():
             submit("emitted", [(kernel, _emit(kernel, symbols["emitted"][key])) for key, kernel in emitted.items()],
                    optimise_emitted)  # in one: they share functions
             work: list[tuple[Kernel, str]] = []
@@ -318,8 +318,8 @@ def _identifier(name: str) -> str:
 
 
 @contextmanager
-def _without_gc() -> Iterator[None]:
-    """Numba makes some 10^5 objects a kernel; collecting the user's heap meanwhile can double its time."""
+def without_gc() -> Iterator[None]:
+    """While a compiler makes objects by the thousand, none of them garbage, looking for garbage can double its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
@@ -28,22 +30,19 @@ class Lifetime:
 
 
 def padded(nbytes: int) -> int:
-    return max(-(-nbytes // ALIGN) * ALIGN, ALIGN)
+    return max(-(-int(nbytes) // ALIGN) * ALIGN, ALIGN)
 
 
 def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
     """Place the largest buffers first, each in the lowest gap that is free throughout its life."""
-    placed: list[tuple[int, int, Lifetime]] = []
     offsets: dict[Hashable, int] = {}
-    for life in sorted(lifetimes, key=lambda x: (-x.nbytes, x.first)):
+    first, last, begin, end = np.zeros((4, len(lifetimes)), np.int64)  # of what is placed
+    for count, life in enumerate(sorted(lifetimes, key=lambda x: (-int(x.nbytes), x.first))):
         size = padded(life.nbytes)
-        taken = sorted((at, end) for at, end, other in placed
-                       if other.first <= life.last and life.first <= other.last)
-        offset = 0
-        for at, end in taken:
-            if offset + size <= at:
-                break
-            offset = max(offset, end)
-        offsets[life.key] = offset
-        placed.append((offset, offset + size, life))
-    return MemoryPlan(offsets, max((end for _, end, _ in placed), default=0), sum(padded(x.nbytes) for x in lifetimes))
+        taken = np.flatnonzero((first[:count] <= life.last) & (last[:count] >= life.first))
+        taken = taken[np.argsort(begin[taken])]
+        free = np.concatenate(([0], np.maximum.accumulate(end[taken])))  # behind the first of them, the first two, ...
+        wide = np.flatnonzero(begin[taken] - free[:-1] >= size)
+        offset = offsets[life.key] = int(free[wide[0] if len(wide) else -1])
+        first[count], last[count], begin[count], end[count] = life.first, life.last, offset, offset + size
+    return MemoryPlan(offsets, int(end.max(initial=0)), sum(padded(x.nbytes) for x in lifetimes))

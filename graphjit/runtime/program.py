@@ -87,7 +87,7 @@ class Program:
             for node in step.reads:
                 last[node] = i
             if isinstance(step, KernelCall):
-                lives.extend(Lifetime(slot.buffer, padded(slot.buffer.nbytes) * self.threads, i, i)
+                lives.extend(Lifetime(slot.buffer, self._own(slot.buffer) * self.threads or slot.buffer.nbytes, i, i)
                              for slot in step.slots
                              if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
@@ -137,12 +137,20 @@ class Program:
         self.segments = self._segments()
 
     def _grain(self, step: KernelCall) -> int:
-        """Units of a chunk that threads claim; 0 for a kernel too short to share out."""
+        """Units of a chunk that threads claim; 0 for a kernel too short to share out, negative for one with a tail."""
         if self.threads == 1 or step.cost < SHARED:
             return 0
-        grain = -(-step.extent // (CHUNKS * self.threads))
+        extent = step.extent - step.tail
+        grain = -(-extent // (CHUNKS * self.threads))
         grain = -(-grain // step.align) * step.align
-        return grain if grain < step.extent else 0
+        if grain >= extent:
+            return 0
+        return -grain if step.tail else grain
+
+    @staticmethod
+    def _own(scratch: Scratch) -> int:
+        """Bytes from one thread's scratch to the next one's."""
+        return 0 if scratch.common else padded(scratch.nbytes)
 
     @staticmethod
     def _number(slot: Slot) -> int | float:
@@ -154,7 +162,7 @@ class Program:
             buffer = self.lowered.in_place.get(buffer, buffer)
         if buffer in self.plan.offsets:
             address = self.arena_address + self.plan.offsets[buffer] + slot.offset
-            own = padded(buffer.nbytes) if isinstance(buffer, Scratch) else 0
+            own = self._own(buffer) if isinstance(buffer, Scratch) else 0
             self.slots[:, at] = [address + thread * own for thread in range(self.threads)]
             return
         assert not isinstance(buffer, Scratch)

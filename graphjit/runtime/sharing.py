@@ -51,12 +51,18 @@ def emit_claim(module: ir.Module) -> ir.Function:
 
 
 def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
-    """void share(int64 pool, entry, slots, start, stop, grain, stride): run one row with the pool's help."""
+    """void share(int64 pool, entry, slots, start, stop, grain, stride): run one row with the pool's help.
+
+    A negative grain says that the last unit is for the caller, when all others are done.
+    """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 7), "share")
     address, entry, slots, start, stop, grain, stride = function.args
     b = ir.IRBuilder(function.append_basic_block("begin"))
     pool = b.inttoptr(address, I64.as_pointer())
-    for word, value in ((ENTRY_WORD, entry), (SLOTS, slots), (STOP, stop), (GRAIN, grain), (STRIDE, stride)):
+    tail = b.icmp_signed("<", grain, I64(0))
+    grain = b.select(tail, b.neg(grain), grain)
+    end = b.sub(stop, b.zext(tail, I64))
+    for word, value in ((ENTRY_WORD, entry), (SLOTS, slots), (STOP, end), (GRAIN, grain), (STRIDE, stride)):
         b.store(value, _word(b, pool, word))
     b.store_atomic(start, _word(b, pool, NEXT), "seq_cst", 8)
     number = b.add(b.load(_word(b, pool, NUMBER)), I64(1))
@@ -71,6 +77,8 @@ def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
     inside = b.load_atomic(_word(b, pool, INSIDE), "seq_cst", 8)
     b.cbranch(b.icmp_signed("==", inside, I64(0)), done, wait)
     b.position_at_end(done)
+    with b.if_then(tail):
+        b.call(b.inttoptr(entry, ENTRY.as_pointer()), [b.inttoptr(slots, I64.as_pointer()), end, stop])
     b.ret_void()
     return function
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,72 @@ def test_the_first_largest_and_nan(dtype: str) -> None:
         np.testing.assert_array_equal(found.numpy(), wanted.numpy())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_few_and_many_channels_agree(dtype: str) -> None:
+    """Neighbours computed together, tails of vectors, bias and relu in the product, results stored into borders."""
+    rng = np.random.default_rng(8)
+    functions: list[Callable[..., Any]] = []
+    arrays: list[list[Array]] = []
+    for inner, outer, size, pool in ((1, 8, 12, 2), (8, 3, 14, 2), (16, 8, 15, 3), (5, 20, 9, 2), (4, 33, 8, 1),
+                                     (2, 1, 16, 2)):  # fmt: skip
+        for rank in (1, 2):
+            conv, largest = (F.conv1d, F.max_pool1d) if rank == 1 else (F.conv2d, F.max_pool2d)
+
+            def twice(conv: Any, largest: Any, pool: int, x: Any, w: Any, b: Any, v: Any) -> Any:
+                x = gj.relu(conv(x, w, b, padding=1))
+                return gj.relu(conv(largest(x, pool) if pool > 1 else x, v, padding=1))
+
+            functions.append(functools.partial(twice, conv, largest, pool))
+            shapes = [(2, inner, *(size,) * rank), (outer, inner, *(3,) * rank), (outer,), (inner, outer, *(3,) * rank)]
+            arrays.append([rng.normal(size=s).astype(dtype) for s in shapes])
+    agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+
+
+def test_what_is_not_a_number_stays_where_it_is() -> None:
+    """Places computed together do not share their windows."""
+    x = np.ones((1, 4, 6, 12), np.float32)
+    x[0, 1, 2, 3], x[0, 0, 5, 11] = np.inf, np.nan
+    w = np.random.default_rng(9).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    found, wanted = gj.compile(F.conv2d)(x, w).numpy(), F.conv2d(x, w).numpy()
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(wanted))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_relu_comes_after_the_pool_and_changes_no_bit() -> None:
+    rng = np.random.default_rng(10)
+    x = rng.integers(-3, 3, (2, 3, 9, 8)).astype(np.float32)
+    x[0, 0, 0, 0] = x[1, 2, 4, 4] = np.nan
+    g = rng.normal(size=(2, 3, 3, 3)).astype(np.float32)
+
+    def step(x: Any, g: Any) -> Any:
+        x = gj.tensor(x).requires_grad_()
+        out = F.max_pool2d(gj.relu(x), 3, padding=1)
+        (out * g).sum().backward()
+        return out, x.grad, x.grad.sum(axis=(2, 3))
+
+    compiled = gj.compile(step)
+    for found, wanted in zip(compiled(x, g)[:2], step(x, g)[:2], strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    np.testing.assert_allclose(compiled(x, g)[2].numpy(), step(x, g)[2].numpy(), rtol=1e-5, atol=1e-6)
+    nodes = [n for n in compiled.latest.program.lowered.graph.nodes if isinstance(n, Apply)]
+    (relu,) = (n for n in nodes if n.op.name == "relu")
+    (below,) = relu.args
+    assert relu.type.shape == (2, 3, 3, 3) and isinstance(below, Apply) and below.op.name == "max_pool"
+
+
+@pytest.mark.parametrize(("length", "how"), [(2, {"stride": 1, "padding": 2, "dilation": 4}), (4, {"stride": 2})])
+def test_a_window_of_padding_passes_no_gradient_on(length: int, how: dict[str, Any]) -> None:
+    """The sum of a pool's gradient is that of its cotangent only where each window holds an element."""
+    x = np.arange(length, dtype=np.float32).reshape(1, 1, -1)
+
+    def total(x: Any) -> Any:
+        x = gj.tensor(x).requires_grad_()
+        F.max_pool1d(x, 2, **how).sum().backward()
+        return x.grad.sum(axis=2)
+
+    np.testing.assert_array_equal(gj.compile(total)(x).numpy(), total(x).numpy())
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -160,12 +227,12 @@ def kernel_set(p: Program) -> set[Any]:
 def test_activations_stay_channels_last() -> None:
     """Of activations only what is flattened is ever copied into another order, once forward and once backward."""
     graph = program(4).lowered.graph
-    turned = [n for n in graph.nodes if isinstance(n, Apply) and n.op.name == "copy"
+    turned = [n for n in graph.nodes if isinstance(n, Apply) and n.op.name in ("copy", "pad")
               and isinstance(n.args[0], Apply) and isinstance(n.args[0].op.lower, View)
               and not isinstance(base_layout(n.args[0])[0], Input) and n.args[0].type.ndim == 4
               and not is_contiguous(base_layout(n.args[0])[1])]
     names = [n.op.name for n in graph.nodes if isinstance(n, Apply)]
-    assert [n.type.shape for n in turned] == [(4, 4, 5, 5), (4, 5, 5, 4)]
+    assert [n.type.shape for n in turned] == [(4, 4, 5, 5), (4, 7, 7, 4)]
     assert not {"conv", "conv_input_grad", "conv_weight_grad", "max_pool", "max_pool_grad"} & set(names)
     assert names.count("contract") == 6 and names.count("conv_last_input_grad") == 2
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphjit.kernels.segments import plan_segments
+from graphjit.kernels.segments import plan_segments, rows_together
 from graphjit.runtime.compiler import compile_kernels
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -62,3 +62,35 @@ def test_segments(m: int, n: int, k: int, batch: tuple[int, ...], segments: tupl
 def test_too_many_axes() -> None:
     with pytest.raises(ValueError, match="batch axes"):
         plan_segments(1, 1, 1, "float32", (1, 1), 1, 1, (2,) * 4, (1,) * 4, (1,) * 4, (2,), (1,), (1,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("places", "channels", "n", "kernel", "stride"), [
+    (14, 16, 8, (3, 3), 1), (28, 1, 8, (3, 3), 1), (12, 5, 3, (1, 4), 2), (9, 4, 1, (2, 2), 1), (8, 7, 2, (3, 5), 3)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_rows_computed_together(places: int, channels: int, n: int, kernel: tuple[int, int], stride: int, relu: bool,
+                                dtype: str) -> None:
+    """Windows of lines: neighbours share a vector, and what is not a number stays with those whose window it is in."""
+    rng = np.random.default_rng(places)
+    lines, width = 4 + kernel[0], stride * (places - 1) + kernel[1]
+    x = rng.normal(size=(lines, width, channels)).astype(dtype)
+    x[2, 3], x[lines - 1, width - 1, 0] = np.inf, np.nan
+    w, bias = rng.normal(size=(*kernel, channels, n)).astype(dtype), rng.normal(size=n).astype(dtype)
+    out = np.full((5, places, n), GUARD, dtype)
+    k, outer = (channels, kernel[0]) if channels > 2 else (kernel[0], 1)
+    depth, b_row = (1, n) if channels > 2 else (width * channels, kernel[1] * channels * n)
+    row, line = stride * channels, width * channels
+    together = rows_together(places, n, k, row, channels, n, kernel[1], dtype)
+    found = plan_segments(places, n, k, dtype, (row, depth), b_row, n, (5,), (line,), (places * n,), (outer, kernel[1]),
+                          (line, channels), (kernel[1] * channels * n, channels * n), True, together, relu)  # fmt: skip
+    scratch = np.full(found.workspace + 64, 0xFF, np.uint8)
+    at = {"a": x.ctypes.data, "b": w.ctypes.data, "c": out.ctypes.data, "bias": bias.ctypes.data,
+          "workspace": scratch.ctypes.data}
+    slots = np.array([at[s] if isinstance(s, str) else s for s in found.slots], np.int64)
+    ENTRY(compile_kernels([found.kernel])[0])(slots.ctypes.data, 0, found.extent)
+    view = np.lib.stride_tricks.sliding_window_view(x, kernel, (0, 1))[:, ::stride].astype("float64")
+    with np.errstate(all="ignore"):
+        wanted = np.einsum("yxckl,klcn->yxn", view, w.astype("float64")) + bias
+        wanted = np.where(wanted <= 0, 0, wanted) if relu else wanted
+    np.testing.assert_allclose(out, wanted, rtol=1e-4 if dtype == "float32" else 1e-12,
+                               atol=1e-4 if dtype == "float32" else 1e-12)

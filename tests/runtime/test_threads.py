@@ -60,7 +60,57 @@ def test_work_is_shared_out() -> None:
     step(*data())
     table = step.latest.program.table
     assert (table[:, 4] > 0).any()
-    assert all(0 < grain < stop for stop, grain in table[:, 3:5] if grain)
+    assert all(0 < abs(grain) < stop for stop, grain in table[:, 3:5] if grain)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (9000,), (300_000,), (3, 100_000), (100_000, 3)])
+def test_folds_of_everything_are_shared_out_in_chunks(shape: tuple[int, ...]) -> None:
+    """The chunks follow from the length alone, and are put together in their order."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(shape).astype(np.float32), rng.standard_normal(shape[::-1]).astype(np.float32)
+
+    def f(x: gj.Tensor, y: gj.Tensor) -> tuple[gj.Tensor, ...]:
+        z = gj.tanh(x) * y.T
+        return z.sum(), (z * z).mean() + 1, gj.all(z < 3), gj.exp(z), gj.any(z > 3)
+    found = []
+    for n in (1, 2, 3):
+        gj.set_num_threads(n)
+        step = gj.compile(f)
+        found.append([t.numpy() for t in step(x, y)])
+        shares = step.latest.program.table[:, 4].any()
+        assert shares == (n > 1 and x.size > 5000)
+    z = np.tanh(x.astype(np.float64)) * y.T
+    with np.errstate(invalid="ignore"):
+        expected = z.sum(), (z * z).sum() / np.float64(z.size) + 1, np.all(z < 3), np.exp(z), np.any(z > 3)
+    for i, want in enumerate(expected):
+        np.testing.assert_allclose(found[0][i], want, rtol=2e-5, atol=1e-6 * max(1, z.size) ** 0.5)
+        assert found[0][i].tobytes() == found[1][i].tobytes() == found[2][i].tobytes()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 100, 20_000])
+def test_folds_of_rows_are_shared_out_in_chunks(rows: int) -> None:
+    """As the gradient of a bias, with the step that follows from it."""
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((rows, 5), (5, 24), (24,)))
+
+    def run(threads: int) -> tuple[list[np.ndarray], bool]:
+        gj.set_num_threads(threads)
+        weight, bias = gj.tensor(w), gj.tensor(b)
+
+        @gj.compile
+        def f(x: gj.Tensor) -> tuple[gj.Tensor, ...]:
+            z = x @ weight + bias
+            bias.assign(bias - 0.01 * (z * bias).sum(0))
+            return z, (z * 2).sum(0), gj.any(z > 4, 0)
+        out = [t.numpy() for t in f(x)]
+        return [*out, bias.numpy()], f.latest.program.table[1, 4] < 0
+    (found, _), *others = [run(n) for n in (1, 2, 3)]
+    z = x.astype(np.float64) @ w + b
+    for got, want in zip(found, (z, (z * 2).sum(0), (z > 4).any(0), b - 0.01 * (z * b).sum(0)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+    for again, shared in others:
+        assert shared == (rows > 1000)
+        assert [a.tobytes() for a in again] == [a.tobytes() for a in found]
 
 
 def test_two_python_threads_may_call_at_once() -> None:

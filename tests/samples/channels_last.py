@@ -50,6 +50,13 @@ for _a, _b, _axes, _leading, _text in (
            lambda a, b, n=_axes, first=_leading: apply(CONTRACT, a, b, axes=n, leading=first), normal(_a, _b),
            lambda a, b, t=_text: np.einsum(t, a, b), rtol=50.0, **DERIVED)  # fmt: skip
 
+for _relu in ({}, {"relu": True}):
+    sample("contract", f"bias{' and relu' if _relu else ''}",
+           lambda a, b, c, relu=_relu: apply(CONTRACT, a, b, c, axes=2, leading=False, **relu),
+           normal((2, 3, 4, 5), (4, 5, 6), (6,)),
+           lambda a, b, c, relu=_relu: np.maximum(out := np.einsum("abkl,kln->abn", a, b) + c, 0 if relu else out),
+           rtol=50.0, **DERIVED)  # fmt: skip
+
 # ---- the gradient by the input
 
 for _size, _kernel, _stride, _padding, _dilation in (

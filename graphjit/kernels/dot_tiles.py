@@ -1,0 +1,166 @@
+"""Tiles of dot products: sums of products of rows of A and columns of B, both contiguous, vectors along k.
+
+Each sum is `lanes` chains of multiply-adds, then a tree over the lanes: the same in every tile, so the tile a number
+falls into does not change its bits.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels.emit import F32, I32, I64, Int, intrinsic, load, masked_load, store
+from graphjit.kernels.target import Element, target
+from graphjit.kernels.tiles import assembled, tile_table
+
+# `tile(a, a row, b, b column, k, sums)`: sums[i, j], whole vectors of them
+TILE = ir.FunctionType(ir.VoidType(), [I64] * 6)
+
+
+@functools.cache
+def heights() -> tuple[int, ...]:
+    """Rows of the tallest tile of 1, 2, ... columns; neither is more than a vector's lanes."""
+    return (8, 8, 6, 6, 5) if target().assembly else (4, 4)
+
+
+def dot_table(module: Any, element: Element) -> Any:
+    """The addresses of the tiles by columns and rows."""
+    shapes = [(rows, columns) for columns, most in enumerate(heights(), 1) for rows in range(1, most + 1)]
+    prefix = f"dot_{element.suffix}_"
+    names = {f"{prefix}{rows}x{columns}": (rows, columns) for rows, columns in shapes}
+
+    def make() -> dict[tuple[int, int], Any]:
+        if target().assembly:
+            text = "\n".join(line for name, shape in names.items() for line in _assembly(element, name, *shape))
+            return dict(zip(shapes, assembled(module, prefix + "all", text, TILE, names), strict=True))
+        return {shape: _emitted(module, element, name, *shape) for name, shape in names.items()}
+
+    return tile_table(module, f"{prefix}tiles", TILE, len(heights()), make)
+
+
+# ---- AVX-512 assembly: rdi a, rsi a row, rdx b, rcx b column, r8 k, r9 sums ---------------------------------
+
+
+def _assembly(element: Element, name: str, height: int, width: int) -> list[str]:
+    kind = "ps" if element.size == 4 else "pd"
+    places = {0: "", 1: ",{0}", 2: ",{0},2", 3: ",{1}", 4: ",{0},4", 5: ",{2}", 6: ",{1},2", 7: ",{3}"}
+    x = [f"(%rdi{places[i].format('%rsi', '%r10', '%r11', '%rax')})" for i in range(height)]
+    y = [f"(%rdx{places[j].format('%rcx', '%rax')})" for j in range(width)]
+    cells = height * width
+    lines = [".p2align 5", f"{name}:", "mov %r8d, %eax", f"and ${element.lanes - 1}, %eax", "mov $-1, %r10d",
+             "bzhi %eax, %r10d, %r10d", "kmovw %r10d, %k1", f"shr ${element.lanes.bit_length() - 1}, %r8",
+             "lea (%rsi,%rsi,2), %r10"]  # fmt: skip
+    if height > 5:
+        lines.append("lea (%rsi,%rsi,4), %r11")
+    if height > 7:
+        lines.append("lea (%r11,%rsi,2), %rax")
+    if width > 3:
+        lines.append("lea (%rcx,%rcx,2), %rax")
+    lines += [f"vpxord %zmm{cell}, %zmm{cell}, %zmm{cell}" for cell in range(cells)]
+
+    def step(mask: str) -> list[str]:
+        held = [f"%zmm{31 - j}" for j in range(width)]
+        passing = [f"%zmm{r}" for r in range(cells, 32 - width)]
+        found = [f"vmovu{kind} {place}, {register}{mask}" for place, register in zip(y, held, strict=True)]
+        for i, place in enumerate(x):
+            row = passing[i % len(passing)]
+            found.append(f"vmovu{kind} {place}, {row}{mask}")
+            found += [f"vfmadd231{kind} {row}, {held[j]}, %zmm{i * width + j}" for j in range(width)]
+        return found
+
+    lines += ["test %r8, %r8", "jz 2f", ".p2align 5", "1:", *step(""), "add $64, %rdi", "add $64, %rdx", "dec %r8",
+              "jnz 1b", "2:", "kortestw %k1, %k1", "jz 3f", *step("{%k1}{z}"), "3:"]  # fmt: skip
+    # two vectors become one that holds half as many parts of each sum: within 128 bits, then of 128 bits
+    halves = [(f"vunpckl{each}", f"vunpckh{each}") for each in (("ps", "pd") if kind == "ps" else ("pd",))]
+    halves += [("vshuff32x4 $0x88,", "vshuff32x4 $0xdd,")] * 2
+    vectors = list(range(cells))
+    for low, high in halves:
+        pairs = _pairs(vectors)
+        vectors = [first for first, _ in pairs]
+        for first, second in pairs:
+            lines += [f"{low} %zmm{second}, %zmm{first}, %zmm30", f"{high} %zmm{second}, %zmm{first}, %zmm31",
+                      f"vadd{kind} %zmm30, %zmm31, %zmm{first}"]  # fmt: skip
+    lines += [f"vmovu{kind} %zmm{vector}, {64 * i}(%r9)" for i, vector in enumerate(vectors)]
+    return [*lines, "vzeroupper", "ret"]
+
+
+def _pairs(vectors: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Neighbours; an odd one is its own."""
+    return list(zip(vectors[::2], [*vectors[1::2], vectors[-1]][: len(vectors[::2])], strict=True))
+
+
+# ---- LLVM IR ------------------------------------------------------------------------------------------------
+
+
+def _emitted(module: Any, element: Element, name: str, height: int, width: int) -> Any:
+    made = ir.Function(module, TILE, name)
+    made.linkage = "linkonce_odr"
+    made.attributes.add("noinline")
+    made.attributes.add("nounwind")
+    b = ir.IRBuilder(made.append_basic_block("entry"))
+    rows, row, columns, column, k, sums = (Int(b, argument) for argument in made.args)
+    kind, lanes, size = element.vector, element.lanes, element.size
+    fma = intrinsic(module, f"llvm.fmuladd.{element.suffix}", kind, kind, kind, kind)
+    x_rows, y_rows = [rows + row * i for i in range(height)], [columns + column * j for j in range(width)]
+    cells = [(i, j) for i in range(height) for j in range(width)]
+
+    def multiply(at: Int, chains: Sequence[Any], read: Any) -> list[Any]:
+        y, x = [read(row + at) for row in y_rows], [read(row + at) for row in x_rows]
+        return [b.call(fma, [x[i], y[j], chain]) for (i, j), chain in zip(cells, chains, strict=True)]
+
+    def phis(*edges: tuple[Any, Sequence[Any]]) -> list[Any]:
+        joined = [b.phi(kind) for _ in cells]
+        for block, values in edges:
+            for phi, value in zip(joined, values, strict=True):
+                phi.add_incoming(value, block)
+        return joined
+
+    whole = k // lanes
+    before = b.block
+    body, tail, rest_of_k, done = (b.append_basic_block(name) for name in ("k", "tail", "rest", "end"))
+    zeros = [ir.Constant(kind, None)] * len(cells)
+    b.cbranch(whole > 0, body, tail)
+    b.position_at_end(body)
+    at, left = Int(b, b.phi(I64)), Int(b, b.phi(I64))
+    chains = phis((before, zeros))
+    following = multiply(at, chains, lambda address: load(address, kind, size))
+    further, less = at + lanes * size, left - 1
+    b.cbranch(less > 0, body, tail)
+    for phi, first, then in [(at.value, I64(0), further.value), (left.value, whole.value, less.value)]:
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, body)
+    for phi, then in zip(chains, following, strict=True):
+        phi.add_incoming(then, body)
+    b.position_at_end(tail)
+    totals = phis((before, zeros), (body, following))
+    rest = k - whole * lanes
+    b.cbranch(rest > 0, rest_of_k, done)
+    b.position_at_end(rest_of_k)
+    more = multiply(whole * (lanes * size), totals, lambda at: masked_load(module, element, at, rest))
+    after = b.block
+    b.branch(done)
+    b.position_at_end(done)
+    for i, each in enumerate(_sums(b, phis((tail, totals), (after, more)))):
+        store(each, sums + i * (lanes * size), size)
+    b.ret_void()
+    return made
+
+
+def _sums(b: Any, vectors: list[Any]) -> list[Any]:
+    """The sums of each vector's numbers, as vectors: as in the assembly."""
+    lanes, part = vectors[0].type.count, 4 if vectors[0].type.element == F32 else 2
+
+    def combined(x: Any, y: Any, low: list[int], apart: int) -> Any:
+        first, second = (b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, lanes), [at + by for at in low]))
+                         for by in (0, apart))  # fmt: skip
+        return b.fadd(first, second)
+
+    for width in (1, 2)[: part // 2]:
+        low = [at for block in range(0, lanes, part) for group in range(block, block + part // 2, width)
+               for start in (group, lanes + group) for at in range(start, start + width)]  # fmt: skip
+        vectors = [combined(x, y, low, part // 2) for x, y in _pairs(vectors)]
+    for _ in range((lanes // part).bit_length() - 1):
+        low = [at for block in range(0, 2 * lanes, 2 * part) for at in range(block, block + part)]
+        vectors = [combined(x, y, low, part) for x, y in _pairs(vectors)]
+    return vectors
