@@ -1,11 +1,10 @@
-"""The house rules: imports go down, public names are documented, README and examples run."""
+"""The house rules: imports go down, public names are documented, the README's first screen runs."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import inspect
-import os
 import pkgutil
 import re
 import subprocess
@@ -113,16 +112,3 @@ def test_the_readme_example_runs() -> None:
     scope: dict[str, object] = {"__name__": "readme"}
     exec(compile(blocks("python")[0], "README.md", "exec"), scope)
     assert float(scope["loss"]) < 2.0  # type: ignore[arg-type]  # one epoch from 2.3
-
-
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=[p.stem for p in EXAMPLES])
-def test_examples_run_at_small_size(path: Path) -> None:
-    pytest.importorskip("sklearn")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GRAPHJIT_EXAMPLE_SMALL": "1"}
-    out = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
-    assert out.returncode == 0, out.stderr[-2000:]
-    assert out.stdout.strip()
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 100

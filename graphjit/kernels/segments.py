@@ -29,6 +29,7 @@ SEGMENT_DIMS = 2
 BLOCK = 48  # most rows of C whose segments are added up together, if they are of one matrix
 GROUP = 96  # and if they are of several
 SWEPT = 24 << 10  # most bytes of C that all are added to with each outer segment, which then stays in the cache
+STEPS = 160  # and most of the steps that such a segment then has, if it can be cut
 SHORT = 64  # segments of fewer steps are copied together where that makes long ones
 COPIED = 1024  # most steps of a copy
 SHALLOW = 3  # fewest steps of a segment whose lanes are chosen
@@ -75,7 +76,10 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
     assembly = target().assembly
     sweeps = assembly and together == 1 and m * n * prod(batch) * size <= SWEPT
     if sweeps and len(segments) == 1:
-        segments, a_segments, b_segments = (*segments, 1), (*a_segments, 0), (*b_segments, 0)
+        (count,), (a_segment,), (b_segment,) = segments, a_segments, b_segments
+        inner = max(d for d in range(1, max(STEPS // max(k, 1), 1) + 1) if count % d == 0)
+        segments, a_segments, b_segments = (count // inner, inner), (a_segment * inner, a_segment), \
+            (b_segment * inner, b_segment)
     block = balanced(m, segment_tiles.HEIGHTS[0] if sweeps else BLOCK)
     no_batch, no_segment = (0,) * (BATCH_DIMS - len(batch)), (0,) * (SEGMENT_DIMS - len(segments))
     sizes = (*(1 for _ in no_batch), *batch)

@@ -253,7 +253,7 @@ def _compile(loops: Mapping[str, LoopKernel], emitted: Mapping[str, IRKernel],
             jobs[kind].append(llvm_thread.submit(_object, work, optimise))
 
     try:
-        with without_gc():
+        with without_gc(), quick_turns():
             submit("emitted", [(kernel, _emit(kernel, symbols["emitted"][key])) for key, kernel in emitted.items()],
                    optimise_emitted)  # in one: they share functions
             work: list[tuple[Kernel, str]] = []
@@ -315,6 +315,17 @@ def _symbols(kernels: Mapping[str, Kernel]) -> dict[str, str]:
 
 def _identifier(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z_]", "_", name)
+
+
+@contextmanager
+def quick_turns() -> Iterator[None]:
+    """Let threads take turns often: between its calls LLVM's needs the GIL, for which it would wait 5 ms each time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, 2e-4))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

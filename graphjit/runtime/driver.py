@@ -65,6 +65,11 @@ def worker() -> Runner:
     return _runners()[2]
 
 
+def kernel() -> IRKernel:
+    """What has to be compiled for all this."""
+    return IRKernel("driver", ("driver", ROW), 1, _emit)
+
+
 class _MethodDef(ctypes.Structure):
     """CPython's PyMethodDef."""
 
@@ -78,7 +83,7 @@ _method_defs: list[_MethodDef] = []  # builtin functions point into these for ev
 @functools.cache
 def _runners() -> tuple[Runner, Runner, Runner]:
     """The builtin functions: run without the GIL, run with it, work."""
-    [entry] = compile_kernels([IRKernel("driver", ("driver", ROW), 1, _emit)])
+    [entry] = compile_kernels([kernel()])
     addresses = (ctypes.c_int64 * 3)()
     slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)

@@ -21,6 +21,7 @@ from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import ROW, runner
+from graphjit.runtime.driver import kernel as driver_kernel
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
 from graphjit.runtime.threads import get_num_threads, pool
 
@@ -58,7 +59,8 @@ class Program:
         self.constants: dict[Node, Array] = {}
         self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
         also = dict.fromkeys(k for s in self.kernels for k in s.also)
-        addresses = compile_kernels([*(s.kernel for s in self.kernels), *also])[:len(self.kernels)]
+        needed = [*(s.kernel for s in self.kernels), *also, driver_kernel()]
+        addresses = compile_kernels(needed)[:len(self.kernels)]
         self.patches: dict[Node, list[tuple[int, int]]] = {}
         self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
         self._run = runner(sum(s.cost for s in self.kernels) > LONG)
