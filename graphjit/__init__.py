@@ -25,6 +25,7 @@ from graphjit.errors import (
     NumericalError,
     ShapeError,
     TraceError,
+    TraceWarning,
     TrainingDiverged,
 )
 from graphjit.jit import CompiledFunction, compile, eager
@@ -185,7 +186,7 @@ __all__ = [
     "ArgumentError", "BoundsError", "CheckpointError", "CompiledFunction", "DTypeError", "DataDependentError",
     "DataError", "DatasetUnavailable", "Generator",
     "GradientError", "GraphjitError", "InternalCompilerError", "LeakedTensorError", "NumericalError", "ShapeError",
-    "Tensor", "TraceError", "TrainingDiverged",
+    "Tensor", "TraceError", "TraceWarning", "TrainingDiverged",
     "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin",
     "astype", "atan", "atan2", "bernoulli", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
     "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "checkpoint",

@@ -92,6 +92,10 @@ class TraceError(GraphjitError, RuntimeError):
     """Something a traced function cannot do."""
 
 
+class TraceWarning(UserWarning):
+    """A compiled function does something whose result becomes a constant of its program."""
+
+
 class DataDependentError(TraceError, TypeError):
     """Python asked for the value of a tensor that is only known when the program runs."""
 

@@ -17,6 +17,7 @@ from graphjit.buffers import protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError, TraceError
+from graphjit.generators import generators_watched
 from graphjit.ir import Input, Node
 from graphjit.leaves import UNAVAILABLE, Unavailable, computed_outside
 from graphjit.op import Array
@@ -140,7 +141,8 @@ class Specialization:
             else:
                 inside.append(leaf)
         args, kwargs = unflatten(call.spec, inside)
-        out = function(*args, **kwargs)
+        with generators_watched(self.name):
+            out = function(*args, **kwargs)
         leaves, self.out_spec = flatten(out)
         self.out_leaves: list[Any] = []
         self.out_values: list[Value] = []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tracing import traced
 
+import graphjit as gj
 from graphjit import (
     ArgumentError,
     GradientError,
@@ -293,3 +294,14 @@ def test_compiled_transforms_see_what_their_function_reads():
         scale = value
         for g in gradients:
             close(g(X), 2 * X * scale)
+
+
+def test_fwd_may_call_the_function_itself():
+    @gj.custom_vjp
+    def f(x):
+        return x * x
+
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g * x * 3,))
+    assert float(gj.grad(f)(2.0)) == 6.0
+    assert float(gj.compile(gj.grad(f))(2.0)) == 6.0
+    assert float(f(3.0)) == 9.0

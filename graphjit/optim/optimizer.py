@@ -114,7 +114,7 @@ class Optimizer(Structured):
             for group in self.param_groups:
                 found = {p: g.astype(p.dtype) for p in group["params"] if (g := p.grad) is not None}
                 if found:
-                    self._update(group, {p: -g for p, g in found.items()} if group["maximize"] else found)
+                    self._update(group, {p: -g for p, g in found.items()} if group.get("maximize") else found)
         return loss
 
     def _update(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> None:

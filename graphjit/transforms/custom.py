@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import Any
@@ -29,7 +30,8 @@ class custom_vjp(Structured):
     * ``bwd(residuals, g) -> tuple`` takes a cotangent nested like ``out`` and gives one cotangent per
       positional argument, nested like it; None for zero, and for arguments that are not tensors.
 
-    Arguments, results and residuals may be nested containers. ``f`` itself runs where no gradient is wanted.
+    Arguments, results and residuals may be nested containers. ``f`` itself runs where no gradient is wanted, and
+    where ``fwd`` calls it.
     Second derivatives are those of ``bwd``. Keyword arguments and defaults are handed over by position.
 
     Raises:
@@ -48,6 +50,7 @@ class custom_vjp(Structured):
     def __init__(self, function: Callable[..., Any]) -> None:
         update_wrapper(self, function)
         self.function = function
+        self.inside = threading.local()  # whether this thread runs fwd, which may call the function itself
         self.fwd: Callable[..., tuple[Any, Any]] | None = None
         self.bwd: Callable[[Any, Any], Sequence[Any]] | None = None
 
@@ -73,12 +76,16 @@ class custom_vjp(Structured):
         leaves, spec = flatten(args)
         wanted = {i: v for i, x in enumerate(leaves)
                   if isinstance(x, Tensor) and (v := value_of(x)).requires_grad} if state.grad_enabled else {}
-        if not wanted:
+        if not wanted or getattr(self.inside, "fwd", False):
             return self.function(*args)
         if self.fwd is None or self.bwd is None:
             raise GradientError(f"{name} has no derivative yet", hint="Call its defvjp(fwd, bwd) first.")
         # recorded, so that residuals know how they depend on the arguments: second derivatives need it
-        pair = self.fwd(*args)
+        self.inside.fwd = True
+        try:
+            pair = self.fwd(*args)
+        finally:
+            self.inside.fwd = False
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise GradientError(f"fwd of {name} must return a pair (out, residuals)",
                                 detail=(f"it returned {type(pair).__name__}",))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -372,3 +374,15 @@ def test_tracebacks_show_the_users_frames_and_few_of_ours():
         frames = traceback.extract_tb(sys.exc_info()[2])
         assert any(frame.name == "f" for frame in frames)
         assert "numba" not in "".join(frame.filename for frame in frames)
+
+
+@pytest.mark.parametrize("draw", [lambda: np.random.rand(), lambda: random.random(), lambda: np.random.normal(size=3)])
+def test_numbers_of_a_global_generator_are_warned_of(draw):
+    f = gj.compile(lambda x: x * draw())
+    with pytest.warns(gj.TraceWarning, match="constants of the compiled program") as caught:
+        f(np.ones(3))
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        f(np.ones(3))
+        gj.compile(lambda x: x + np.random.default_rng(0).normal())(np.ones(3))
