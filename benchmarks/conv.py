@@ -49,7 +49,7 @@ LAYERS = [
 def best(run: Callable[[], Any], seconds: float = 0.15) -> float:
     """CPU seconds of one call."""
     run()
-    found = []
+    found: list[float] = []
     count, end = 1, time.perf_counter() + seconds
     while time.perf_counter() < end or len(found) < 5:
         start = time.process_time()
@@ -64,13 +64,14 @@ def best(run: Callable[[], Any], seconds: float = 0.15) -> float:
 def kernels(function: Callable[..., Any], *arrays: np.ndarray[Any, Any]) -> dict[str, float]:
     """CPU seconds of each kernel of a compiled function."""
     step = gj.compile(function)
-    kept = step(*arrays)  # whose memory the kernels write
+    step(*arrays)
     program = step.latest.program
     start, out = program.table.ctypes.data, {}
     for i, kernel in enumerate(program.kernels):
+        kept = step(*arrays)  # what this kernel reads, and memory for what it writes
         at = start + 8 * ROW * i
         out[f"{i} {kernel.title}"] = best(partial(program._run, at, 1, program._status_address, 0), 0.05)
-    del kept
+        del kept
     return out
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("nn", "nn.functional", "nn.init", "nn.utils", "optim", "optim.lr_scheduler", "data", "training", "checkpoint",
          "plots", "linalg", "random", "testing")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def in_python(*args: str, folder: Path = ROOT) -> str:
@@ -50,8 +50,8 @@ def same_line(printed: str, said: str, exact: bool) -> bool:
         return words[:len(told) - 1] == told[:-1] if told[-1:] == ["..."] else words == told
     if NUMBER.sub("#", printed).split() != NUMBER.sub("#", said).split():
         return False
-    pairs = zip(NUMBER.findall(printed), NUMBER.findall(said), strict=True)
-    return all(abs(float(a) - float(b)) <= 0.05 * abs(float(b)) + 2e-6 for a, b in pairs)
+    pairs = zip(*([float(n.replace(",", "")) for n in NUMBER.findall(line)] for line in (printed, said)), strict=True)
+    return all(abs(a - b) <= 0.05 * abs(b) + 2e-6 for a, b in pairs)
 
 
 def same_text(printed: list[str], said: list[str], exact: bool) -> bool:
@@ -106,6 +106,7 @@ def test_what_the_runner_compares():
     assert not same_text(["a 1.00"], ["b 1.00"], False)
     assert same_text(["x", "y", "z"], ["x", "...", "z"], True)
     assert not same_text(["x", "y"], ["x"], True)
+    assert same_text(["982 samples"], ["34,427 samples"], False)
     assert same_text(["took 3.1 ms and", "more"], ["took 12 us ...", "more"], False)
     assert not same_text(["took 3.1 ms and"], ["gave 12 us ..."], False)
 

@@ -10,7 +10,8 @@ from graphjit.codegen.access import Place
 from graphjit.codegen.assemble import computed_in_place, fills, places
 from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
-from graphjit.codegen.cluster import Cluster, Fusion, base, operand_below, singleton, used
+from graphjit.codegen.cluster import Cluster, base, operand_below, singleton, used
+from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
 from graphjit.errors import InternalCompilerError
@@ -40,11 +41,11 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     """
     graph = _own_node_for_each_write(graph, n_results, states)
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
-    fusion = Fusion(graph)
-    clusters = fusion.run()
+    fused = Fused(graph)
+    clusters = fused.clusters
     direct = {node for node in writes if _may_write_in_place(node, writes[node], clusters)}
     while True:
-        steps = _Lowering(graph, fusion, clusters, {n: writes[n] for n in direct},
+        steps = _Lowering(graph, fused, {n: writes[n] for n in direct},
                           {n: s for n, s in writes.items() if n not in direct}).run()
         tangled = {state for s in steps if isinstance(s, KernelCall) for state in s.tangled}
         back = {n for n in direct if writes[n] in tangled}
@@ -95,12 +96,11 @@ def _may_write_in_place(node: Node, state: Input, clusters: list[Cluster]) -> bo
 class _Lowering:
     """One attempt: which nodes are stored, and the steps that store them."""
 
-    def __init__(self, graph: Graph, fusion: Fusion, clusters: list[Cluster], direct: Mapping[Node, Input],
-                 copied: Mapping[Node, Input]) -> None:
+    def __init__(self, graph: Graph, fused: Fused, direct: Mapping[Node, Input], copied: Mapping[Node, Input]) -> None:
         self.graph = graph
-        self.readers = fusion.readers
-        self.clusters = clusters
-        self.of: dict[Node, Cluster] = {n: c for c in clusters for n in c.members}
+        self.readers = fused.readers
+        self.clusters = fused.clusters
+        self.of: dict[Node, Cluster] = {n: c for c in fused.clusters for n in c.members}
         self.direct = direct
         self.copied = copied
         self.assembled = {n: p for n, p in computed_in_place(graph).items() if n not in direct and n not in copied}
@@ -190,7 +190,7 @@ class _Lowering:
 
     def read_in_full(self, node: Node) -> bool:
         """Whether every reader runs over as many elements as the node has (and so computes each but once)."""
-        for user, axes in self.readers[node]:
+        for user, axes in self.readers(node):
             cluster = self.of[user]
             if cluster is self.of[node]:
                 continue

@@ -18,6 +18,7 @@ from graphjit.kernels.tiles import _Text, array, balanced
 HEIGHTS = (14, 14, 9)  # rows of the tallest tile of one vector, two, three
 WIDEST = len(HEIGHTS)
 SHARED = 0  # vectors of tiles whose one vector a row holds several rows of C
+AHEAD = 8  # steps by which prefetching runs ahead
 ROOM = 16  # heights in a line of the table
 TILE = ir.FunctionType(I64, [I64] * 5)
 SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
@@ -124,6 +125,9 @@ class _Tile:
     def steps(self, mask: str) -> None:
         """Rows of B times columns of A; the row is held in registers while numbers of A stream by."""
         self.emit(".p2align 5", "5:")
+        if self.vectors > 1:  # one vector a row leaves no load to spare
+            self.emit(f"prefetcht0 ({A},{A_COL},{AHEAD})",
+                      *(f"prefetcht0 {64 * j}({B},{B_ROW},{AHEAD})" for j in range(self.vectors)))  # fmt: skip
         held = [f"%zmm{31 - j}" for j in range(self.vectors)]
         for j, b in enumerate(held):
             self.emit(f"vmovu{self.kind} {64 * j}({B}), {b}{self.live(j, mask)}")
@@ -269,7 +273,9 @@ def _share(element: Element, at: dict[str, Int]) -> None:
         store(load(at["bias"] + o * size, element.type, size), at["workspace"] + (n * p + o) * size, size)
     with loop(zero, at["segments0"]) as s, loop(zero, at["segments1"]) as t:
         to = at["workspace"] + width + ((at["segments1"] * s + t) * (at["k"] + 1)) * width
-        store(I64(0), to, 8)
+        # what no row of C reads is 0: other bits might be numbers that are slow to multiply
+        with loop(zero, (at["k"] + 1) * width, width) as j:
+            store(ir.Constant(element.vector, None), to + j, size)
         with loop(zero, at["together"]) as p:
             tap = t - at["shift"] * p
             with builder.if_then(builder.and_(tap >= 0, tap < at["taps"])):

@@ -28,7 +28,7 @@ BATCH_DIMS = 3
 SEGMENT_DIMS = 2
 BLOCK = 48  # most rows of C whose segments are added up together, if they are of one matrix
 GROUP = 96  # and if they are of several
-SWEPT = 24 << 10  # most bytes of C that all are added to with each outer segment, which then stays in the cache
+SWEPT = 256 << 10  # most bytes of C that all are added to with each outer segment, which then is read once
 STEPS = 160  # and most of the steps that such a segment then has, if it can be cut
 SHORT = 64  # segments of fewer steps are copied together where that makes long ones
 COPIED = 1024  # most steps of a copy
@@ -124,10 +124,14 @@ def rows_together(m: int, n: int, k: int, a_row: int, a_segment: int, c_row: int
     lanes = target().lanes(np.dtype(dtype).itemsize)
     if not target().assembly or c_row != n or a_segment <= 0 or a_row <= 0 or a_row % a_segment or k < SHALLOW:
         return 1
-    shift = a_row // a_segment
-    found = [f for f in range(1, lanes // max(n, 1) + 1) if m % f == 0]
-    best = min(found, key=lambda f: (taps + shift * (f - 1)) / f, default=1)
-    return best if (taps + shift * (best - 1)) / best < WORTH * taps else 1
+    shift, tallest = a_row // a_segment, segment_tiles.HEIGHTS[0]
+
+    def cycles(f: int) -> float:
+        """Of a step: a multiply-add waits four for the one before it, and no tile does two each."""
+        return max(4 * ceil(m / f / tallest), 0.55 * m / f) * (taps + shift * (f - 1))
+
+    best = min((f for f in range(1, lanes // max(n, 1) + 1) if m % f == 0), key=cycles, default=1)
+    return best if cycles(best) < WORTH * cycles(1) else 1
 
 
 @functools.cache

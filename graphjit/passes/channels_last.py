@@ -43,6 +43,8 @@ class _Rewriter:
         self.readers = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
         self.onward = {n.args[0]: n for n in graph.nodes
                        if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _rewrites(n)}
+        self.cotangents = {n.args[0] for n in graph.nodes
+                           if isinstance(n, Apply) and n.op.name in CONVOLUTIONS[1:] and _rewrites(n)}
         for node in graph.nodes:
             if not isinstance(node, Apply):
                 self.plain[node] = node
@@ -77,6 +79,8 @@ class _Rewriter:
     def rewritten(self, node: Apply) -> Node | None:
         if node.op.name in CONVOLUTIONS:
             return getattr(self, node.op.name)(node, **node.kwargs) if _rewrites(node) else None
+        if isinstance(node.op.lower, Reduction) and node.args[0] in self.cotangents:
+            return self.reduction(node)
         if not any(a in self.last and self.came_last(a) for a in node.args):
             return None
         match node.op.lower:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from graphjit.ir import Graph, verify
 from graphjit.passes.channels_last import channels_last
 from graphjit.passes.cse import cse
+from graphjit.passes.flattened import flattened
 from graphjit.passes.fold import fold
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
@@ -25,6 +26,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("channels last", channels_last),
     ("simplify views", simplify),
     ("cse of views", cse),
+    ("flattened", flattened),
     ("transpose products", transpose_products),
     ("contiguous", contiguous),
 )

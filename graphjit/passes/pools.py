@@ -51,7 +51,8 @@ def pools(graph: Graph) -> Graph:
                 args = args[0].args[1:]
             same = all(a is b for a, b in zip(args, node.args, strict=True))
             new[node] = node if same else Apply(node.op, args, node.params, node.type, node.where)
-    return Graph(graph.inputs, tuple(new[o] for o in graph.outputs))
+    outputs = tuple(new[o] for o in graph.outputs)
+    return graph if outputs == graph.outputs else Graph(graph.inputs, outputs)
 
 
 def _only_pooled(node: Node, readers: Readers) -> bool:

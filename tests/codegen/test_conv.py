@@ -17,6 +17,7 @@ from graphjit.ir import Apply, Input
 from graphjit.op import View
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.program import Program
+from graphjit.types import Extent
 
 Array = np.ndarray[Any, Any]
 
@@ -225,14 +226,14 @@ def kernel_set(p: Program) -> set[Any]:
 
 
 def test_activations_stay_channels_last() -> None:
-    """Of activations only what is flattened is ever copied into another order, once forward and once backward."""
+    """No activation is copied into another order: where they are flattened for a small head, its weight is instead."""
     graph = program(4).lowered.graph
     turned = [n for n in graph.nodes if isinstance(n, Apply) and n.op.name in ("copy", "pad")
               and isinstance(n.args[0], Apply) and isinstance(n.args[0].op.lower, View)
               and not isinstance(base_layout(n.args[0])[0], Input) and n.args[0].type.ndim == 4
-              and not is_contiguous(base_layout(n.args[0])[1])]
+              and not is_contiguous(base_layout(n.args[0])[1]) and isinstance(n.type.shape[0], Extent)]
     names = [n.op.name for n in graph.nodes if isinstance(n, Apply)]
-    assert [n.type.shape for n in turned] == [(4, 4, 5, 5), (4, 7, 7, 4)]
+    assert turned == []
     assert not {"conv", "conv_input_grad", "conv_weight_grad", "max_pool", "max_pool_grad"} & set(names)
     assert names.count("contract") == 6 and names.count("conv_last_input_grad") == 2
 
