@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from graphjit.kernels.emit import F32, F64, I32, I64, Int, intrinsic, loop
+from graphjit.kernels.emit import F32, F64, I32, I64, Int, loop
 from graphjit.kernels.gemm import plan
 from graphjit.kernels.target import target
 from graphjit.runtime.compiler import IRKernel, compile_kernels
+from graphjit.runtime.roofline import fma_kernel
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -142,37 +143,9 @@ def blas_runner(case: Case, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Call
 
 def peak_runner(dtype: Any) -> tuple[Callable[[int], None], int]:
     """Chains of multiply-adds in registers, and the operations of one call."""
-    number = F32 if dtype == np.float32 else F64
-    lanes = target().lanes(np.dtype(dtype).itemsize)
-    kind, chains, steps, trips = ir.VectorType(number, lanes), 12, 4, 500
-
-    def emit(b: Any, values: Sequence[Any]) -> None:
-        fma = intrinsic(b.module, f"llvm.fma.v{lanes}f{8 * np.dtype(dtype).itemsize}", kind, kind, kind, kind)
-        factor, addend = (ir.Constant(kind, [value] * lanes) for value in (0.999, 0.001))
-        before, body, done = b.block, b.append_basic_block(), b.append_basic_block()
-        b.branch(body)
-        b.position_at_end(body)
-        left, sums = b.phi(I64), [b.phi(kind) for _ in range(chains)]
-        following = list(sums)
-        for _ in range(steps):
-            following = [b.call(fma, [x, factor, addend]) for x in following]
-        less = b.sub(left, I64(1))
-        left.add_incoming(I64(trips), before)
-        left.add_incoming(less, body)
-        for i, (phi, x) in enumerate(zip(sums, following, strict=True)):
-            phi.add_incoming(ir.Constant(kind, [float(i)] * lanes), before)
-            phi.add_incoming(x, body)
-        b.cbranch(b.icmp_signed(">", less, I64(0)), body, done)
-        b.position_at_end(done)
-        total = following[0]
-        for x in following[1:]:
-            total = b.fadd(total, x)
-        store = b.store(total, b.inttoptr(values[0], kind.as_pointer()))
-        store.align = 4
-
     out = aligned(target().vector)
-    kernel = IRKernel(f"fma_{lanes}_{number}", ("benchmark",), 1, emit)
-    return repeated(kernel, [out.ctypes.data], 1, out), 2 * lanes * chains * steps * trips
+    kernel, flops = fma_kernel(np.dtype(dtype).itemsize)
+    return repeated(kernel, [out.ctypes.data], 1, out), flops
 
 
 # ---- timing -------------------------------------------------------------------------------------------------

@@ -26,17 +26,24 @@ BUDGET = 2e-3                      # seconds of measuring
 @functools.cache
 def peak_flops(itemsize: int) -> float:
     """Operations a second of one core on float32 (4) or float64 (8): independent chains of multiply-adds."""
-    lanes = target().lanes(itemsize)
-    out = np.zeros(lanes + 1, np.float64)
-    [entry] = compile_kernels([IRKernel(f"fma_{lanes}x{itemsize}", ("peak", CHAINS, STEPS, TRIPS), 1,
-                                        functools.partial(_emit_chains, lanes, F32 if itemsize == 4 else F64))])
+    out = np.zeros(target().vector + 8, np.uint8)
+    kernel, flops = fma_kernel(itemsize)
+    [entry] = compile_kernels([kernel])
     slots, status = pack_args([out.ctypes.data], ["*float64"]), np.zeros(1, np.int64)
     row = np.array([[entry, slots.ctypes.data, 0, 1, 0, 0][:ROW]], np.int64)
 
     def times(n: int) -> None:
         table = np.tile(row, (n, 1))
         runner()(table.ctypes.data, n, status.ctypes.data, 0)
-    return 2.0 * lanes * CHAINS * STEPS * TRIPS / timed(times, BUDGET)[0]
+    return flops / timed(times, BUDGET)[0]
+
+
+def fma_kernel(itemsize: int) -> tuple[IRKernel, int]:
+    """A kernel of multiply-adds in registers, whose one slot is the address of a vector; its operations in one call."""
+    lanes = target().lanes(itemsize)
+    emit = functools.partial(_emit_chains, lanes, F32 if itemsize == 4 else F64)
+    return (IRKernel(f"fma_{lanes}x{itemsize}", ("peak", CHAINS, STEPS, TRIPS), 1, emit),
+            2 * lanes * CHAINS * STEPS * TRIPS)
 
 
 def _emit_chains(lanes: int, number: Any, b: Any, values: list[Any]) -> None:
