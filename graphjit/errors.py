@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from types import FrameType
 from typing import ClassVar, NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BETWEEN = (_PACKAGE, contextlib.__file__, functools.__file__)  # graphjit's context managers and cached properties
 
 
 class Where(NamedTuple):
@@ -26,9 +29,9 @@ class Where(NamedTuple):
 
 
 def user_frame() -> FrameType | None:
-    """The innermost frame that is not graphjit's own code."""
+    """The innermost frame that is not graphjit's own code, nor what runs it."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
         frame = frame.f_back
     return frame
 

@@ -205,7 +205,7 @@ def _hessian(run: folders.Run, parts: Parts, count: int, samples: int, console: 
                   + ("" if found.converged else "; not all eigenvalues have converged"))
     table = plain_table("", "eigenvalue", "+/-")
     for i, (value, bound) in enumerate(zip(found.eigenvalues, found.bounds, strict=True), 1):
-        table.add_row(str(i), f"{value:.6g}", f"{bound:.1e}")
+        table.add_row(str(i), f"{value:#.6g}", f"{bound:.1e}")
     console.print(table)
 
     def picture(path: Path) -> object:

@@ -28,7 +28,10 @@ BAR_EVERY = 16  # steps between two updates of the bar, whose drawing takes as l
 
 def screen(json_path: str | None = None) -> Console:
     """Where people read: the standard output, or the standard error if JSON goes to the former."""
-    return Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
+    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # a file or a pipe: tables need not be narrow
+        console.width = max(console.width, 160)
+    return console
 
 
 def write_results(json_path: str | None, content: Any, console: Console) -> None:

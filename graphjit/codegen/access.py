@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphjit.codegen.axes import NONE, IndexMap
 from graphjit.ir import Node
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides, is_one, same_number
+from graphjit.types import Extent, contiguous_strides, is_one, same_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Access:
     offset: int
     strides: tuple[int, ...]  # one per loop axis of the cluster
     lengths: tuple[int, ...]  # the node's own length along it, 0 where the node does not vary
+    chosen: tuple[bool, ...]  # which of them the caller chose: what is equal at one batch size only is not equal
 
     def even(self, axis: int, inner: int) -> bool:
         """Whether a step along ``axis`` is as far as the axis ``inner`` reaches, at every batch size."""
@@ -61,7 +62,8 @@ def _access(buffer: Node, offset: int, by_axis: Sequence[int], node: Node, imap:
     for axis, stride, length in zip(imap, by_axis, node.type.shape, strict=True):
         if axis != NONE:
             strides[axis], lengths[axis] = stride, length or length + 1
-    return Access(buffer, offset, tuple(strides), tuple(lengths))
+    chosen = tuple([isinstance(n, Extent) for n in (*strides, *lengths)])
+    return Access(buffer, offset, tuple(strides), tuple(lengths), chosen)
 
 
 def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], order: Sequence[int]) -> int:
@@ -86,7 +88,3 @@ def collapse(order: Sequence[int], extents: Sequence[int], same_class: Sequence[
         else:
             loops.append([axis])
     return [Loop(tuple(axes), math.prod(extents[a] for a in axes)) for axes in loops]
-
-
-def elements(loops: Iterable[Loop]) -> int:
-    return math.prod(int(loop.extent) for loop in loops)

@@ -288,7 +288,7 @@ class Fusion:
         by_shape: dict[tuple[object, ...], list[Cluster]] = {}
         for cluster in dict.fromkeys(self.of.values()):
             if cluster.reduced and cluster.extents:
-                key = (tuple(map(int, cluster.extents)), cluster.reduced)
+                key = (tuple(cluster.extents), tuple(map(type, cluster.extents)), cluster.reduced)
                 by_shape.setdefault(key, []).append(cluster)
         for group in by_shape.values():
             reads = {c: self.reads(c) for c in group} if len(group) > 1 else {}

@@ -8,10 +8,9 @@
 
 from __future__ import annotations
 
-from graphjit.codegen.access import elements
 from graphjit.codegen.cluster import base
-from graphjit.codegen.loops import COLUMN_BLOCK, FOLD, LoopWriter, fold_kind, start_of
-from graphjit.codegen.source import Body, load, store
+from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.source import COLUMN_BLOCK, FOLD, Body, fold_kind, load, start_of, store
 from graphjit.ir import Apply, Node
 from graphjit.types import FLOAT32, FLOAT64, Extent
 
@@ -69,7 +68,7 @@ def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bo
     names: dict[Apply, str] = {}
     for node in todo:
         value = w.value(node, w.cluster.members[node], body)
-        names[node] = w.scratch(("outer", node), int(w.loops[j].extent), node.type.dtype)
+        names[node] = w.arguments.scratch(("outer", node), [j], node.type.dtype)
         body.lines.append(store(names[node], f"i{j}", value, node.type.dtype))
     for node, name in names.items():
         w.arrays[node] = (name, f"i{j}")
@@ -92,7 +91,7 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     Gives the arrays of the folds. Those in ``w.totals`` have their results there, in float64, and not yet in the array.
     """
     reduced = [k for k, kind in enumerate(w.loop_kind) if kind == "R"]
-    bounds = {k: ("0", w.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
+    bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
     headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
                for k, (begin, end) in bounds.items()]
     rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
@@ -109,15 +108,15 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
             w.put(node, body)
             continue
         dtype, kind = node.type.dtype, fold_kind(node)
-        value = w.value(node.args[0], w.cluster.members[node], body)
-        acc = w.scratch(("fold", node), int(w.loops[j].extent), dtype)
+        value = w.operand(node, 0, w.cluster.members[node], body)
+        acc = w.arguments.scratch(("fold", node), [j], dtype)
         body.stores.append((body, store(acc, f"i{j}", FOLD[kind].format(load(acc, f"i{j}", dtype), value), dtype)))
         zero = store(acc, f"i{j}", start_of(kind, dtype), dtype)
         arrays[node] = (acc, f"i{j}")
-        w.flops += elements(w.loops)
+        w.count_fold()
         if kind == "sum" and dtype == FLOAT32 and long:
             # float32 partial sums of a block of rows, added up in float64
-            total = w.scratch(("total", node), int(w.loops[j].extent), FLOAT64)
+            total = w.arguments.scratch(("total", node), [j], FLOAT64)
             start.append(f"{total}[i{j}] = f64(0.0)")
             block_start.append(zero)
             block_end.append(f"{total}[i{j}] = {total}[i{j}] + f64({acc}[i{j}])")

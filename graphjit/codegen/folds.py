@@ -10,12 +10,26 @@ threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
+from graphjit.codegen.arguments import Count, Room
 from graphjit.codegen.axes import result_map
-from graphjit.codegen.call import Address, Scratch
 from graphjit.codegen.columns import column_folds, late_values, outer_values
-from graphjit.codegen.loops import COLUMN_BLOCK, FOLD, ROW_BLOCK, LoopWriter, fold_kind, start_of
-from graphjit.codegen.source import Body, load, short, store, stored_name
+from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.rows import fold_body, fold_loops
+from graphjit.codegen.source import (
+    COLUMN_BLOCK,
+    FOLD,
+    ROW_BLOCK,
+    Body,
+    fold_kind,
+    load,
+    short,
+    start_of,
+    store,
+    stored_name,
+)
 from graphjit.ir import Apply
 from graphjit.types import FLOAT64, DType, Extent
 
@@ -35,27 +49,37 @@ def in_chunks(w: LoopWriter) -> bool:
     return bool(others) or isinstance(first, Extent) or first > (COLUMN_BLOCK if w.column else ROW_BLOCK)
 
 
-def write_chunks(w: LoopWriter, top: Body) -> int:
+def write_chunks(w: LoopWriter, top: Body) -> Count:
     """Write the nest; gives the number of units: the chunks, and the last unit, which must run behind them."""
-    length, others = int(w.loops[0].extent), math.prod(int(loop.extent) for loop in w.loops[1:])
-    size = max(-(-SHORTEST // max(others, 1)), -(-length // MOST))
-    if len(w.loops) == 1 + w.column:
-        block = COLUMN_BLOCK if w.column else ROW_BLOCK
-        size = -(-size // block) * block
-    n_chunks = -(-length // size)
-    chunks, step = (w.argument(key, "n", "int64", value) for key, value in (("chunks", n_chunks), ("chunk", size)))
+    block = 1 if len(w.loops) > 1 + w.column else COLUMN_BLOCK if w.column else ROW_BLOCK
+    chunks = w.arguments.add("chunks", "n", "int64", partial(_chunks, block))
+    step = w.arguments.add("chunk", "n", "int64", partial(_chunk, block))
     part, last = Body(frozenset(), top), Body(frozenset())
-    part.lines = [f"first = chunk * {step}", f"end = minimum(first + {step}, {w.extent(0)})"]
+    part.lines = [f"first = chunk * {step}", f"end = minimum(first + {step}, {w.arguments.extent(0)})"]
     (_columns if w.column else _everything)(w, top, part, last, chunks)
     top.nest([f"for chunk in range(start, minimum(stop, {chunks})):"], part.lines)
     top.nest([f"if stop > {chunks}:"], last.lines)
-    return n_chunks + 1
+    return partial(_units, block)
+
+
+def _chunk(block: int, lengths: Sequence[int]) -> int:
+    """How many turns of the first loop are a chunk: whole blocks."""
+    size = max(-(-SHORTEST // max(math.prod(lengths[1:]), 1)), -(-lengths[0] // MOST))
+    return -(-size // block) * block
+
+
+def _chunks(block: int, lengths: Sequence[int]) -> int:
+    return -(-lengths[0] // _chunk(block, lengths))
+
+
+def _units(block: int, lengths: Sequence[int]) -> int:
+    return _chunks(block, lengths) + 1
 
 
 def _everything(w: LoopWriter, top: Body, part: Body, last: Body, chunks: str) -> None:
     body, roots = Body(w.cluster.all_axes, top), w.full_roots(0)
-    folded = w.fold_body(0, roots, body)
-    totals = w.fold_loops(folded, body, part, list(range(len(w.loops))), ("first", "end"))
+    folded = fold_body(w, 0, roots, body)
+    totals = fold_loops(w, folded, body, part, list(range(len(w.loops))), ("first", "end"))
     last.known.update(top.known)
     for node, acc in folded:
         kept, dtype, start, fold = _kept(node, acc, f"{acc}_total" if acc in totals else None)
@@ -77,7 +101,7 @@ def _columns(w: LoopWriter, top: Body, part: Body, last: Body, chunks: str) -> N
     outer_values(w, roots, top, j, split=False)
     arrays = column_folds(w, 0, roots, part, j, False, ("first", "end"))
     last.known.update(top.known)
-    columns, keep, begin, join, end = w.extent(j), list[str](), list[str](), list[str](), list[str]()
+    columns, keep, begin, join, end = w.arguments.extent(j), list[str](), list[str](), list[str](), list[str]()
     for node in (n for n in roots if n in arrays):
         array, at = arrays[node]
         kept, dtype, start, fold = _kept(node, array, w.totals.get(node))
@@ -108,5 +132,10 @@ def _kept(node: Apply, acc: str, total: str | None) -> tuple[str, DType, str, st
 
 def _parts(w: LoopWriter, node: Apply, width: int, dtype: DType) -> str:
     """Memory for the results of each chunk."""
-    return w.argument(("parts", node), "t", "*" + stored_name(dtype),
-                      Address(Scratch(MOST * max(width, 1) * dtype.itemsize, common=True)))
+    nbytes = MOST * max(width, 1) * dtype.itemsize
+    room = Room(partial(_constant, nbytes), common=True)
+    return w.arguments.add(("parts", node), "t", "*" + stored_name(dtype), room)
+
+
+def _constant(nbytes: int, lengths: Sequence[int]) -> int:
+    return nbytes

@@ -42,8 +42,7 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     graph = _own_node_for_each_write(graph, n_results, states)
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
     fused = Fused(graph)
-    clusters = fused.clusters
-    direct = {node for node in writes if _may_write_in_place(node, writes[node], clusters)}
+    direct = {node for node in writes if _may_write_in_place(node, writes[node], fused.of.get(node))}
     while True:
         steps = _Lowering(graph, fused, {n: writes[n] for n in direct},
                           {n: s for n, s in writes.items() if n not in direct}).run()
@@ -52,7 +51,7 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
         if not back:
             order, stuck = _schedule(steps, graph, set(states))
             if not stuck:
-                return Lowered(order, graph, clusters, {n: writes[n] for n in direct})
+                return Lowered(order, graph, fused.clusters, {n: writes[n] for n in direct})
             back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
         if not back:
             raise InternalCompilerError("the program's kernels wait for each other in a circle",
@@ -76,9 +75,8 @@ def _own_node_for_each_write(graph: Graph, n_results: int, states: Sequence[Inpu
     return Graph(graph.inputs, tuple(outputs))
 
 
-def _may_write_in_place(node: Node, state: Input, clusters: list[Cluster]) -> bool:
+def _may_write_in_place(node: Node, state: Input, cluster: Cluster | None) -> bool:
     """Whether a loop nest may store a value over the state it replaces: it reads the old one at no other point."""
-    cluster = next((c for c in clusters if node in c.members), None)
     if cluster is None or not isinstance(node, Apply):
         return False
     if cluster.reduced and cluster.is_full(node):
@@ -100,7 +98,7 @@ class _Lowering:
         self.graph = graph
         self.readers = fused.readers
         self.clusters = fused.clusters
-        self.of: dict[Node, Cluster] = {n: c for c in fused.clusters for n in c.members}
+        self.of = fused.of
         self.direct = direct
         self.copied = copied
         self.assembled = {n: p for n, p in computed_in_place(graph).items() if n not in direct and n not in copied}

@@ -1,44 +1,33 @@
-"""Equal clusters are written once: the layers of a network, the steps of an unrolled loop.
+"""Equal clusters are written once: the layers of a network, the steps of an unrolled loop, all batch sizes.
 
-A cluster is described by all that its kernel depends on, with buffers, offsets and constants replaced by their
-numbers in order of appearance. Of a cluster whose description is known only the arguments are filled in.
+A cluster is described by all that its kernel depends on, with buffers and offsets replaced by their numbers in order
+of appearance, and without constants. The lengths that the caller chose, and strides computed from them, are replaced
+by numbers as well: what is written depends only on which of them are equal, and which strides are even. Of a cluster
+whose description is known only the arguments are filled in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+import math
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 from graphjit.codegen.access import Place
+from graphjit.codegen.arguments import Argument, Room, Scalar, Stride, Use, Written
+from graphjit.codegen.axes import operand_axes
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
+from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import is_literal
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Indexed, View
 from graphjit.passes.layout import base_layout
+from graphjit.runtime.compiler import LoopKernel
+from graphjit.types import Extent, contiguous_strides, same_number
 
 HELD = 4096  # descriptions; more than a program has
-
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """In a kept call: the constant of this number, or the address of this number."""
-
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A kernel call without its nodes: ``reads``, ``writes`` and ``tangled`` are numbers."""
-
-    call: KernelCall
-    slots: tuple[Slot | _Number, ...]
-    constants: frozenset[int]  # the slots that are constants
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    tangled: tuple[int, ...]
-
 
 _kept: dict[Hashable, _Kept] = {}
 
@@ -55,13 +44,32 @@ def write_cluster(cluster: Cluster, stored: Collection[Apply], inline: frozenset
     about = _Description(cluster, stored, inline, target)
     kept = _kept.get(about.key)
     if kept is None:
-        writer = LoopWriter(cluster, stored, inline, target)
-        call = writer.write()
         if len(_kept) >= HELD:
             _kept.clear()
-        _kept[about.key] = about.without_nodes(call, writer.constants)
-        return call
-    return about.with_nodes(kept)
+        kept = _kept[about.key] = about.without_nodes(LoopWriter(cluster, stored, inline, target).write())
+    return about.fill_in(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the numbers of a description stand for in one cluster."""
+
+    lengths: Sequence[int]  # of the loops
+    sizes: Sequence[int]
+    addresses: Sequence[tuple[Node, int]]
+    constants: Sequence[Const]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A kernel without its nodes: ``reads``, ``writes`` and ``tangled`` are numbers."""
+
+    written: Written
+    kernel: LoopKernel
+    slots: tuple[Callable[[_Found], Slot], ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    tangled: tuple[int, ...]
 
 
 class _Description:
@@ -69,35 +77,40 @@ class _Description:
 
     def __init__(self, cluster: Cluster, stored: Collection[Apply], inline: frozenset[Node],
                  target: Mapping[Node, Place]) -> None:
+        self.extents = cluster.extents
         self.inline = inline
         self.nodes: dict[Node, int] = {n: i for i, n in enumerate(cluster.members)}  # and buffers, and what is inline
         self.addresses: dict[tuple[Node, int], int] = {}  # buffers and offsets in bytes
-        self.constants: dict[Node, int] = {}
+        self.constants: dict[Use, Const] = {}
+        self.sizes: dict[tuple[int, bool, int], int] = {}  # strides and lengths from those the caller chose
         members = frozenset(self.nodes)
         self.computed = members
-        parts: list[Hashable] = [_exact(tuple(cluster.extents)), cluster.reduced]
+        parts: list[Hashable] = [pattern(tuple(cluster.extents)), cluster.reduced]
         for node, imap in cluster.members.items():
             place: Hashable = None
             if node in stored:
-                where = target.get(node)
-                place = self.place(node, 0) if where is None else (
-                    self.place(where.buffer, where.offset), isinstance(where.buffer, Input), _exact(where.strides))
+                where = target.get(node) or Place(node, 0, contiguous_strides(node.type.shape))
+                place = (where.buffer is node, isinstance(where.buffer, Input),
+                         self.place(where.buffer, where.offset, where.strides, node))
             parts.append((imap, place, self.computation(node)))
         self.key = tuple(parts)
 
     def computation(self, node: Apply) -> Hashable:
-        return (_alone(node), node.where,
-                *[self.memory(x) if isinstance(node.op.lower, Indexed) else self.operand(x) for x in node.args])
+        if isinstance(node.op.lower, Indexed):
+            index = self.place(node, 0, contiguous_strides(node.type.shape), node)
+            return kind(node), node.where, index, *[self.memory(x) for x in node.args]
+        return (kind(node), node.where, *[self.operand(x, (node, k)) for k, x in enumerate(node.args)])
 
-    def operand(self, node: Node) -> Hashable:
+    def operand(self, node: Node, use: Use) -> Hashable:
         if isinstance(node, Const) and not node.type.ndim:
             if is_literal(node):
                 return "literal", node.value.item(), node.type.dtype.char
-            return "constant", self.constants.setdefault(node, len(self.constants)), node.type.dtype.char
+            self.constants[use] = node
+            return "constant", node.type.dtype.char
         views: list[Hashable] = []
         below = node
         while isinstance(below, Apply) and isinstance(below.op.lower, View):
-            views.append(_alone(below))
+            views.append((kind(below), self.memory(below) if operand_axes(below, 0) is None else None))
             below = below.args[0]
         if below in self.computed:
             found: Hashable = ("member", self.nodes[below])
@@ -112,66 +125,75 @@ class _Description:
     def memory(self, node: Node) -> Hashable:
         """Where the elements of a node lie."""
         buffer, layout = base_layout(node)
-        return "memory", self.place(buffer, layout.offset), _exact(layout.strides), _type(node)
+        return "memory", self.place(buffer, layout.offset, layout.strides, node), type_pattern(node)
 
-    def place(self, buffer: Node, offset: int) -> Hashable:
-        dtype = buffer.type.dtype
+    def place(self, buffer: Node, offset: int, strides: tuple[int, ...], node: Node) -> Hashable:
+        """Where in a buffer the elements lie, and along which axes they lie evenly whatever the lengths are."""
+        dtype, shape = buffer.type.dtype, node.type.shape
         number = self.nodes.setdefault(buffer, len(self.nodes))
-        address = (buffer, offset * dtype.itemsize)
-        return number, self.addresses.setdefault(address, len(self.addresses)), buffer.type.nbytes, dtype.char
+        address = self.addresses.setdefault((buffer, offset * dtype.itemsize), len(self.addresses))
+        if chosen(strides):
+            lengths = [n or n + 1 for n in shape]
+            even = [same_number(strides[i], strides[j] * lengths[j]) for i, j in permutations(range(len(shape)), 2)]
+            return (number, address, dtype.char, *even, *[self.size(address, True, n) for n in strides],
+                    *[self.size(address, False, n) for n in shape])
+        if chosen(shape):
+            return number, address, dtype.char, strides, *[self.size(address, False, n) for n in shape]
+        return number, address, dtype.char, strides
+
+    def size(self, address: int, stride: bool, n: int) -> Hashable:
+        """A stride or a length; equal ones matter at the same address."""
+        if not isinstance(n, Extent) or not n:
+            return n, type(n)
+        return Extent, self.sizes.setdefault((address, stride, n), len(self.sizes))
 
     # ---- calls
 
-    def without_nodes(self, call: KernelCall, constants: Mapping[int, Const]) -> _Kept:
-        slots: list[Slot | _Number] = []
-        for i, slot in enumerate(call.slots):
-            if i in constants:
-                slots.append(_Number(self.constants[constants[i]]))
-            elif isinstance(slot, Address) and not isinstance(slot.buffer, Scratch):
-                slots.append(_Number(self.addresses[slot.buffer, slot.offset]))
-            else:
-                slots.append(slot)
+    def without_nodes(self, written: Written) -> _Kept:
         reads, writes, tangled = (tuple([self.nodes[n] for n in some])
-                                  for some in (call.reads, call.writes, call.tangled))
-        return _Kept(replace(call, slots=(), reads=(), writes=(), tangled=()), tuple(slots), frozenset(constants),
-                     reads, writes, tangled)
+                                  for some in (written.reads, written.writes, written.tangled))
+        return _Kept(replace(written, arguments=(), reads=(), writes=(), tangled=()),
+                     LoopKernel(written.name, written.source, written.codes),
+                     tuple([self.slot(x) for x in written.arguments]), reads, writes, tangled)
 
-    def with_nodes(self, kept: _Kept) -> KernelCall:
-        addresses, constants, nodes = list(self.addresses), list(self.constants), list(self.nodes)
-        slots: list[Slot] = []
-        for i, slot in enumerate(kept.slots):
-            if isinstance(slot, _Number):
-                if i in kept.constants:
-                    value = constants[slot.at]
-                    assert isinstance(value, Const)
-                    slots.append(value.value.item())
-                else:
-                    slots.append(Address(*addresses[slot.at]))
-            elif isinstance(slot, Address) and isinstance(slot.buffer, Scratch):
-                slots.append(Address(replace(slot.buffer)))  # every call has its own
-            else:
-                slots.append(slot)
+    def slot(self, x: Argument) -> Callable[[_Found], Slot]:
+        """How an argument's value is found."""
+        match x:
+            case Address():
+                assert not isinstance(x.buffer, Scratch)
+                i = self.addresses[x.buffer, x.offset]
+                return lambda found: Address(*found.addresses[i])
+            case Scalar(_, use):
+                i = list(self.constants).index(use)
+                return lambda found: _number(found.constants[i])
+            case Room(nbytes, common):  # every call has its own
+                return lambda found: Address(Scratch(nbytes(found.lengths), common))
+            case Stride(buffer, offset, value):
+                i = self.sizes[self.addresses[buffer, offset], True, value]
+                return lambda found: int(found.sizes[i])
+            case int():
+                return lambda found: x
+            case _:
+                return lambda found: x(found.lengths)
+
+    def fill_in(self, kept: _Kept) -> KernelCall:
+        w, nodes = kept.written, list(self.nodes)
+        lengths = [int(math.prod([self.extents[a] for a in axes])) for axes in w.loops]
+        found = _Found(lengths, [n for *_, n in self.sizes], list(self.addresses),
+                       list(self.constants.values()))
         reads, writes, tangled = (tuple([nodes[i] for i in some]) for some in (kept.reads, kept.writes, kept.tangled))
-        return replace(kept.call, slots=tuple(slots), reads=reads, writes=writes, tangled=tangled)
+        nbytes = sum([b.type.nbytes for b in dict.fromkeys([*reads, *writes])])
+        flops, cost = 0, 0.0
+        for (loops, ns), times in w.work:
+            count = times * math.prod([lengths[k] for k in loops])
+            flops += count
+            cost += ns * count
+        return KernelCall(
+            kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
+            extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
+            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + 0.04 * nbytes)
 
 
-def _alone(node: Apply) -> Hashable:
-    """What a node does, whatever its operands are."""
-    found: Hashable = node.facts.get("alone")
-    if found is None:
-        found = node.facts["alone"] = (node.op, repr(node.params) if node.params else "", _type(node))
-    return found
-
-
-def _type(node: Node) -> Hashable:
-    shape, dtype, weak = node.type
-    return shape, _lengths(shape), dtype.char, weak
-
-
-def _exact(numbers: tuple[int, ...]) -> Hashable:
-    """Numbers, and which of them are the caller's choice."""
-    return numbers, _lengths(numbers)
-
-
-def _lengths(numbers: tuple[int, ...]) -> tuple[type, ...]:
-    return tuple(map(type, numbers))
+def _number(node: Const) -> int | float:
+    value: int | float = node.value.item()
+    return value

@@ -7,11 +7,19 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from graphjit.ir import Const
+from graphjit.ir import Apply, Const
+from graphjit.op import Reduction
 from graphjit.types import DType
 
 INDENT = "    "
 LITERALS = frozenset({-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0})
+
+ROW_BLOCK = 2048     # float32 sums along a row are added up in float64 every so many elements
+COLUMN_BLOCK = 32    # and along a column every so many rows
+
+START = {"sum": 0.0, "prod": 1.0, "any": 0.0, "all": 1.0}
+FOLD = {"sum": "radd({0}, {1})", "prod": "rmul({0}, {1})", "max": "rmax({0}, {1})", "min": "rmin({0}, {1})",
+        "any": "bit_or({0}, {1})", "all": "bit_and({0}, {1})"}
 
 
 class Body:
@@ -92,3 +100,20 @@ def literal(value: object, dtype: DType) -> str:
         text = "-1e999" if number == -np.inf else "1e999" if number == np.inf else repr(number)
         return f"{short(dtype)}({text})"
     return f"{short(dtype)}({int(value)})"  # type: ignore[call-overload]  # a number
+
+
+def fold_kind(node: Apply) -> str:
+    assert isinstance(node.op.lower, Reduction)
+    return node.op.lower.kind
+
+
+def start_of(kind: str, dtype: DType) -> str:
+    """The value a fold starts from."""
+    if kind in START:
+        return literal(START[kind], dtype)
+    if dtype.kind == "f":
+        return literal(-np.inf if kind == "max" else np.inf, dtype)
+    if dtype.kind == "b":
+        return literal(kind == "min", dtype)
+    info = np.iinfo(dtype)
+    return literal(info.min if kind == "max" else info.max, dtype)

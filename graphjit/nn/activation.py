@@ -1,4 +1,7 @@
-"""Element-wise functions and softmax as modules."""
+"""Element-wise functions and softmax as modules.
+
+``inplace`` is taken where PyTorch takes it, and changes nothing: a layer never writes to its input.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from graphjit.tensor import Tensor, TensorLike
 
 class ReLU(Module):
     """max(x, 0); its gradient at 0 is 0."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, x: TensorLike) -> Tensor:
         return F.relu(x)
@@ -45,7 +51,7 @@ class GELU(Module):
 class LeakyReLU(Module):
     """x above 0, ``negative_slope * x`` elsewhere."""
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
 
@@ -59,7 +65,7 @@ class LeakyReLU(Module):
 class ELU(Module):
     """x above 0, ``alpha * (e ** x - 1)`` elsewhere."""
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
 
@@ -72,6 +78,9 @@ class ELU(Module):
 
 class SiLU(Module):
     """x * sigmoid(x), also called swish."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, x: TensorLike) -> Tensor:
         return F.silu(x)
@@ -95,7 +104,7 @@ class Softplus(Module):
 class Hardtanh(Module):
     """x held between ``min_val`` and ``max_val``; the gradient is 0 at the bounds and beyond."""
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.min_val = min_val
         self.max_val = max_val

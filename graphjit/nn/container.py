@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any, TypeVar, overload
 
 from graphjit.errors import ArgumentError, BoundsError
@@ -58,10 +59,27 @@ class _Indexed(Module):
 
     def __delitem__(self, index: int) -> None:
         delattr(self, self._place(index))
-        kept = list(self._items().items())
-        for name, _ in kept:
+        self._number(list(self._items().items()))
+
+    def _number(self, modules: list[tuple[str, Module]]) -> None:
+        """Hold these in this order; names that are numbers become the places."""
+        for name in self._items():
             delattr(self, name)
-        self._hold((str(i) if name.isdigit() else name, m) for i, (name, m) in enumerate(kept))
+        self._hold((str(i) if name.isdigit() else name, m) for i, (name, m) in enumerate(modules))
+
+    def insert(self: S, index: int, module: Module) -> S:
+        """Add a module before another; gives itself."""
+        modules = list(self._items().items())
+        self.append(module)  # refuses what is no module before anything moves
+        modules.insert(index, ("0", module))
+        self._number(modules)
+        return self
+
+    def pop(self, index: int = -1) -> Module:
+        """Take a module away; gives it."""
+        module = self[index]
+        del self[index]
+        return module
 
     def append(self: S, module: Module) -> S:
         """Add a module at the end; gives itself."""
@@ -69,7 +87,8 @@ class _Indexed(Module):
 
     def extend(self: S, modules: Iterable[Module]) -> S:
         """Add modules at the end; gives itself."""
-        self._hold((str(i), m) for i, m in enumerate(list(modules), start=len(self)))
+        free = (str(i) for i in count(len(self)) if str(i) not in vars(self))  # a slice keeps its names: '1', '2'
+        self._hold(zip(free, list(modules), strict=False))
         return self
 
 
@@ -96,7 +115,9 @@ class Sequential(_Indexed):
         return x
 
     def _slice(self: S, items: dict[str, Module]) -> S:
-        return type(self)(items)
+        kind: Any = type(self)
+        made: S = kind(items)
+        return made
 
 
 class ModuleList(_Indexed):
@@ -113,7 +134,9 @@ class ModuleList(_Indexed):
         self.extend(modules)
 
     def _slice(self: S, items: dict[str, Module]) -> S:
-        return type(self)(items.values())
+        kind: Any = type(self)
+        made: S = kind(items.values())
+        return made
 
 
 class ModuleDict(Module):
@@ -147,6 +170,12 @@ class ModuleDict(Module):
         if name not in self:
             raise KeyError(name)
         delattr(self, name)
+
+    def pop(self, name: str) -> Module:
+        """Take a module away; gives it."""
+        module = self[name]
+        del self[name]
+        return module
 
     def __len__(self) -> int:
         return len(self._items())

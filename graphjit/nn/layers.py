@@ -155,10 +155,11 @@ class Dropout(Module):
 
     Args:
         p: probability of being dropped, 0 to 1.
+        inplace: taken as PyTorch takes it; changes nothing, a layer never writes to its input.
         generator: where its random bits come from; the default generator when not given.
     """
 
-    def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None) -> None:
         super().__init__()
         self.p = probability(p)
         self.generator = generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from graphjit.convert import as_tensor
@@ -204,6 +205,9 @@ class MLP(Module):
         Returns:
             The module; with a loss, the ``graphjit.training.History``.
 
+        Raises:
+            ArgumentError: no data or epochs beside a loss; a schedule that is no function.
+
         >>> import graphjit as gj
         >>> import graphjit.nn.functional as F
         >>> _ = gj.manual_seed(0)
@@ -216,6 +220,11 @@ class MLP(Module):
         if not callable(kwargs.get("loss", args[0] if args else None)):
             return super().train(*args, **kwargs)
         from graphjit.training import train_perceptron  # above this room: only who trains imports it
+        try:
+            signature(train_perceptron).bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(f"train(loss, data, epochs): {error}",
+                                hint="As in model.train(loss, (x, y), epochs=40, lr=0.1).") from None
         return train_perceptron(self, *args, **kwargs)
 
 

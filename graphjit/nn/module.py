@@ -69,6 +69,9 @@ class Module(Structured):
         vars(self).update(training=True, _buffer_names={})
         return self
 
+    def __init__(self) -> None:  # with __new__ alone, any argument of a layer without one of its own would be taken
+        super().__init__()
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; subclasses define it."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")

@@ -59,8 +59,8 @@ def hessian_spectrum(eigenvalues: Sequence[float], path: PathLike | None = None,
         axes.axhline(0.0, color="#52606d", linewidth=1.0)
         if bars and len(values) <= 15:
             for at, value in zip(place, values, strict=True):
-                axes.annotate(f"{value:.3g}", (at, value), (0, 2 if value > 0 else -2), textcoords="offset points",
-                              ha="center", va="bottom" if value > 0 else "top", size=8)
+                axes.annotate(f"{value:#.3g}".rstrip("."), (at, value), (0, 2 if value > 0 else -2), ha="center",
+                              textcoords="offset points", va="bottom" if value > 0 else "top", size=8)
         axes.margins(y=0.1)
         axes.grid(axis="x", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True, min_n_ticks=1))

@@ -131,6 +131,8 @@ def _curves(histories: Histories, names: dict[str, str], path: PathLike | None, 
         wide = not percent and np.nanmin(every) > 0 and np.nanmax(every) > 50 * np.nanmin(every)
         if wide:
             logarithmic(axes, "y", every)
+        elif np.nanmin(every) == np.nanmax(every) > 0:  # by itself the axis would show the last digits of one number
+            axes.set_ylim(0.0, 1.1 * float(np.nanmax(every)))
         named(axes, title, "epoch", y + ", logarithmic" * bool(wide))
         _whole_epochs(axes, [values for *_, values in lines])
         texts = ["\n".join(filter(None, [",\n".join(text), note])) for text, note, *_ in lines]

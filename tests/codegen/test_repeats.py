@@ -17,8 +17,11 @@ import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
 from graphjit.codegen import cluster, lower, repeats
+from graphjit.codegen.arguments import Written
 from graphjit.codegen.call import Address, KernelCall, Scratch
+from graphjit.codegen.fusions import Fused
 from graphjit.codegen.loops import LoopWriter
+from graphjit.ir import Graph
 from graphjit.passes import optimize
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
@@ -60,10 +63,10 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     titles: list[str] = []
     write = LoopWriter.write
 
-    def count(self: LoopWriter) -> KernelCall:
-        call = write(self)
-        titles.append(call.title)
-        return call
+    def count(self: LoopWriter) -> Written:
+        found = write(self)
+        titles.append(found.title)
+        return found
     monkeypatch.setattr(repeats, "_kept", {})
     monkeypatch.setattr(LoopWriter, "write", count)
     return titles
@@ -89,6 +92,56 @@ def test_another_length_of_a_loop_writes_only_what_reads_its_argument(written: l
     assert len(written) - before < before / 2
 
 
+def of_any_size() -> dict[str, tuple[Callable[..., Any], Callable[[int, int], tuple[Any, ...]]]]:
+    """Functions, and their arguments for two lengths."""
+    gj.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+    conv = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    opt = optim.Adam([*net.parameters(), *conv.parameters()])
+    table = gj.tensor(floats(11, 6), requires_grad=True)
+
+    def trained(model: nn.Module, x: gj.Tensor, y: gj.Tensor) -> gj.Tensor:
+        opt.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+
+    def attention(i: gj.Tensor) -> tuple[gj.Tensor, ...]:
+        x = table[i]
+        n, t, _ = x.shape
+        q = x.reshape(n, t, 2, 3).permute_dims(0, 2, 1, 3)
+        a = gj.where(gj.tril(gj.ones((t, t))) > 0, q @ q.mT, -1e9).softmax(-1)
+        return gj.value_and_grad(lambda w: (w[i] * (a @ q).permute_dims(0, 2, 1, 3).reshape(n, t, 6)).mean())(table)
+
+    def turned(x: gj.Tensor) -> list[gj.Tensor]:
+        return [x.mT + 1, gj.flip(x, axis=0) * x, x[::2] * 3, x.mean(0), x.sum(1), (x * x).sum(), x.mT.max(0),
+                gj.softmax(x, 0), x[1:] - x[:-1], gj.concat([x, x * 2]), x.reshape(-1) - x.mean()]
+    return {
+        "network": (lambda x, y: trained(net, x, y), lambda n, m: (floats(n, 6), np.arange(n) % 3)),
+        "images": (lambda x, y: trained(conv, x, y), lambda n, m: (floats(n, 1, 6, 6), np.arange(n) % 3)),
+        "attention": (attention, lambda n, m: (np.arange(n * m).reshape(n, m) % 11,)),
+        "turned": (turned, lambda n, m: (floats(n, m),)),
+        "stacked": (lambda x: (x.mT.sum(0), (x + x.mean((0, 2), keepdims=True)).permute_dims(2, 0, 1) * 2),
+                    lambda n, m: (floats(n, 4, m),))}
+
+
+@pytest.mark.parametrize("name", ["network", "images", "attention"])
+def test_a_new_batch_size_writes_nothing(written: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, arguments = of_any_size()[name]
+    step = gj.compile(function)
+    for n in (9, 5):
+        step(*arguments(n, 4))
+    written.clear()
+
+    def fuse_anew(self: cluster.Fusion) -> list[cluster.Cluster]:
+        raise AssertionError("this graph has been fused")
+    monkeypatch.setattr(cluster.Fusion, "run", fuse_anew)
+    for n in (7, 33, 2, 3000):
+        step(*arguments(n, 4))
+    assert not written
+
+
 def test_the_work_of_fusing_grows_with_the_program_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
     orders: list[cluster.Order] = []
     start = cluster.Order.__init__
@@ -107,7 +160,19 @@ def exactly(call: KernelCall) -> list[Any]:
     """All of a call, scratch memory by its size."""
     slots = [(type(s.buffer), s.buffer.nbytes, s.buffer.common) if isinstance(s, Address)
              and isinstance(s.buffer, Scratch) else s for s in call.slots]
-    return [slots, *(getattr(call, f.name) for f in fields(call) if f.name != "slots")]
+    return [slots, list(map(type, call.slots)), *(getattr(call, f.name) for f in fields(call) if f.name != "slots")]
+
+
+def all_of(c: cluster.Cluster) -> list[Any]:
+    return [c.extents, list(map(type, c.extents)), c.reduced, list(c.members.items()), c.levels, c.fold_axes]
+
+
+def fused(graph: Graph) -> Fused:
+    """A graph fused from what is known, compared with the graph fused anew."""
+    found, anew = Fused(graph), cluster.Fusion(graph)
+    assert [all_of(c) for c in found.clusters] == [all_of(c) for c in anew.run()]
+    assert {n: found.readers(n) for n in anew.readers} == anew.readers
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +185,14 @@ def checked() -> Any:
         call = repeats.write_cluster(*args)
         if len(repeats._kept) == known:
             hits.append(call.title)
-            assert exactly(call) == exactly(LoopWriter(*args).write())
+            with pytest.MonkeyPatch.context() as nothing_known:
+                nothing_known.setattr(repeats, "_kept", {})
+                assert exactly(call) == exactly(repeats.write_cluster(*args))
         return call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repeats, "_kept", {})
         patch.setattr(lower, "write_cluster", write)
+        patch.setattr(lower, "Fused", fused)
         yield hits
 
 
@@ -136,6 +204,19 @@ def test_what_is_filled_in_equals_what_would_be_written(checked: list[str]) -> N
         for n in (1, 2):
             compiled(lambda *a, f=function: f(*a), *args) if n == 1 else compiled(function, *args)
     assert len(checked) > 20
+
+
+@pytest.mark.parametrize("name", of_any_size())
+def test_so_it_is_for_other_lengths(checked: list[str], name: str) -> None:
+    function, arguments = of_any_size()[name]
+    step, filled = gj.compile(function), len(checked)
+    step(*arguments(9, 4))
+    step(*arguments(7, 5))  # optimizers have their states by now
+    for n, m in [(2, 2), (3, 1), (4, 4), (6, 2), (8, 6), (1, 1), (1, 3), (33, 5),
+                 (2101, 13)]:  # long enough for folds to be in several chunks
+        if n > 1 or name != "network":  # which finds no variance in one row
+            step(*arguments(n, m))
+    assert len(checked) > filled
 
 
 @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -145,8 +145,9 @@ def test_nothing_is_unpickled(tmp_path):
     np.lib.format.write_array(buffer, trap, allow_pickle=True)
     for content in (zipped({"x.npy": buffer.getvalue(), "y.npy": buffer.getvalue()}), pickle.dumps(Trap()),
                     buffer.getvalue()):
-        with pytest.raises(DataError, match=r"cannot be read|not an archive"):
+        with pytest.raises(DataError, match=r"cannot be read|not an archive") as caught:
             data.load(write(tmp_path, content, "trap.npz"))
+        assert caught.value.where.file == __file__
     np.save(tmp_path / "one.npy", X)
     with pytest.raises(DataError, match="one array without a name"):
         data.load((tmp_path / "one.npy").rename(tmp_path / "one.npz"))

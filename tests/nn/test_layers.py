@@ -152,6 +152,20 @@ def test_activations(mode):
         F.gelu(x, approximate="erf")
 
 
+def test_inplace_is_taken_and_writes_to_no_input(mode):
+    x = gj.tensor([-2.0, 0.5, 3.0])
+    for make, options in ((nn.ReLU, {}), (nn.SiLU, {}), (nn.LeakyReLU, {"negative_slope": 0.1}), (nn.ELU, {}),
+                          (nn.Hardtanh, {}), (nn.Dropout, {"p": 0.0})):
+        np.testing.assert_allclose(mode(make(**options, inplace=True))(x).data, make(**options)(x).data, rtol=1e-6)
+    assert x.tolist() == [-2.0, 0.5, 3.0]
+
+
+def test_layers_refuse_arguments_they_do_not_have():
+    for make in (lambda: nn.ReLU(slope=1), lambda: nn.Tanh(0.1), lambda: nn.Sigmoid(inplace=True)):
+        with pytest.raises(TypeError):
+            make()
+
+
 def test_softmax_needs_its_axis_once():
     x = np.zeros((2, 3), np.float32)
     np.testing.assert_array_equal(F.softmax(x, dim=1).data, F.softmax(x, axis=1).data)
@@ -306,3 +320,16 @@ def test_clip_grad_norm_inside_a_compiled_step():
     norm, grad = step(np.array([3.0, 4.0]))
     assert norm.item() == 5
     np.testing.assert_allclose(grad.data, [0.6, 0.8], rtol=1e-6)
+
+
+def test_clip_grad_value_inside_a_step(mode):
+    p = nn.Parameter(np.array([1.0, 2.0, 3.0]))
+
+    @mode
+    def step(x):
+        p.grad = None
+        (p * x).sum().backward()
+        nn.utils.clip_grad_value_([p], 1.0)
+        return p.grad
+
+    assert step(np.array([3.0, -0.5, -9.0])).tolist() == [1.0, -0.5, -1.0]

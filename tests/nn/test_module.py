@@ -204,6 +204,23 @@ def test_sequential_is_a_sequence():
     assert [n for n, _ in net.named_children()] == ["0", "1"] and net[1] is c
     named = nn.Sequential(OrderedDict(fc=a, act=b))
     assert list(named.state_dict()) == ["fc.weight", "fc.bias"]
+    assert [n for n, _ in named.insert(1, c).named_children()] == ["fc", "1", "act"]
+
+
+def test_modules_are_put_in_and_taken_out():
+    a, b, c, d = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1), nn.Tanh()
+    layers = nn.ModuleList([a, c])
+    assert layers.insert(1, b) is layers and list(layers) == [a, b, c]
+    assert list(layers.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert list(layers.insert(-1, d)) == [a, b, d, c]
+    assert layers.pop(2) is d and layers.pop() is c and list(layers) == [a, b]
+    with pytest.raises(ArgumentError, match="holds modules"):
+        layers.insert(0, len)
+    assert [n for n, _ in layers.named_children()] == ["0", "1"]
+    tail = nn.Sequential(a, b, c)[1:]
+    assert list(tail.append(d)) == [b, c, d]  # under a name that is free
+    heads = nn.ModuleDict({"a": a, "b": b})
+    assert heads.pop("a") is a and list(heads) == ["b"]
 
 
 def test_module_list_and_dict_register():

@@ -141,6 +141,11 @@ def test_train_takes_loaders_and_plain_rates():
     assert "train_accuracy" not in measured and measured.epochs == 1
     with pytest.raises(ArgumentError, match="a function of the epoch"):
         model.train(F.hinge_loss, (x, y), 2, schedule=0.1)
+    for call in (lambda: model.train(F.hinge_loss, 2), lambda: model.train(F.hinge_loss, epochs=2),
+                 lambda: model.train(F.hinge_loss, x, y, epochs=2),
+                 lambda: model.train(F.hinge_loss, (x, y), 2, rate=1)):
+        with pytest.raises(ArgumentError, match=r"train\(loss, data, epochs\): .*argument"):
+            call()
 
 
 # ---- starting values

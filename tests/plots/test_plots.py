@@ -171,6 +171,12 @@ def test_gaps_in_a_history(tmp_path):
     assert np.isnan(line.get_ydata()).tolist() == [False, True, True, True, False]
 
 
+def test_a_constant_rate_is_shown_from_zero():
+    low, high = plots.lr_schedule({"lr": [0.001, 0.001]}).axes[0].get_ylim()
+    assert low == 0 and 0.001 < high < 0.002
+    assert plots.lr_schedule({"lr": [0.0, 0.0]}).axes[0].get_ylim()[0] < 0
+
+
 def test_one_epoch_and_a_history_object(tmp_path):
     plots.accuracy_curves({name: values[:1] for name, values in ONE.items()}, tmp_path / "a.png")
     history = gj.training.History(ONE)
@@ -239,6 +245,7 @@ def test_eigenvalues_by_size_and_sign():
     axes = plots.hessian_spectrum([-0.5, 3.0, 1.0]).axes[0]
     assert [(bar.get_x() + 0.35, bar.get_height()) for bar in axes.patches] == [(1, 3.0), (2, 1.0), (3, -0.5)]
     assert axes.patches[1].get_facecolor() != axes.patches[2].get_facecolor()
+    assert [text.get_text() for text in axes.texts] == ["3.00", "1.00", "-0.500"]
     assert plots.hessian_spectrum([1e3, 1.0]).axes[0].get_yscale() == "log"
     many = plots.hessian_spectrum(np.linspace(-1, 1, 200)).axes[0]
     assert sum(len(line.get_xdata()) for line in many.get_lines() if line.get_marker() == ".") == 200

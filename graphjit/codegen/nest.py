@@ -1,0 +1,154 @@
+"""What the loop nest of a cluster looks like: its loops, its stages, and what each of them computes.
+
+A stage is what lies between two rounds of reductions. A value needed in a later stage is computed again if that is
+cheap, else kept in scratch memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from graphjit.codegen.access import Access, Place, access, collapse, innermost, place
+from graphjit.codegen.axes import NONE, IndexMap, look_through, operand_map, result_map
+from graphjit.codegen.cluster import Cluster, base, used
+from graphjit.ir import Apply, Node
+from graphjit.op import Elementwise, Gather, Indexed
+
+
+def is_cheap(node: Node) -> bool:
+    return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.cheap
+
+
+def static_map(node: Apply, imap: IndexMap) -> IndexMap:
+    """Index map of a gather's operand 0, with nothing along the axis that is picked from."""
+    axis, n = node.kwargs["axis"], node.args[1].type.ndim
+    return (*imap[:axis], NONE, *imap[axis + n:])
+
+
+class Nest:
+    """The loops of one cluster.
+
+    Args:
+        cluster: what is computed.
+        stored: the members whose values are needed in memory, by others or later.
+        inline: cheap members of other clusters, computed again instead of loaded.
+        target: where results go that have no buffer of their own.
+
+    Attributes:
+        column: whether the innermost loop runs over a kept axis, inside of reduced ones.
+        loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
+        stage: of each member, how many rounds of reductions must be over before it can be computed.
+        last: the last stage there is.
+        kept: members that a later stage needs and that are too costly to compute twice.
+    """
+
+    def __init__(self, cluster: Cluster, stored: Iterable[Apply], inline: frozenset[Node],
+                 target: Mapping[Node, Place]) -> None:
+        self.cluster = cluster
+        self.inline = inline
+        self.stored = [n for n in cluster.members if n in set(stored)]
+        self.target = target
+        self.n_axes = len(cluster.extents)
+        self.stage: dict[Node, int] = {}
+        self._find_stages()
+        self._plan_loops()
+        self.kept: dict[Apply, None] = {}
+        self._find_kept()
+
+    def placed(self, node: Apply) -> Access:
+        """How a member's value is stored."""
+        return place(node, self.target.get(node), result_map(node, self.cluster.members[node]), self.n_axes)
+
+    def full_roots(self, stage: int) -> list[Apply]:
+        """Reductions and stored full members that this stage computes."""
+        return [n for n in self.cluster.members if self.stage[n] == stage
+                and (self.cluster.folds(n) or (self.cluster.is_full(n) and n in self.stored))]
+
+    def title_words(self) -> list[str]:
+        words = list(dict.fromkeys(n.op.name for n in self.cluster.members))
+        return words if len(words) <= 6 else [*words[:5], "etc"]
+
+    def _find_stages(self) -> None:
+        for node in self.cluster.members:
+            stages = [0]
+            for operand in node.args:
+                below = base(operand)
+                if below in self.stage:
+                    stages.append(self.stage[below] + self.cluster.folds(below))
+            self.stage[node] = max(stages)
+        cluster = self.cluster
+        self.last = max((self.stage[n] for n in cluster.members
+                         if cluster.folds(n) or (cluster.is_full(n) and n in self.stored)), default=0)
+
+    def _plan_loops(self) -> None:
+        cluster = self.cluster
+        loads: list[Access] = []
+        stores: list[Access] = []
+        for node, imap in cluster.members.items():
+            loads.extend(self._loads(node, imap))
+            if isinstance(node.op.lower, Gather):
+                loads.append(access(node.args[0], static_map(node, imap), self.n_axes))
+            if node in self.stored:
+                stores.append(self.placed(node))
+        template = next((m for n, m in cluster.members.items() if n in self.stored and cluster.is_full(n)), None) \
+            or next((m for m in cluster.members.values() if used(m) == cluster.all_axes), ())
+        order = [a for a in template if a != NONE]
+        order += [a for a in range(self.n_axes) if a not in order]
+        self.column = False
+        if order:
+            inner = innermost(self.n_axes, stores, loads, order)
+            outer = [a for a in order if a in cluster.outer]
+            reduced = [a for a in order if a in cluster.reduced]
+            self.column = bool(reduced) and inner in cluster.outer
+            if self.column:
+                order = [a for a in outer if a != inner] + reduced + [inner]
+            elif reduced:
+                order = outer + [a for a in reduced if a != inner] + [inner]
+            elif cluster.extents:
+                order = [a for a in order if a != inner] + [inner]
+        classes = ["R" if a in cluster.reduced else "O" for a in range(self.n_axes)]
+        if self.column:
+            classes[order[-1]] = "J"
+        self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
+        self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
+
+    def _loads(self, node: Apply, imap: IndexMap) -> Iterator[Access]:
+        """What a node reads from memory, also through operands that are computed again here."""
+        if isinstance(node.op.lower, Indexed):
+            yield place(node, None, imap, self.n_axes)
+        for k, operand in enumerate(node.args):
+            below, implied = base(operand), operand_map(node, k, imap)
+            if below in self.cluster.members or implied is None:
+                continue
+            found = look_through(operand, implied) if below in self.inline else None
+            if found is not None and isinstance(found[0], Apply):
+                yield from self._loads(found[0], found[1])
+            elif operand.type.ndim:
+                yield access(operand, implied, self.n_axes)
+
+    def _find_kept(self) -> None:
+        """Find full members too costly to compute twice that more than one stage needs."""
+        if self.last == 0:
+            return
+        needed: dict[Apply, set[int]] = {}
+        for stage in range(self.last + 1):
+            seen: set[Node] = set()
+            stack: list[Apply] = []
+            for root in self.full_roots(stage):
+                stack.extend(self._full_operands(root) if self.cluster.folds(root) else [root])
+            while stack:
+                node = stack.pop()
+                if node in seen:
+                    continue
+                seen.add(node)
+                needed.setdefault(node, set()).add(stage)
+                if node in self.kept or (node in self.stored and self.stage[node] < stage):
+                    continue
+                stack.extend(self._full_operands(node))
+            for node in list(needed):
+                if len(needed[node]) > 1 and not is_cheap(node) and node not in self.stored:
+                    self.kept[node] = None
+
+    def _full_operands(self, node: Apply) -> list[Apply]:
+        return [b for a in node.args if isinstance(b := base(a), Apply) and b in self.cluster.members
+                and self.cluster.is_full(b)]

@@ -1,0 +1,93 @@
+"""The row form: outer loops, and inside them a loop over the reduced axes for each stage, folding into variables."""
+
+from __future__ import annotations
+
+from graphjit.codegen.axes import result_map
+from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.source import FOLD, ROW_BLOCK, Body, fold_kind, short, start_of
+from graphjit.ir import Apply
+from graphjit.types import Extent
+
+
+def write_rows(w: LoopWriter, top: Body) -> int:
+    """Write the nest; gives the loop that is split, -1 for none."""
+    reduces = bool(w.cluster.reduced)
+    if reduces:
+        outer = [k for k, kind in enumerate(w.loop_kind) if kind == "O"]
+    else:
+        outer = list(range(len(w.loops) - 1))
+    inner = [k for k in range(len(w.loops)) if k not in outer]
+    outer_axes = frozenset(a for k in outer for a in w.loops[k].axes)
+    out = Body(outer_axes, top) if outer else top
+    for stage in range(w.last + 1):
+        roots = w.full_roots(stage)
+        if roots:
+            _stage(w, stage, roots, out, inner, split_inner=not outer and not reduces)
+    for node in w.late():
+        w.put(node, out)
+    out.flush()
+    if outer:
+        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
+    if outer or (inner and not reduces):
+        return 0
+    return -1
+
+
+def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, inner: list[int], split_inner: bool) -> None:
+    body = Body(w.cluster.all_axes, out) if inner else out
+    accumulators = fold_body(w, stage, roots, body)
+    totals = fold_loops(w, accumulators, body, out, inner, ("start", "stop") if split_inner else None)
+    types = {acc: node.type.dtype for node, acc in accumulators}
+    out.lines.extend(f"{acc} = {short(types[acc])}({acc}_total)" for acc in totals)
+    w.mark_written(roots)
+    for node, acc in accumulators:
+        out.known[node, result_map(node, w.cluster.members[node])] = acc
+
+
+def fold_body(w: LoopWriter, stage: int, roots: list[Apply], body: Body) -> list[tuple[Apply, str]]:
+    """What the loops of a stage do in each turn; gives its folds and the variables they are in."""
+    accumulators: list[tuple[Apply, str]] = []
+    for node in roots:
+        if w.cluster.folds(node):
+            value = w.operand(node, 0, w.cluster.members[node], body)
+            acc = w.fresh("a")
+            body.stores.append((body, f"{acc} = " + FOLD[fold_kind(node)].format(acc, value)))
+            accumulators.append((node, acc))
+            w.count_fold()
+        else:
+            w.put(node, body)
+    w.keep_stage(stage, body)
+    body.flush()
+    return accumulators
+
+
+def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body, out: Body, inner: list[int],
+               span: tuple[str, str] | None) -> list[str]:
+    """The loops of a stage around its body; ``span`` is what the first of them runs over, None for all.
+
+    Gives the folds that are in a float64 total ``{acc}_total`` then.
+    """
+    sums = [acc for node, acc in accumulators if fold_kind(node) == "sum" and node.type.dtype.kind == "f"]
+    starts = {acc: f"{acc} = {start_of(fold_kind(node), node.type.dtype)}"
+              for node, acc in accumulators}
+    if not inner:
+        return []
+    first, last = inner[0], inner[-1]
+    bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
+    headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
+               for k, (begin, end) in bounds.items()]
+    long = isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > ROW_BLOCK
+    if not sums or not (len(inner) > 1 or long):
+        out.lines.extend(starts.values())
+        out.nest(headers, body.lines)
+        return []
+    # two levels: float32 partial sums added up in float64, as accurate as pairwise summation
+    out.lines.extend(text for acc, text in starts.items() if acc not in sums)
+    out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
+    (begin, end), b = bounds[last], f"block{last}"
+    block = [starts[acc] for acc in sums]
+    block += [f"for i{last} in range({b}, minimum({b} + {ROW_BLOCK}, {end})):"]
+    block += ["    " + line for line in body.lines]
+    block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
+    out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
+    return sums
