@@ -69,7 +69,11 @@ class Capture:
             now = _content(cell)
             if now is not held and not _equal(now, held):
                 return False
-        return not self.containers or all(_alike(now, held) for now, _, held in self.containers)
+        return self.containers_hold()
+
+    def containers_hold(self) -> bool:
+        """Whether every container still holds the same elements."""
+        return all(_alike(now, held) for now, _, held in self.containers)
 
     def changed(self) -> list[str]:
         """What holds something else now, in words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def shortcut(spec: Specialization) -> Shortcut | None:
     program = spec.program
     names: dict[str, Any] = {
         "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,
-        "clock": clock, "spec": spec, "program": program, "holds": spec.capture.holds, "tick": clock.tick,
+        "clock": clock, "spec": spec, "program": program, "tick": clock.tick,
+        "containers_hold": spec.capture.containers_hold,
     }
     lines = ["def shortcut(args):", " try:"]
 
@@ -43,15 +45,29 @@ def shortcut(spec: Specialization) -> Shortcut | None:
            "clock.structure != spec.seen", f"len(args) != {len(args)}",
            *(["clock.grad_writes != spec.seen_grads"] if spec.uses_grads else []),
            *(["clock.views != spec.seen_views"] if spec.writes else []))
-    for i, (scope, name, held) in enumerate(spec.capture.names):
-        names |= {f"g{i}": scope, f"h{i}": held, "EMPTY": EMPTY}
-        unless(f"g{i}.get({name!r}, EMPTY) is not h{i}")
+    scopes: dict[int, list[tuple[Any, str, object]]] = {}
+    for entry in spec.capture.names:
+        scopes.setdefault(id(entry[0]), []).append(entry)
+    for i, group in enumerate(scopes.values()):
+        scope = group[0][0]
+        there = [(name, held) for _, name, held in group if held is not EMPTY]
+        if len(there) > 1:  # all at once: a name's check takes a third of the time
+            names |= {f"g{i}": scope, f"n{i}": itemgetter(*(name for name, _ in there)),
+                      f"h{i}": tuple(held for _, held in there), "same": is_}
+            unless(f"not all(map(same, n{i}(g{i}), h{i}))")
+        elif there:
+            names |= {f"g{i}": scope, f"h{i}": there[0][1]}
+            unless(f"g{i}[{there[0][0]!r}] is not h{i}")
+        for _, name, held in group:
+            if held is EMPTY:
+                names[f"g{i}"] = scope
+                unless(f"{name!r} in g{i}")
     for i, (cell, _, held) in enumerate(spec.capture.cells):
         names |= {f"c{i}": cell, f"k{i}": held}
         unless(f"c{i}.cell_contents is not k{i}")
     if spec.capture.containers:
-        unless("not holds()")
-    lines += [" except ValueError: return MISS"]  # a variable of the closure was deleted
+        unless("not containers_hold()")
+    lines += [" except (KeyError, ValueError): return MISS"]  # a global name or a variable of the closure was deleted
     if args:
         lines.append(f" {', '.join(args)}, = args")
     for i, (a, node) in enumerate(zip(args, spec.arguments, strict=True)):

@@ -119,6 +119,55 @@ def _join_views(node: Apply) -> Node:
             return node
 
 
+def _join_pads(node: Apply) -> Node:
+    """A sum of arrays that are zero but for neighbouring regions, the gradient of slices, is one concatenation."""
+    for x, y in (node.args, node.args[::-1]):
+        new = _beside(x, y)
+        if new is None and isinstance(x, Apply) and x.op is node.op:  # (a + x) + y is a + (x + y): no digit is lost
+            for a, b in (x.args, x.args[::-1]):
+                inner = _beside(b, y)
+                if inner is not None and same_type(inner.type, y.type):
+                    new = Apply(node.op, (a, inner), node.params, node.type, node.where)
+                    break
+        if new is not None and same_type(new.type, node.type) and same_shape(new.type.shape, node.type.shape):
+            return new
+    return node
+
+
+def _beside(x: Node, y: Node) -> Node | None:
+    """The sum of two zero-padded arrays whose insides are neighbours along an axis, x's first."""
+    first, second = _inside(x), _inside(y)
+    if first is None or second is None or x.type.shape != y.type.shape:
+        return None
+    (before, axis, start, stop), (after, other, begin, end) = first, second
+    if axis != other or stop != begin:
+        return None
+    parts: list[Node] = []
+    for inner in (before, after):
+        together = isinstance(inner, Apply) and inner.op.name == "concat" and inner.kwargs["axis"] == axis
+        parts += inner.args if isinstance(inner, Apply) and together else [inner]
+    where = y.where if isinstance(y, Apply) else None
+    joined = apply_op(TABLE["concat"], tuple(parts), {"axis": axis}, where)
+    none = (0,) * x.type.ndim
+    low, high = list(none), list(none)
+    low[axis], high[axis] = start, x.type.shape[axis] - end
+    return _identity(apply_op(TABLE["pad"], (joined,), {
+        "low": tuple(low), "high": tuple(high), "interior": none, "value": 0}, where))
+
+
+def _inside(node: Node) -> tuple[Node, int, int, int] | None:
+    """What an array padded with zeros along one axis holds: it, the axis, where it starts and stops."""
+    if not isinstance(node, Apply) or node.op.name != "pad" or node.kwargs["value"] != 0 \
+            or any(node.kwargs["interior"]):
+        return None
+    low, high = node.kwargs["low"], node.kwargs["high"]
+    axes = [i for i in range(node.type.ndim) if low[i] or high[i]]
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    return node.args[0], axis, low[axis], low[axis] + node.args[0].type.shape[axis]
+
+
 Rule = Callable[[Apply], Node]
 _ELEMENTWISE: tuple[Rule, ...] = (_scalar_operands,)
 _RULES: dict[str, tuple[Rule, ...]] = {
@@ -127,6 +176,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("reshape", "broadcast_to", "permute_dims"), (_identity, _join_views)),
     **dict.fromkeys(("mul", "div", "sub"), (_scalar_operands, _neutral)),
     "pow": (_scalar_operands, _power),
+    "add": (_scalar_operands, _join_pads),
 }
 
 
