@@ -66,20 +66,25 @@ class CompiledFunction:
         if state.trace is not None or state.eager:
             return self._uncompiled(args, kwargs)
         plain = None if kwargs else plain_key(args)
-        if plain is not None and plain in self._plain:
-            latest, quick = self._plain[plain]
+        known = None if plain is None else self._plain.get(plain)
+        if known is not None:
+            latest, quick = known
             out = quick(args)
             if out is not MISS:
                 self._latest, self._quick = latest, quick
+                if latest in self._used:
+                    self._used[latest] = next(self._clock)
                 return out
         call = Signature(args, kwargs)
         key = (call.key, state.grad_enabled)
         found = self._find(key)
         if found is None:
             found = self._trace(key, call)
-        if plain is not None and (made := shortcut(found)) is not None:
-            self._plain[plain] = found, made
-            self._quick = made
+        if plain is not None:
+            if found.shortcut is None:
+                found.shortcut = shortcut(found)
+            self._plain[plain] = found, found.shortcut
+            self._quick = found.shortcut
         return found.run(call.arrays, call)
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

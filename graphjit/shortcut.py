@@ -21,14 +21,14 @@ def no_shortcut(args: tuple[Any, ...]) -> object:
     return MISS
 
 
-def shortcut(spec: Specialization) -> Shortcut | None:
+def shortcut(spec: Specialization) -> Shortcut:
     """A function of a call's arguments that runs the program, or gives MISS when another way must be taken.
 
-    For calls whose arguments are arrays, floats and tensors that require no gradient. None for a program whose
-    results an eager ``backward()`` may start from, or that leaves more behind than state.
+    For calls whose arguments are arrays, floats and tensors that require no gradient. It always gives MISS for a
+    program whose results an eager ``backward()`` may start from, or that leaves more behind than state.
     """
     if spec.backward is not None or spec.copies or spec.given_grads or spec.bare or spec.accumulates:
-        return None
+        return no_shortcut
     program = spec.program
     names: dict[str, Any] = {
         "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,

@@ -99,6 +99,7 @@ class Specialization:
         self.reason = ""
         self.number = 0  # of the trace
         self.measured: Profile | None = None
+        self.shortcut: Callable[[tuple[Any, ...]], Any] | None = None  # made with the first call it may serve
         self.leaf_names = names
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.key = call.key

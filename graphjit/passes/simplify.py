@@ -121,16 +121,16 @@ def _join_views(node: Apply) -> Node:
 
 def _join_pads(node: Apply) -> Node:
     """A sum of arrays that are zero but for neighbouring regions, the gradient of slices, is one concatenation."""
-    for x, y in (node.args, node.args[::-1]):
-        new = _beside(x, y)
-        if new is None and isinstance(x, Apply) and x.op is node.op:  # (a + x) + y is a + (x + y): no digit is lost
-            for a, b in (x.args, x.args[::-1]):
-                inner = _beside(b, y)
-                if inner is not None and same_type(inner.type, y.type):
+    x, y = node.args
+    new = _beside(x, y) or _beside(y, x)
+    for total, pad in () if new is not None else ((x, y), (y, x)):
+        if isinstance(total, Apply) and total.op is node.op:  # (a + b) + pad is a + (b + pad): no digit is lost
+            for a, b in (total.args, total.args[::-1]):
+                inner = _beside(b, pad) or _beside(pad, b)
+                if inner is not None and same_type(inner.type, pad.type):
                     new = Apply(node.op, (a, inner), node.params, node.type, node.where)
-                    break
-        if new is not None and same_type(new.type, node.type) and same_shape(new.type.shape, node.type.shape):
-            return new
+    if new is not None and same_type(new.type, node.type) and same_shape(new.type.shape, node.type.shape):
+        return new
     return node
 
 

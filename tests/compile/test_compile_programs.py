@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphjit as gj
-from graphjit import nn, optim
+from graphjit import jit, nn, optim
 from graphjit.jit import PROGRAMS
 from graphjit.runtime.program import Program
 
@@ -252,3 +252,18 @@ def test_odd_shapes_share_a_function(shape):
     a, b = f(np.ones(shape))
     np.testing.assert_array_equal(a, np.full(shape, 2.0))
     assert float(b) == np.ones(shape).sum()
+
+
+def test_a_shortcut_is_made_once(monkeypatch):
+    made = []
+    real = jit.shortcut
+    monkeypatch.setattr(jit, "shortcut", lambda found: made.append(found) or real(found))
+    model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5))
+    f = gj.compile(lambda x: model(x))
+    with gj.no_grad():
+        for _ in range(5):
+            f(X)
+            model[1].p = 0.5  # set anew, to what it was
+            f(X)
+            model.train(not model.training)
+    assert f.trace_count == len(made) == 2

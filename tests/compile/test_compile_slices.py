@@ -27,6 +27,18 @@ def test_gradients_of_slices(bounds, axis):
     np.testing.assert_allclose(gj.compile(gj.grad(f))(x).numpy(), gj.grad(f)(x).numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("bounds", [[(0, 2), (2, 6)], [(2, 6), (0, 2)]], ids=str)
+def test_slices_of_what_is_used_as_a_whole_too(bounds):
+    def f(x):
+        y = x * 3
+        return sum(((part * (i + 2)).square().sum() for i, part in enumerate(parts_of(y, 0, bounds))), (y ** 3).sum())
+
+    x = np.random.default_rng(0).standard_normal((6, 6))
+    found = gj.compile(gj.grad(f))
+    np.testing.assert_allclose(found(x).numpy(), gj.grad(f)(x).numpy(), rtol=1e-12)
+    assert sum(isinstance(n, Apply) and n.op.name == "pad" for n in found.graph.nodes) == 0
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_loop_over_time_adds_no_arrays_of_all_times(backwards):
     w = gj.tensor(np.ones((3, 3)), requires_grad=True)
