@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -153,8 +152,3 @@ def modes_kept(model: Module) -> Iterator[None]:
         for module, training in before:
             if module.training != training:
                 module.training = training
-
-
-def is_finite(found: dict[str, float]) -> bool:
-    """Whether all losses are."""
-    return all(math.isfinite(v) for name, v in found.items() if name.endswith("_loss"))
