@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.kernels import blocked, dot
+from graphjit.kernels import blocked, dot, tile_product
 from graphjit.kernels.epilogue import EPILOGUES, NUMBERS
 from graphjit.kernels.problem import Matrix, Problem, simplified
 from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
+
+KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: tile_product.tile_kernel}
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,14 @@ def plan(
     ))  # fmt: skip
     if len(problem.batch) > BATCH_DIMS:
         raise ValueError(f"a matrix product over {len(problem.batch)} separate batch dimensions {problem.batch}")
-    ways = [(blocked.cycles(way, element), blocked, way) for way in (problem, problem.transposed)]
-    ways += [(dot.cycles(way, element), dot, way) for way in (problem, problem.transposed) if way.a.col == 1]
+    both = problem, problem.transposed
+    ways: list[tuple[float, Any, Problem]] = [(blocked.cycles(way, element), blocked, way) for way in both]
+    ways += [(dot.cycles(way, element), dot, way) for way in both if way.a.col == 1]
+    if not accumulate:
+        tiled = (way for way in both if tile_product.fits(way, element))
+        ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
     _, room, way = min(ways, key=lambda each: each[0])
-    kernel = blocked.blocked_kernel(element) if room is blocked else dot.dot_kernel(element)
+    kernel = KERNELS[room](element)
     arguments, workspace, align = room.arguments(way, element)
     named = common_slots(way, element.size) | arguments
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
@@ -98,7 +104,8 @@ def plan(
 def family(dtype: Any) -> tuple[IRKernel, ...]:
     """All kernels that products of this dtype may take."""
     element = _element(np.dtype(dtype))
-    return blocked.blocked_kernel(element), dot.dot_kernel(element)
+    tiles = (tile_product.tile_kernel(element),) if target().tile_unit and element.size == 4 else ()
+    return blocked.blocked_kernel(element), dot.dot_kernel(element), *tiles
 
 
 def _element(dtype: np.dtype[Any]) -> Element:

@@ -1,7 +1,10 @@
 """What the machine that kernels are compiled for can hold: vector width, vector registers, caches."""
 
+import ctypes
 import functools
+import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,14 @@ _AVX2 = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver", 
 
 @dataclass(frozen=True)
 class Target:
-    """Widths in bytes; `masks`: there are instructions for masked stores; `assembly`: there are tiles in assembly."""
+    """Widths in bytes; `masks`: there are instructions for masked stores; `assembly`: there are tiles in assembly;
+    `tile_unit`: there is a unit that multiplies tiles of bfloat16 numbers (AMX), and this process may use it."""
 
     vector: int
     registers: int
     masks: bool
     assembly: bool
+    tile_unit: bool
     l1: int
     l2: int
 
@@ -65,7 +70,9 @@ def target() -> Target:
         vector, registers = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
     # symbols are spelled otherwise on macOS
     assembly = vector == 64 and platform.system() in ("Linux", "Windows")
-    return Target(vector, registers, vector > 16, assembly, _cache_size(1, 32 << 10), _cache_size(2, 512 << 10))
+    tile_unit = vector == 64 and bool(features.get("amx-bf16") and features.get("amx-tile")) and _tile_unit_is_ours()
+    caches = _cache_size(1, 32 << 10), _cache_size(2, 512 << 10)
+    return Target(vector, registers, vector > 16, assembly, tile_unit, *caches)
 
 
 def _features() -> dict[str, bool]:
@@ -74,6 +81,18 @@ def _features() -> dict[str, bool]:
         return {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
     # LLVM does not tell what a CPU given by name alone can do
     return {"avx512f": name.startswith(_AVX512), "avx2": name.startswith(_AVX2)}
+
+
+def _tile_unit_is_ours() -> bool:
+    """Ask Linux for the tile unit, whose registers it keeps for those processes only that want them.
+
+    `GRAPHJIT_TILE_UNIT=0` in the environment leaves it alone.
+    """
+    if os.environ.get("GRAPHJIT_TILE_UNIT") == "0" or sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    syscall: Any = ctypes.CDLL(None, use_errno=True).syscall
+    return int(syscall(arch_prctl, request_permission, tile_data)) == 0
 
 
 def _cache_size(level: int, default: int) -> int:

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphjit.kernels import tile_product
 from graphjit.kernels.gemm import GemmPlan, plan
+from graphjit.kernels.target import target
 from graphjit.runtime.compiler import compile_kernels
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -142,6 +144,20 @@ SHAPES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=["as planned", "tile unit"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products on the CPU's tile unit, where there is one, whether that pays or not; then as they are planned."""
+    if request.param == "tile unit":
+        prefer_tiles(monkeypatch)
+
+
+def prefer_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not target().tile_unit:
+        pytest.skip("this CPU has no tile unit")
+    monkeypatch.setattr(tile_product, "cycles", lambda problem, element: 0.0)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row", "column column row",
                                      "row row column", "row column column", "row strided row", "row row strided",
                                      "reversed reversed reversed"])
@@ -184,8 +200,15 @@ def products(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(products())
-def test_any_product(case: dict[str, Any]) -> None:
+@given(products(), st.booleans())
+def test_any_product(case: dict[str, Any], tiles: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if tiles and target().tile_unit:
+            prefer_tiles(patch)
+        _any_product(case)
+
+
+def _any_product(case: dict[str, Any]) -> None:
     try:
         plan_for(*(case[name] for name in ("a", "b", "c", "accumulate", "epilogue", "e")))
         plain = np.empty(case["c"].shape, case["c"].dtype)
@@ -194,3 +217,49 @@ def test_any_product(case: dict[str, Any]) -> None:
         assert "contiguous" in str(refusal)
         return
     check(**case)
+
+
+# ---- the tile unit, which splits float32 numbers in three ----------------------------------------------------
+
+
+def test_tiles_are_as_exact_as_multiply_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_tiles(monkeypatch)
+    rng = np.random.default_rng(0)
+    for depth in (40, 300, 3000):
+        a, b = rng.standard_normal((64, depth)).astype(np.float32), rng.random((depth, 64)).astype(np.float32)
+        c = np.empty((64, 64), np.float32)
+        product(a, b, c)
+        chain = np.zeros((64, 64), np.float32)
+        for k in range(depth):  # a multiply-add: the product is exact, the sum rounded
+            chain = (chain + a[:, k, None].astype(np.float64) * b[k]).astype(np.float32)
+        exact = a.astype(np.float64) @ b
+        assert np.sqrt(((c - exact) ** 2).mean()) <= np.sqrt(((chain - exact) ** 2).mean())
+
+
+def test_tiles_with_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_tiles(monkeypatch)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((50, 700)).astype(np.float32), rng.standard_normal((700, 60)).astype(np.float32)
+    huge = np.finfo(np.float32).max
+    a[3, 5], a[4, 650], a[5, 7], a[6, 8], a[7, 9] = np.inf, -np.inf, np.nan, huge, huge / 4 * 3
+    b[8:10] *= 0.1  # no overflow
+    b[100, 50], b[11, 3], b[12] = np.inf, huge, 0
+    b[7, 9] = 0
+    b[5, 2] = 0  # infinity times zero
+    a[:, 11] = 1e-3
+    a[9] = [1, 0] * 350  # exact parts of which the lower ones are zero
+    a[:, 100] = np.where(np.arange(50) % 2, 1, -2)
+    c = np.empty((50, 60), np.float32)
+    product(a, b, c)
+    with np.errstate(invalid="ignore", over="ignore"):
+        want = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
+        scale = abs(a).astype(np.float64) @ abs(b)
+    np.testing.assert_array_equal(np.isnan(c), np.isnan(want))
+    np.testing.assert_array_equal(np.isposinf(c), np.isposinf(want))
+    np.testing.assert_array_equal(np.isneginf(c), np.isneginf(want))
+    fine = np.isfinite(want)
+    assert fine.sum() > 2500 and (abs(c - want)[fine] <= 1e-5 * scale[fine]).all()
+    with np.errstate(invalid="ignore"):
+        whole = c.copy()
+        product(a, b, c, cuts=(1, 2))
+    np.testing.assert_array_equal(c, whole)

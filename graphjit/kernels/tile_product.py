@@ -1,0 +1,280 @@
+"""float32 products on a CPU's tile unit (Intel AMX), which multiplies bfloat16 numbers and adds them up in float32.
+
+With each operand split into three (see `split`), six of nine partial products give float32's precision: errors are no
+larger than those of a chain of multiply-adds, as the unit adds up 32 products from zero before it adds to C. It takes
+16 times as many products a cycle as the vector units, so with six for one there is a factor of 2.7 to gain, less the
+splitting: this pays from some 32 rows and columns on.
+
+Splitting makes a NaN of an infinity, so where an operand holds one, NaNs of the result are computed again by a
+plain chain of multiply-adds. Numbers below 2**-110 lose low bits: the unit takes denormal parts for zero.
+"""
+
+import functools
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels import emit
+from graphjit.kernels.emit import F32, I32, I64, Int, call, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.epilogue import apply
+from graphjit.kernels.problem import Problem
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.split import CHUNK, LINES, PART, STEPS, split_function
+from graphjit.kernels.target import Element, target
+from graphjit.kernels.tiles import array, balanced
+from graphjit.runtime.compiler import IRKernel
+
+NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilogue", "a_turned", "b_turned", "k_block",
+         "m_block")  # fmt: skip
+
+BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
+# Measured: steps of k of A that are split together, and of B: what is split of B is to stay in the first-level cache,
+# what is split of A in the second.
+DEEP, SHALLOW = 16 * STEPS, 2 * STEPS
+# Parts of A and B that are multiplied, each pair another in one operand only: small products first.
+_PAIRS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+_SPLIT_B = SHALLOW // STEPS * 2 * CHUNK  # bytes
+_BYTE = ir.IntType(8)
+
+
+def fits(problem: Problem, element: Element) -> bool:
+    """Whether a product may be computed here."""
+    dense = all(1 in (x.row, x.col) and min(x.row, x.col) >= 0 for x in (problem.a, problem.b))
+    return target().tile_unit and element.size == 4 and dense and problem.c.col == 1 and problem.k > 0
+
+
+def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
+    """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
+    units a share is best a multiple."""
+    m, n, k = problem.m, problem.n, problem.k
+    k_block = _k_block(k)
+    chunks = ceil(k_block / STEPS)
+    m_block = balanced(m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
+    m_block = ceil(m_block / BLOCK) * BLOCK
+    # units are rows, or vectors of columns: each share splits all of the other operand
+    by_rows = m > n
+    named = {
+        "m": m, "n": n, "k": k, "units": max(1, m if by_rows else ceil(n / LINES)), "by_rows": int(by_rows),
+        "a_turned": int(problem.a.col != 1), "b_turned": int(problem.b.col != 1), "k_block": k_block,
+        "m_block": m_block,
+    }  # fmt: skip
+    workspace = _SPLIT_B + m_block // LINES * chunks * CHUNK + m_block * BLOCK * 4
+    return named, workspace, BLOCK if by_rows else 2
+
+
+def _k_block(k: int) -> int:
+    return ceil(balanced(k, DEEP) / STEPS) * STEPS
+
+
+def cycles(problem: Problem, element: Element) -> float:
+    """An estimate of the time, to choose between ways to compute the same product."""
+    m, n, k = problem.m, problem.n, problem.k
+    products = ceil(m / LINES) * ceil(n / LINES) * ceil(k / STEPS)
+    splitting = sum((0.45 + 0.35 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
+                    for size, turned in ((m * k, problem.a.col != 1), (k * n, problem.b.col != 1)))  # fmt: skip
+    storing = (0.1 + 1.5 * (4 * m * n > target().l2)) * m * n
+    return 140 * products + splitting + storing + 300
+
+
+@functools.cache
+def tile_kernel(element: Element) -> IRKernel:
+    """The kernel."""
+    return IRKernel("tile_product", (), len(NAMES), functools.partial(_emit, element))
+
+
+def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """The loops over batch, blocks of k, blocks of rows and panels of columns."""
+    module = builder.module
+    at = Slots(builder, NAMES)
+    start, stop = (Int(builder, value) for value in values[-2:])
+    zero, by_rows = Int(builder, 0), at["by_rows"] != 0
+    doubt = array(builder, F32, 16)
+    store(ir.Constant(element.vector, None), doubt, 64)
+    _configure(module, builder)
+    with loop(*matrices(at, start, stop)) as matrix:
+        a, b, c, *e = of_matrix(at, matrix)
+        units = at["units"]
+        first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
+        row0, row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
+        column0, column1 = zero.where(by_rows, first * LINES), at["n"].where(by_rows, (last * LINES).min(at["n"]))
+        with loop(0, at["k"].max(1), at["k_block"]) as k0:
+            depth = at["k_block"].min(at["k"] - k0)
+            chunks = (depth + (STEPS - 1)) // STEPS
+            ends = k0 + at["k_block"] >= at["k"]
+            with loop(row0, row1, at["m_block"]) as i0:
+                height = at["m_block"].min(row1 - i0)
+                split_b = at["workspace"]
+                split_a = split_b + _SPLIT_B
+                panel = split_a + (at["m_block"] // LINES * CHUNK) * chunks
+                call(split_function(module, element, "a"), builder,
+                     [a + at["a_row"] * i0 + at["a_col"] * k0, at["a_row"], at["a_col"], at["a_turned"], height, depth,
+                      split_a, doubt])  # fmt: skip
+                with loop(column0, column1, BLOCK) as j0:
+                    columns = (column1 - j0).min(BLOCK)
+                    to = c + at["c_row"] * i0 + j0 * 4
+                    direct = builder.and_(depth <= SHALLOW, (height % LINES + columns % LINES) == 0)
+                    sums, sums_row = to.where(direct, panel), at["c_row"].where(direct, 4 * BLOCK)
+                    with loop(0, depth, SHALLOW) as k1:
+                        part = (depth - k1).min(SHALLOW)
+                        call(split_function(module, element, "b"), builder,
+                             [b + at["b_row"] * (k0 + k1) + at["b_col"] * j0, at["b_col"], at["b_row"], at["b_turned"],
+                              columns, part, split_b, doubt])  # fmt: skip
+                        # while tiles are multiplied, memory can bring what is split next
+                        ahead = (k1 + SHALLOW) < depth
+                        following = b + at["b_row"] * (k0 + k1 + SHALLOW).where(ahead, k0)
+                        following = following + at["b_col"] * j0.where(ahead, j0 + BLOCK)
+                        with loop(0, height, BLOCK) as i:
+                            _prefetch(module, at, following, i, height)
+                            line = i // LINES * chunks + k1 // STEPS
+                            call(_tiles_function(module), builder,
+                                 [split_a + line * CHUNK, chunks * CHUNK, split_b, (part + (STEPS - 1)) // STEPS,
+                                  sums + sums_row * i, sums_row, height - i, columns,
+                                  k1 + k0.where(direct, 0)])  # fmt: skip
+                    with builder.if_then(builder.not_(direct)):
+                        _copy_out(module, element, panel, to, at["c_row"], height, columns, k0)
+                    with builder.if_then(ends):
+                        with builder.if_then(_has_nan(module, builder, doubt), likely=False):
+                            call(_repair_function(module), builder,
+                                 [a + at["a_row"] * i0, at["a_row"], at["a_col"], b + at["b_col"] * j0, at["b_row"],
+                                  at["b_col"], to, at["c_row"], height, columns, at["k"]])  # fmt: skip
+                        operands = []
+                        for number, address in enumerate(e):
+                            row, col = at[f"e{number}_row"], at[f"e{number}_col"]
+                            operands += [address + row * i0 + col * j0, row, col]
+                        apply(module, element, builder, at["epilogue"], (to, at["c_row"], at["c_col"]), height, columns,
+                              operands)  # fmt: skip
+    builder.call(intrinsic(module, "llvm.x86.tilerelease", ir.VoidType()), [])
+
+
+def _configure(module: Any, builder: Any) -> None:
+    """All eight tiles hold 16 lines of 64 bytes."""
+    words = array(builder, I64, 8)
+    # palette 1; from byte 16 on bytes of a line, two bytes each; from byte 48 on lines, one byte each
+    for i, word in enumerate((1, 0, *[0x0040_0040_0040_0040] * 2, 0, 0, 0x1010_1010_1010_1010, 0)):
+        store(I64(word), words + 8 * i, 8)
+    byte = _BYTE.as_pointer()
+    builder.call(intrinsic(module, "llvm.x86.ldtilecfg", ir.VoidType(), byte), [pointer(words, _BYTE)])
+
+
+def _has_nan(module: Any, builder: Any, doubt: Int) -> Any:
+    vector = ir.VectorType(F32, 16)
+    total = intrinsic(module, "llvm.vector.reduce.fadd.v16f32", F32, F32, vector)
+    found = builder.call(total, [F32(0.0), load(doubt, vector, 64)])
+    return builder.fcmp_unordered("uno", found, found)
+
+
+def _prefetch(module: Any, at: Slots, b: Int, i: Int, height: Int) -> None:
+    """For rows from i on of a block, their share of the next part of B."""
+    builder = at.builder
+    fetch = intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), _BYTE.as_pointer(), I32, I32, I32)
+    turned = at["b_turned"] != 0
+    line = at["b_col"].where(turned, at["b_row"])
+    many, width = Int(builder, BLOCK).where(turned, SHALLOW), Int(builder, 4 * SHALLOW).where(turned, 4 * BLOCK)
+    with loop(many * i // height, many * (i + BLOCK).min(height) // height) as r, loop(0, width, 64) as byte:
+        builder.call(fetch, [pointer(b + line * r + byte, _BYTE), I32(0), I32(2), I32(1)])
+
+
+def _copy_out(module: Any, element: Element, panel: Int, c: Int, c_row: Int, rows: Int, columns: Int, add: Int) -> None:
+    """A panel of sums goes to C, or is added to it."""
+    builder = panel.builder
+    with loop(0, rows) as i:
+        for v in (0, 16):
+            to, live = c + c_row * i + 4 * v, (columns - v).max(0).min(16)
+            total = load(panel + i * (4 * BLOCK) + 4 * v, element.vector, 64)
+            old = emit.masked_load(module, element, to, live.where(add != 0, 0))
+            emit.masked_store(module, element, builder.fadd(total, old), to, live)
+
+
+def _tiles_function(module: Any) -> Any:
+    """`tiles(a, behind, b, chunks, c, c row, rows, columns, add)`: one, two or four whole tiles of C."""
+    name = "tile_tiles"
+    if name in module.globals:
+        return module.globals[name]
+    made, builder, (a, behind, b, chunks, c, c_row, rows, columns, add) = function(module, name, 9)
+    with builder.if_else(rows > LINES) as (two_down, one_down):
+        for down, branch in ((2, two_down), (1, one_down)):
+            with branch, builder.if_else(columns > LINES) as (two_across, one_across):
+                for across, inner in ((2, two_across), (1, one_across)):
+                    with inner:
+                        _tiles(module, builder, down, across, (a, behind, b, chunks, c, c_row, add))
+    builder.ret_void()
+    return made
+
+
+def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[Int]) -> None:
+    a, behind, b, chunks, c, c_row, add = given
+    unit = _Unit(module, builder)
+    places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
+    with builder.if_else(add != 0) as (loads, clears):
+        with loads:
+            for tile, place in places:
+                unit.load(tile, place, c_row)
+        with clears:
+            for tile, _ in places:
+                unit.clear(tile)
+    line, panel = Int(builder, 64), chunks * CHUNK
+    with loop(0, panel, CHUNK) as at:
+        lines_a = [a + behind * r + at for r in range(down)]
+        lines_b = [b + panel * s + at for s in range(across)]
+        before: tuple[int | None, int | None] = (None, None)
+        for x, y in _PAIRS:
+            # a load stands right before the first product that needs it
+            fresh = set()
+            order = [(r, s) for r in range(down) for s in range(across)]
+            for r, s in order if before[1] == y else sorted(order, key=lambda rs: rs[::-1]):
+                for operand, number, part, old in (("a", r, x, before[0]), ("b", s, y, before[1])):
+                    if part != old and (operand, number) not in fresh:
+                        fresh.add((operand, number))
+                        source = (lines_a if operand == "a" else lines_b)[number]
+                        unit.load((4 if operand == "a" else 6) + number, source + part * PART, line)
+                unit.multiply(2 * r + s, 4 + r, 6 + s)
+            before = x, y
+    for tile, place in places:
+        unit.store(tile, place, c_row)
+
+
+class _Unit:
+    """Instructions of the tile unit: tiles are numbers, memory is an address and the distance of lines in bytes."""
+
+    def __init__(self, module: Any, builder: Any) -> None:
+        self.module, self.builder = module, builder
+
+    def _do(self, name: str, tiles: Sequence[int], *rest: Any) -> None:
+        kinds = [_BYTE] * len(tiles) + [value.type for value in rest]
+        made = intrinsic(self.module, f"llvm.x86.{name}", ir.VoidType(), *kinds)
+        self.builder.call(made, [*(_BYTE(tile) for tile in tiles), *rest])
+
+    def clear(self, tile: int) -> None:
+        self._do("tilezero", [tile])
+
+    def load(self, tile: int, address: Int, line: Int) -> None:
+        self._do("tileloadd64", [tile], pointer(address, _BYTE), line.value)
+
+    def store(self, tile: int, address: Int, line: Int) -> None:
+        self._do("tilestored64", [tile], pointer(address, _BYTE), line.value)
+
+    def multiply(self, to: int, a: int, b: int) -> None:
+        self._do("tdpbf16ps", [to, a, b])
+
+
+def _repair_function(module: Any) -> Any:
+    """`repair(a, a row, a column, b, b row, b column, c, c row, rows, columns, k)`: elements of C that are NaN once
+    more, as chains of multiply-adds."""
+    name = "tile_repair"
+    if name in module.globals:
+        return module.globals[name]
+    made, builder, (a, a_row, a_col, b, b_row, b_col, c, c_row, rows, columns, k) = function(module, name, 11)
+    multiply_add = intrinsic(module, "llvm.fma.f32", F32, F32, F32, F32)
+    with loop(0, rows) as i, loop(0, columns) as j:
+        to = c + c_row * i + j * 4
+        found = load(to, F32, 4)
+        with builder.if_then(builder.fcmp_unordered("uno", found, found)):
+            store(F32(0.0), to, 4)
+            with loop(0, k) as step:
+                x = load(a + a_row * i + a_col * step, F32, 4)
+                y = load(b + b_row * step + b_col * j, F32, 4)
+                store(builder.call(multiply_add, [x, y, load(to, F32, 4)]), to, 4)
+    builder.ret_void()
+    return made
