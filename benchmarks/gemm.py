@@ -4,6 +4,7 @@
     ... python -m benchmarks.gemm sweep                                       many sizes, the ratio to OpenBLAS
     ... python -m benchmarks.gemm 64x784x128 256x2048x2048/T/float64          m x k x n [/B form][/dtype]
 
+"% of FMA" is the share of the peak of fused multiply-adds; products on a tile unit can do better than that.
 Times are the best of many short bursts, ratios medians over bursts side by side. B's form is N (rows
 contiguous) or T (transposed); A's likewise, as in 784x64x128/TN.
 """
@@ -220,7 +221,7 @@ def parse(text: str) -> Case:
 
 
 def table(cases: Sequence[Case]) -> None:
-    print(f"{'m x k x n':28} {'us':>9} {'GF/s':>7} {'% of peak':>9} {'OpenBLAS':>9} {'np.matmul':>9}"
+    print(f"{'m x k x n':28} {'us':>9} {'GF/s':>7} {'% of FMA':>9} {'OpenBLAS':>9} {'np.matmul':>9}"
           "   (their time / ours)")
     for case in cases:
         r = measure(case)

@@ -60,7 +60,7 @@ class Machine:
     """What this machine can do at most, on the threads of the run.
 
     Attributes:
-        flops: multiplications and additions a second, by dtype.
+        flops: multiplications and additions a second, by dtype and, after that, what does them.
         bandwidth: bytes read and written a second by copying, by the bytes of both sides together.
     """
 
@@ -80,7 +80,8 @@ class Machine:
     def roofline(self, workload: str) -> float:
         """Seconds that a step takes at least: its arithmetic at the peak, then its unavoidable traffic."""
         w = WORKLOADS[workload]
-        return w.flops / self.flops[w.dtype] + w.bytes / self.bytes_per_second(w.bytes)
+        fastest = max(rate for name, rate in self.flops.items() if name.startswith(w.dtype))
+        return w.flops / fastest + w.bytes / self.bytes_per_second(w.bytes)
 
 
 @dataclass

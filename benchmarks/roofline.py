@@ -1,7 +1,8 @@
 """What the machine can do at most: `python -m benchmarks.roofline [threads]` prints one line of JSON.
 
-The peak of fused multiply-adds is measured with chains of them in registers, the bandwidth by copying, for working
-sets from the innermost cache to main memory; on several threads all run at once.
+The peak of fused multiply-adds is measured with chains of them in registers; that of float32 products on a tile unit,
+where there is one, with chains of tile products, six for one; the bandwidth by copying, for working sets from the
+innermost cache to main memory. On several threads all run at once.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.kernels.target import target
+from graphjit.runtime.roofline import tile_chains
+
 SIZES = [1 << k for k in range(14, 29)]  # bytes, of both sides of a copy
 
 
 def main(threads: int) -> None:
-    print(json.dumps({"flops": {name: fma_peak(name, threads) for name in ("float32", "float64")},
+    flops = {name: fma_peak(name, threads) for name in ("float32", "float64")}
+    if target().tile_unit:
+        flops["float32 in tiles"] = tile_peak(threads)
+    print(json.dumps({"flops": flops,
                       "bandwidth": {size: copy_bandwidth(size, threads) for size in SIZES}}))
 
 
@@ -28,9 +35,20 @@ def fma_peak(dtype: str, threads: int) -> float:
     """Operations a second."""
     from benchmarks.gemm import peak_runner
 
-    runners, flops = zip(*(peak_runner(np.dtype(dtype).type) for _ in range(threads)), strict=True)
-    seconds = best_seconds([functools.partial(run, 100) for run in runners])
-    return float(sum(flops)) * 100 / seconds
+    return _together([peak_runner(np.dtype(dtype).type) for _ in range(threads)])
+
+
+def tile_peak(threads: int) -> float:
+    """float32 operations a second of products on the tile unit."""
+    from benchmarks.gemm import repeated
+
+    kernel, flops = tile_chains()
+    return _together([(repeated(kernel, [0], 1), flops) for _ in range(threads)])
+
+
+def _together(runners: list[tuple[Callable[[int], None], int]]) -> float:
+    seconds = best_seconds([functools.partial(run, 100) for run, _ in runners])
+    return float(sum(flops for _, flops in runners)) * 100 / seconds
 
 
 def copy_bandwidth(nbytes: int, threads: int) -> float:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphjit.codegen.call import HostCall, Step
+from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.errors import TraceError, Where
+from graphjit.runtime.compiler import IRKernel
 from graphjit.runtime.program import Program
 from graphjit.runtime.replay import replay
 from graphjit.runtime.roofline import bound
@@ -137,7 +138,7 @@ def profile(compiled: CompiledFunction, args: tuple[Any, ...], kwargs: dict[str,
     total = sum(seconds for _, seconds, _ in measured) or 1.0
     memory = footprint(program)
     rows = [KernelTime(i, title(s), extent(s), *work(s), 1e6 * seconds, seconds / total, calls,
-                       1e6 * bound(*work(s), main_dtype(s), memory), s.where)
+                       1e6 * bound(*work(s), main_dtype(s), memory, multiplies(s)), s.where)
             for i, (s, seconds, calls) in enumerate(measured)]
     threads = program.threads if program._shares else 1
     ran.measured = Profile(ran.name.rpartition("<locals>.")[2], rows, 1e6 * step, threads)
@@ -159,6 +160,11 @@ def work(step: Step) -> tuple[int, int]:
     if isinstance(step, HostCall):
         return 0, sum(n.type.nbytes for n in (*step.reads, *step.writes))
     return int(step.flops), int(step.nbytes)
+
+
+def multiplies(step: Step) -> bool:
+    """Whether it is a product from the hand-made kernels."""
+    return isinstance(step, KernelCall) and isinstance(step.kernel, IRKernel)
 
 
 def main_dtype(step: Step) -> DType:

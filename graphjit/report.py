@@ -14,6 +14,7 @@ from graphjit.profiling import (
     extent,
     footprint,
     main_dtype,
+    multiplies,
     profile,
     threads_text,
     title,
@@ -163,7 +164,7 @@ def _memory_text(program: Program) -> str:
 def _work_text(program: Program, measured: Profile | None) -> str:
     flops, nbytes = (sum(column) for column in zip((0, 0), *map(work, program.steps), strict=True))
     memory = footprint(program)
-    limit = sum(bound(*work(s), main_dtype(s), memory) for s in program.steps)
+    limit = sum(bound(*work(s), main_dtype(s), memory, multiplies(s)) for s in program.steps)
     operations = amount(flops) + ("FLOP" if flops >= 1e3 else " FLOP")
     text = f"{operations}, {size(nbytes)}; roofline {1e6 * limit:.1f} us on one core"
     return text if measured is None else \

@@ -259,6 +259,22 @@ class _Unit:
         self._do("tdpbf16ps", [to, a, b])
 
 
+CHAIN_FLOPS = 4 * 2 * LINES * LINES * STEPS // len(_PAIRS)  # in a trip of `emit_chains`, of float32 operations
+
+
+def emit_chains(trips: int, builder: Any, values: Sequence[Any]) -> None:
+    """Products of tiles that wait for nothing: four chains."""
+    module = builder.module
+    unit = _Unit(module, builder)
+    _configure(module, builder)
+    for tile in range(8):
+        unit.clear(tile)
+    with loop(0, Int(builder, trips)):
+        for tile in range(4):
+            unit.multiply(tile, 4 + tile // 2, 6 + tile % 2)
+    builder.call(intrinsic(module, "llvm.x86.tilerelease", ir.VoidType()), [])
+
+
 def _repair_function(module: Any) -> Any:
     """`repair(a, a row, a column, b, b row, b column, c, c row, rows, columns, k)`: elements of C that are NaN once
     more, as chains of multiply-adds."""

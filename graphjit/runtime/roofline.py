@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from graphjit.kernels import tile_product
 from graphjit.kernels.emit import F32, F64, I64, intrinsic
 from graphjit.kernels.target import target
 from graphjit.runtime.compiler import IRKernel, compile_kernels, pack_args
@@ -24,10 +25,16 @@ BUDGET = 2e-3                      # seconds of measuring
 
 
 @functools.cache
-def peak_flops(itemsize: int) -> float:
-    """Operations a second of one core on float32 (4) or float64 (8): independent chains of multiply-adds."""
+def peak_flops(itemsize: int, products: bool = False) -> float:
+    """Operations a second of one core on float32 (4) or float64 (8): independent chains of multiply-adds; or, for
+    matrix products, of what is fastest for them."""
+    if products and itemsize == 4 and target().tile_unit:
+        return max(_rate(*tile_chains()), peak_flops(itemsize))
+    return _rate(*fma_kernel(itemsize))
+
+
+def _rate(kernel: IRKernel, flops: int) -> float:
     out = np.zeros(target().vector + 8, np.uint8)
-    kernel, flops = fma_kernel(itemsize)
     [entry] = compile_kernels([kernel])
     slots, status = pack_args([out.ctypes.data], ["*float64"]), np.zeros(1, np.int64)
     row = np.array([[entry, slots.ctypes.data, 0, 1, 0, 0][:ROW]], np.int64)
@@ -70,6 +77,13 @@ def _emit_chains(lanes: int, number: Any, b: Any, values: list[Any]) -> None:
     b.store(total, b.inttoptr(values[0], kind.as_pointer())).align = 4
 
 
+def tile_chains() -> tuple[IRKernel, int]:
+    """A kernel that keeps the tile unit busy, of one slot it does not read; and the float32 operations of a call, each
+    of them six of the unit's."""
+    emit = functools.partial(tile_product.emit_chains, TRIPS)
+    return IRKernel("tile_chains", ("peak", TRIPS), 1, emit), TRIPS * tile_product.CHAIN_FLOPS
+
+
 def bandwidth(nbytes: int) -> float:
     """Bytes a second, read and written, of a copy whose two buffers together take about ``nbytes``."""
     return _bandwidth(min(max(nbytes, 1 << 17), 1 << 26).bit_length())
@@ -86,12 +100,13 @@ def _bandwidth(bits: int) -> float:
     return 2.0 * source.nbytes / timed(times, BUDGET)[0]
 
 
-def bound(flops: int, nbytes: int, dtype: DType, footprint: int) -> float:
+def bound(flops: int, nbytes: int, dtype: DType, footprint: int, products: bool) -> float:
     """Seconds a kernel takes at least on one core.
 
     Args:
         flops, nbytes: its work.
         dtype: of most of its operations.
         footprint: bytes of the memory its program works on: by it they lie in a cache or outside.
+        products: whether its operations are those of a matrix product or a convolution.
     """
-    return max(flops / peak_flops(8 if dtype.itemsize == 8 else 4), nbytes / bandwidth(footprint))
+    return max(flops / peak_flops(8 if dtype.itemsize == 8 else 4, products), nbytes / bandwidth(footprint))
