@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from numpy import add, asarray, ndarray
+
+from graphjit.buffers import guard_view
 from graphjit.errors import GradientError, Where
-from graphjit.op import Op
+from graphjit.op import Array
+from graphjit.replay import parts_of, pull_arrays, rule_of
 from graphjit.tape import Call, Item, Value, grad_mode, state
-from graphjit.tensor import Tensor
-from graphjit.types import TensorType, stretched_axes
+from graphjit.tensor import Tensor, value_of
 
 
 def check_saved(value: Value) -> None:
@@ -98,18 +102,21 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
             if v in needed:
                 needed.add(value)
                 break
-    eager = state.trace is None
-    cotangents: dict[Value, Any] = {}
-    found: dict[Value, Tensor] = {}
+    plain = state.trace is None and not create_graph  # on arrays
+    cotangents: dict[Value, Any] = {}  # arrays or tensors; of a Call, those of its results by their place
+    found: dict[Value, Any] = {}
+    shared = Shared()
     with grad_mode(create_graph), rule_lines() as at:
-        for value, g in outputs:
-            _add(cotangents, value, g)
+        for value, tensor in outputs:
+            _add(cotangents, value, shared.array_of(tensor) if plain else tensor)
         for value in reversed(order):
             g = cotangents.pop(value, None)
             if g is None or value not in needed:
                 continue
-            if numbers is not None and isinstance(g, Tensor) and g._value.data.size == 1:  # type: ignore[union-attr]
-                numbers[value.stamp] = g._value.data.item()  # type: ignore[union-attr]  # an array
+            if numbers is not None and not isinstance(g, dict):
+                array = g if plain else g._value.data
+                if array.size == 1:
+                    numbers[value.stamp] = array.item()
             inputs = value.inputs or ()
             if wanted is None:
                 if not inputs:
@@ -119,33 +126,32 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
                 found[value] = g
                 if not any(v in needed for v in inputs):
                     continue
-            if not eager:
+            if not plain:
                 at(value.where)
             for v in inputs:
                 if v._home is not None:
                     check_saved(value)
                     break
-            if isinstance(value.op, Item):
+            op = value.op
+            if isinstance(op, Item):
                 slots = cotangents.setdefault(inputs[0], {})
-                _add(slots, value.op.index, g)
+                _add(slots, op.index, g)
                 continue
-            for operand, part in zip(inputs, _pull(value, g), strict=True):
-                if part is None or operand not in needed:
-                    continue
-                if not isinstance(part, Tensor):
-                    part = part()
-                array, to = part._value.data, operand.data
-                if not (eager and array.shape == to.shape and array.dtype is to.dtype):  # type: ignore[union-attr]
-                    part = unbroadcast(part, operand.type)
-                before = cotangents.get(operand)
-                cotangents[operand] = part if before is None else before + part
+            if plain and type(op) is not Call:
+                parts = pull_arrays(value, inputs, g, needed)
+            else:
+                parts = _pull(value, inputs, g, needed, shared if plain else None)
+            for operand, part in zip(inputs, parts, strict=True):
+                if part is not None:
+                    before = cotangents.get(operand)
+                    cotangents[operand] = part if before is None else _sum(before, part)
     if release:
         for value in order:
             if value.inputs:
                 value.inputs = None
                 if isinstance(value.op, Call):
                     value.op.pullback = released
-    return found
+    return {value: shared.tensor_of(g) for value, g in found.items()} if plain else found
 
 
 def is_whole(value: Value) -> bool:
@@ -187,32 +193,52 @@ def rule_lines() -> Iterator[Callable[[Where | None], None]]:
         at(before)
 
 
-def _pull(value: Value, g: Any) -> Sequence[Any]:
-    op, inputs = value.op, value.inputs or ()
+class Shared:
+    """Whose memory cotangents that are bare arrays may share: the gradients among themselves, and with tensors that
+    someone else holds. When they become tensors, each is known as a view of the others."""
+
+    def __init__(self) -> None:
+        self.owners: dict[int, weakref.ref[Value]] = {}  # by the array that owns the memory
+        self.kept: list[Value] = []
+
+    def array_of(self, tensor: Tensor) -> Array:
+        value = value_of(tensor)
+        array: Array = value.data  # type: ignore[assignment]  # not in a trace
+        self.owners[id(array if array.base is None else array.base)] = weakref.ref(value)
+        if value.views is not None:  # others may hold a view of it while no one holds this
+            self.kept.append(value)
+        return array
+
+    def tensor_of(self, array: Array) -> Tensor:
+        value = Value(array)
+        owner = id(array if array.base is None else array.base)
+        known = self.owners.get(owner)
+        other = known() if known is not None else None
+        if other is None:
+            self.owners[owner] = weakref.ref(value)
+        else:
+            guard_view(other, value)
+        return Tensor._of(value)
+
+
+def _pull(value: Value, inputs: Sequence[Value], g: Any, needed: set[Value], shared: Shared | None) -> Sequence[Any]:
+    """Cotangents of the operands that need one: tensors; from and to arrays if ``shared`` is given."""
+    op = value.op
     if isinstance(op, Call):
-        count = max(g) + 1 if g else 0
-        return op.pullback([g.get(i) for i in range(count)])
-    assert isinstance(op, Op)
-    if op.vjp is None:
-        raise GradientError(f"{op.name} has no derivative" + (f": {op.why}" if op.why else ""),
-                            detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(inputs)),
-                            hint="Use detach() on its operand if no gradient should flow here.")
-    return op.vjp(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
+        given = g or {}
+        if shared is not None:
+            given = {i: Tensor._of(Value(array)) for i, array in given.items()}
+        parts = op.pullback([given.get(i) for i in range(max(given) + 1 if given else 0)])
+    else:
+        parts = rule_of(value)(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
+    found = parts_of(parts, [v.type for v in inputs], [v in needed for v in inputs])
+    return found if shared is None else [None if part is None else shared.array_of(part) for part in found]
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """Of two arrays or two tensors."""
+    return asarray(state.quiet(add, a, b)) if isinstance(a, ndarray) else a + b
 
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
-    cotangents[key] = cotangents[key] + g if key in cotangents else g
-
-
-def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
-    """Sum a cotangent over the axes along which its operand was stretched."""
-    axes = stretched_axes(to.shape, g.shape)
-    if axes:
-        lead = g.ndim - to.ndim
-        inner = len(axes) > lead  # not only new leading axes, but also axes of length one
-        g = g.sum(axis=axes, keepdims=inner)
-        if inner and lead:
-            g = g.reshape(g.shape[lead:])
-    if g.dtype != to.dtype:
-        g = g.astype(to.dtype)
-    return g
+    cotangents[key] = _sum(cotangents[key], g) if key in cotangents else g

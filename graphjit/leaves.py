@@ -111,7 +111,7 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
         if state.trace is not None and _was_computed_outside(owner, state.trace):
             raise computed_outside(owner)
         before = owner.grad
-        if not create_graph:
+        if state.trace is not None and not create_graph:
             part = part.detach()
         _set_grad(owner, part if before is None else before + part)
 

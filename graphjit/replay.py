@@ -1,0 +1,178 @@
+"""Gradient rules as functions of arrays: what ``backward()`` runs where nobody asks for the gradients' own tape.
+
+A rule is written in Tensor operations. When it has been met a few times for the same types and parameters, it is
+traced, and the eager rules of what it recorded are written down one after another, without tensors, checks and
+tape between them. The values are those of the operations themselves, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+from numpy import asarray
+
+from graphjit.errors import DataDependentError, GradientError, Where
+from graphjit.ir import Apply, Const, Input, Node, topological
+from graphjit.op import Array, Op
+from graphjit.tape import Value, grad_mode, state
+from graphjit.tensor import Tensor, value_of
+from graphjit.trace import Trace, tracing
+from graphjit.types import TensorType, stretched_axes
+
+Pull = Callable[..., Sequence[Array | None]]  # (g, out, *operands) -> a cotangent for each operand that needs one
+
+MET = 3      # how often a rule goes through its operations before it is traced
+KEPT = 4096  # rules that are kept; those of types long gone leave when there are more
+
+_pulls: dict[Hashable, Pull] = {}
+_met: dict[Hashable, int] = {}
+_RULE = Where("gradient rule", 0, "")  # no line of the user's is looked for
+
+
+def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Value]) -> Sequence[Array | None]:
+    """Cotangents of those operands of an op's step that need one; ``g`` is that of its result."""
+    params = value.params
+    key: tuple[Any, ...]
+    if len(inputs) == 1:
+        x: Any = inputs[0].data
+        key = (value.op, x.shape, x.dtype)
+        if params:
+            key += (*params, *params.values())
+        pull = _pulls.get(key)
+        if pull is not None:
+            return state.quiet(pull, g, value.data, x)  # type: ignore[no-any-return]
+        return _pull_unknown(key, value, inputs, g, (True,))
+    arrays: list[Any] = [v.data for v in inputs]
+    needs = tuple([v in needed for v in inputs])
+    key = (value.op, needs, _is_square(inputs), *[x.shape for x in arrays], *[x.dtype for x in arrays])
+    if params:
+        key += (*params, *params.values())
+    pull = _pulls.get(key)
+    if pull is not None:
+        return state.quiet(pull, g, value.data, *arrays)  # type: ignore[no-any-return]
+    return _pull_unknown(key, value, inputs, g, needs)
+
+
+def _is_square(inputs: Sequence[Value]) -> bool:
+    """Whether the first two operands are one, for which a product has a simpler rule."""
+    return len(inputs) > 1 and inputs[0] is inputs[1]
+
+
+def _pull_unknown(key: Hashable, value: Value, inputs: Sequence[Value], g: Array,
+                  needs: tuple[bool, ...]) -> Sequence[Array | None]:
+    """The same by the rule's Tensor operations; when it has come often enough, it is written down."""
+    rule = rule_of(value)
+    params = value.params or {}
+    types = [v.type for v in inputs]
+    times = _met[key] = _met.get(key, 0) + 1
+    if times > MET:
+        if len(_met) > KEPT:
+            _met.clear()
+            _pulls.clear()
+        pull = _written(rule, params, [value.type, value.type, *types], needs, _is_square(inputs))
+        if pull is not None:
+            _pulls[key] = pull
+            found: Sequence[Array | None] = state.quiet(pull, g, value.data, *[v.data for v in inputs])
+            return found
+        _met[key] = -KEPT  # not worth another trial soon
+    parts = rule(*map(Tensor._of, (Value(g), value, *inputs)), **params)
+    return [None if part is None else value_of(part).data  # type: ignore[misc]  # arrays outside of traces
+            for part in parts_of(parts, types, needs)]
+
+
+def rule_of(value: Value) -> Callable[..., tuple[Any, ...]]:
+    """The gradient rule of an op's step.
+
+    Raises:
+        GradientError: there is none.
+    """
+    op = value.op
+    assert isinstance(op, Op)
+    if op.vjp is None:
+        raise GradientError(f"{op.name} has no derivative" + (f": {op.why}" if op.why else ""),
+                            detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(value.inputs or ())),
+                            hint="Use detach() on its operand if no gradient should flow here.")
+    return op.vjp
+
+
+def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
+    """Sum a cotangent over the axes along which its operand was stretched."""
+    axes = stretched_axes(to.shape, g.shape)
+    if axes:
+        lead = g.ndim - to.ndim
+        inner = len(axes) > lead  # not only new leading axes, but also axes of length one
+        g = g.sum(axis=axes, keepdims=inner)
+        if inner and lead:
+            g = g.reshape(g.shape[lead:])
+    if g.dtype != to.dtype:
+        g = g.astype(to.dtype)
+    return g
+
+
+def parts_of(parts: Iterable[Any], types: Iterable[TensorType], needs: Iterable[bool]) -> list[Tensor | None]:
+    """What a rule gave, of the operands' types, where it is needed."""
+    found: list[Tensor | None] = []
+    for part, to, need in zip(parts, types, needs, strict=True):
+        if part is None or not need:
+            found.append(None)
+        else:
+            found.append(unbroadcast(part if isinstance(part, Tensor) else part(), to))
+    return found
+
+
+def _written(rule: Callable[..., tuple[Any, ...]], params: dict[str, Any], types: Sequence[TensorType],
+             needs: Sequence[bool], square: bool) -> Pull | None:
+    """A rule as a function of arrays of these types; None if it reads more than its operands."""
+    trace = Trace()
+    trace.where = _RULE
+    nodes = [Input(t) for t in types]
+    values = [Value(node, False, trace) for node in nodes]
+    if square:
+        values[3] = values[2]
+    try:
+        with tracing(trace), grad_mode(False):
+            parts = parts_of(rule(*map(Tensor._of, values), **params), types[2:], needs)
+            results = [None if part is None else value_of(part).data for part in parts]
+    except DataDependentError:
+        return None
+    if trace.states or trace.arrays:
+        return None
+    return _function(nodes, results)  # type: ignore[arg-type]  # nodes in a trace
+
+
+def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Pull:
+    """Source and compiled function of a graph whose first input is a cotangent."""
+    names: dict[Node, str] = {node: f"x{i}" for i, node in enumerate(inputs)}
+    own = {inputs[0]}  # whose memory may be handed on: that of a view of something else may not
+    scope: dict[str, Any] = {"asarray": asarray}
+    lines: list[str] = []
+    for node in topological([r for r in results if r is not None]):
+        if isinstance(node, Const):
+            names[node] = f"c{len(names)}"
+            scope[names[node]] = node.value
+        elif isinstance(node, Apply):
+            i = len(names)
+            scope[f"f{i}"] = node.op.eager
+            given = [names[a] for a in node.args]
+            for name, param in node.params:
+                scope[f"{name}{i}"] = param
+                given.append(f"{name}={name}{i}")
+            call = f"f{i}({', '.join(given)})"
+            lines.append(f"    t{i} = " + (call if node.type.shape else f"asarray({call})"))
+            names[node] = f"t{i}"
+            if not node.op.view or node.args[0] in own:
+                own.add(node)
+    found = ["None" if r is None else names[r] if r in own else f"{names[r]}.copy()" for r in results]
+    source = "\n".join([f"def pull({', '.join(names[node] for node in inputs)}):", *lines,
+                        f"    return ({', '.join(found)},)", ""])
+    exec(_code(source), scope)
+    pull: Pull = scope["pull"]
+    return pull
+
+
+@lru_cache(maxsize=512)
+def _code(source: str) -> CodeType:
+    return compile(source, "<gradient rule>", "exec")
