@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from numpy import add, asarray, ndarray
+from numpy import add, asarray
 
 from graphjit.buffers import guard_view
 from graphjit.errors import GradientError, Where
-from graphjit.op import Array
+from graphjit.op import Array, Op
 from graphjit.replay import parts_of, pull_arrays, rule_of
 from graphjit.tape import Call, Item, Value, grad_mode, state
 from graphjit.tensor import Tensor, value_of
@@ -21,7 +21,8 @@ def check_saved(value: Value) -> None:
     """Raise if an input of this step was overwritten after the step was taken."""
     for operand in value.inputs or ():
         home = operand._home
-        if home is not None and (home.written > value.stamp or any(w[0] > value.stamp for w in home.writers)):
+        if home is not None and (home.written > value.stamp or
+                                 (home.writers and any(w[0] > value.stamp for w in home.writers))):
             raise GradientError(
                 f"a tensor of type {operand.type} that {step_name(value)} needs for its gradient was "
                 "overwritten in place after it was used",
@@ -102,56 +103,92 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
             if v in needed:
                 needed.add(value)
                 break
-    plain = state.trace is None and not create_graph  # on arrays
-    cotangents: dict[Value, Any] = {}  # arrays or tensors; of a Call, those of its results by their place
-    found: dict[Value, Any] = {}
-    shared = Shared()
-    with grad_mode(create_graph), rule_lines() as at:
-        for value, tensor in outputs:
-            _add(cotangents, value, shared.array_of(tensor) if plain else tensor)
-        for value in reversed(order):
-            g = cotangents.pop(value, None)
-            if g is None or value not in needed:
-                continue
-            if numbers is not None and not isinstance(g, dict):
-                array = g if plain else g._value.data
-                if array.size == 1:
-                    numbers[value.stamp] = array.item()
-            inputs = value.inputs or ()
-            if wanted is None:
-                if not inputs:
-                    found[value] = g
-                    continue
-            elif value in wanted:
-                found[value] = g
-                if not any(v in needed for v in inputs):
-                    continue
-            if not plain:
-                at(value.where)
-            for v in inputs:
-                if v._home is not None:
-                    check_saved(value)
-                    break
-            op = value.op
-            if isinstance(op, Item):
-                slots = cotangents.setdefault(inputs[0], {})
-                _add(slots, op.index, g)
-                continue
-            if plain and type(op) is not Call:
-                parts = pull_arrays(value, inputs, g, needed)
-            else:
-                parts = _pull(value, inputs, g, needed, shared if plain else None)
-            for operand, part in zip(inputs, parts, strict=True):
-                if part is not None:
-                    before = cotangents.get(operand)
-                    cotangents[operand] = part if before is None else _sum(before, part)
+    with grad_mode(create_graph):
+        if state.trace is None and not create_graph:
+            found = _walk_arrays(outputs, order, needed, wanted, numbers)
+        else:
+            found = _walk_tensors(outputs, order, needed, wanted)
     if release:
         for value in order:
             if value.inputs:
                 value.inputs = None
-                if isinstance(value.op, Call):
+                if type(value.op) is Call:
                     value.op.pullback = released
-    return {value: shared.tensor_of(g) for value, g in found.items()} if plain else found
+    return found
+
+
+def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
+                 wanted: set[Value] | None, numbers: dict[int, float] | None) -> dict[Value, Tensor]:
+    """The walk where gradients are not themselves recorded: arrays on the way, tensors at its ends."""
+    shared = Shared()
+    quiet = state.quiet
+    cotangents: dict[Value, Any] = {}  # arrays; of a Call, those of its results by their place
+    found: dict[Value, Array] = {}
+
+    def arrive(at: dict[Any, Any], key: Any, g: Array) -> None:
+        before = at.get(key)
+        at[key] = g if before is None else asarray(quiet(add, before, g))
+
+    for value, tensor in outputs:
+        arrive(cotangents, value, shared.array_of(tensor))
+    pop, get = cotangents.pop, cotangents.get
+    for value in reversed(order):
+        g = pop(value, None)
+        if g is None or value not in needed:
+            continue
+        op, inputs = value.op, value.inputs
+        if numbers is not None and type(op) is not Call and g.size == 1:
+            numbers[value.stamp] = g.item()
+        if not inputs or (wanted is not None and value in wanted):
+            found[value] = g
+            if not any(v in needed for v in inputs or ()):
+                continue
+            assert inputs is not None
+        for v in inputs:
+            if v._home is not None:
+                check_saved(value)
+                break
+        if type(op) is Op:
+            parts = pull_arrays(value, inputs, g, needed, quiet)
+        elif type(op) is Item:
+            arrive(cotangents.setdefault(inputs[0], {}), op.index, g)
+            continue
+        else:
+            given = {i: Tensor._of(Value(array)) for i, array in g.items()}
+            parts = [None if part is None else shared.array_of(part) for part in _pull(value, given, needed)]
+        for v, part in zip(inputs, parts, strict=True):
+            if part is not None:
+                before = get(v)
+                cotangents[v] = part if before is None else asarray(quiet(add, before, part))
+    return {value: shared.tensor_of(g) for value, g in found.items()}
+
+
+def _walk_tensors(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
+                  wanted: set[Value] | None) -> dict[Value, Tensor]:
+    """The walk in Tensor operations, for a trace and for derivatives of the gradients."""
+    cotangents: dict[Value, Any] = {}  # tensors; of a Call, those of its results by their place
+    found: dict[Value, Tensor] = {}
+    with rule_lines() as at:
+        for value, g in outputs:
+            _add(cotangents, value, g)
+        for value in reversed(order):
+            g = cotangents.pop(value, None)
+            if g is None or value not in needed:
+                continue
+            inputs = value.inputs or ()
+            if not inputs or (wanted is not None and value in wanted):
+                found[value] = g
+                if not any(v in needed for v in inputs):
+                    continue
+            at(value.where)
+            check_saved(value)
+            if isinstance(value.op, Item):
+                _add(cotangents.setdefault(inputs[0], {}), value.op.index, g)
+                continue
+            for v, part in zip(inputs, _pull(value, g, needed), strict=True):
+                if part is not None:
+                    _add(cotangents, v, part)
+    return found
 
 
 def is_whole(value: Value) -> bool:
@@ -221,24 +258,15 @@ class Shared:
         return Tensor._of(value)
 
 
-def _pull(value: Value, inputs: Sequence[Value], g: Any, needed: set[Value], shared: Shared | None) -> Sequence[Any]:
-    """Cotangents of the operands that need one: tensors; from and to arrays if ``shared`` is given."""
-    op = value.op
+def _pull(value: Value, g: Any, needed: set[Value]) -> list[Tensor | None]:
+    """Cotangents of the operands that need one."""
+    op, inputs = value.op, value.inputs or ()
     if isinstance(op, Call):
-        given = g or {}
-        if shared is not None:
-            given = {i: Tensor._of(Value(array)) for i, array in given.items()}
-        parts = op.pullback([given.get(i) for i in range(max(given) + 1 if given else 0)])
+        parts = op.pullback([g.get(i) for i in range(max(g) + 1 if g else 0)])
     else:
         parts = rule_of(value)(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
-    found = parts_of(parts, [v.type for v in inputs], [v in needed for v in inputs])
-    return found if shared is None else [None if part is None else shared.array_of(part) for part in found]
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """Of two arrays or two tensors."""
-    return asarray(state.quiet(add, a, b)) if isinstance(a, ndarray) else a + b
+    return parts_of(parts, [v.type for v in inputs], [v in needed for v in inputs])
 
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
-    cotangents[key] = _sum(cotangents[key], g) if key in cotangents else g
+    cotangents[key] = cotangents[key] + g if key in cotangents else g

@@ -32,33 +32,41 @@ _met: dict[Hashable, int] = {}
 _RULE = Where("gradient rule", 0, "")  # no line of the user's is looked for
 
 
-def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Value]) -> Sequence[Array | None]:
-    """Cotangents of those operands of an op's step that need one; ``g`` is that of its result."""
-    params = value.params
+def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Value],
+                quiet: Callable[..., Any]) -> Sequence[Array | None]:
+    """Cotangents of those operands of an op's step that need one; ``g`` is that of its result.
+
+    ``quiet``: that of this thread's state.
+    """
     key: tuple[Any, ...]
-    if len(inputs) == 1:
-        x: Any = inputs[0].data
-        key = (value.op, x.shape, x.dtype)
-        if params:
-            key += (*params, *params.values())
-        pull = _pulls.get(key)
-        if pull is not None:
-            return state.quiet(pull, g, value.data, x)  # type: ignore[no-any-return]
-        return _pull_unknown(key, value, inputs, g, (True,))
-    arrays: list[Any] = [v.data for v in inputs]
-    needs = tuple([v in needed for v in inputs])
-    key = (value.op, needs, _is_square(inputs), *[x.shape for x in arrays], *[x.dtype for x in arrays])
+    x: Any
+    y: Any
+    needs: tuple[bool, ...]
+    match len(inputs):  # that of most steps spelled out, as this is what a backward costs beyond NumPy
+        case 1:
+            x = inputs[0].data
+            arrays, needs = (x,), (True,)
+            key = (value.op, x.shape, x.dtype)
+        case 2:
+            first, second = inputs
+            x, y = arrays = (first.data, second.data)
+            needs = (first in needed, second in needed)
+            key = (value.op, needs, first is second, x.shape, y.shape, x.dtype, y.dtype)
+        case _:
+            arrays, needs = tuple([v.data for v in inputs]), tuple([v in needed for v in inputs])
+            key = (value.op, needs, *[(x.shape, x.dtype) for x in arrays])
+    params = value.params
     if params:
         key += (*params, *params.values())
     pull = _pulls.get(key)
-    if pull is not None:
-        return state.quiet(pull, g, value.data, *arrays)  # type: ignore[no-any-return]
-    return _pull_unknown(key, value, inputs, g, needs)
+    if pull is None:
+        return _pull_unknown(key, value, inputs, g, needs)
+    return quiet(pull, g, value.data, *arrays)  # type: ignore[no-any-return]
 
 
 def _is_square(inputs: Sequence[Value]) -> bool:
-    """Whether the first two operands are one, for which a product has a simpler rule."""
-    return len(inputs) > 1 and inputs[0] is inputs[1]
+    """Whether both operands are one, for which a product has a simpler rule."""
+    return len(inputs) == 2 and inputs[0] is inputs[1]
 
 
 def _pull_unknown(key: Hashable, value: Value, inputs: Sequence[Value], g: Array,
