@@ -80,11 +80,11 @@ def cyclic(names: Sequence[str]) -> GradientError:
 
 def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | None, *, create_graph: bool,
               release: bool, order: Sequence[Value] | None = None,
-              numbers: dict[int, float] | None = None) -> dict[Value, Tensor]:
+              numbers: dict[int, Any] | None = None) -> dict[Value, Tensor]:
     """From cotangents of the outputs those of the given values, or of all leaves that someone holds.
 
     ``order`` gives what ``order_back`` found before. ``numbers`` takes the cotangents, by stamp, of all values on the
-    way that are one number.
+    way that are one number: as tensors where the walk is itself recorded.
 
     Raises:
         GradientError: where an op on the way has no derivative.
@@ -107,7 +107,7 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
         if state.trace is None and not create_graph:
             found = _walk_arrays(outputs, order, needed, wanted, numbers)
         else:
-            found = _walk_tensors(outputs, order, needed, wanted)
+            found = _walk_tensors(outputs, order, needed, wanted, numbers)
     if release:
         for value in order:
             if value.inputs:
@@ -118,7 +118,7 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
 
 
 def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
-                 wanted: set[Value] | None, numbers: dict[int, float] | None) -> dict[Value, Tensor]:
+                 wanted: set[Value] | None, numbers: dict[int, Any] | None) -> dict[Value, Tensor]:
     """The walk where gradients are not themselves recorded: arrays on the way, tensors at its ends."""
     shared = Shared()
     quiet = state.quiet
@@ -137,7 +137,7 @@ def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value]
         if g is None or value not in needed:
             continue
         op, inputs = value.op, value.inputs
-        if numbers is not None and type(op) is not Call and g.size == 1:
+        if numbers is not None and type(g) is not dict and g.size == 1:
             numbers[value.stamp] = g.item()
         if not inputs or (wanted is not None and value in wanted):
             found[value] = g
@@ -164,7 +164,7 @@ def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value]
 
 
 def _walk_tensors(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
-                  wanted: set[Value] | None) -> dict[Value, Tensor]:
+                  wanted: set[Value] | None, numbers: dict[int, Any] | None) -> dict[Value, Tensor]:
     """The walk in Tensor operations, for a trace and for derivatives of the gradients."""
     cotangents: dict[Value, Any] = {}  # tensors; of a Call, those of its results by their place
     found: dict[Value, Tensor] = {}
@@ -175,6 +175,8 @@ def _walk_tensors(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value
             g = cotangents.pop(value, None)
             if g is None or value not in needed:
                 continue
+            if numbers is not None and isinstance(g, Tensor) and g.size == 1:
+                numbers[value.stamp] = g
             inputs = value.inputs or ()
             if not inputs or (wanted is not None and value in wanted):
                 found[value] = g

@@ -29,7 +29,7 @@ KEPT = 4096  # rules that are kept; those of types long gone leave when there ar
 
 _pulls: dict[Hashable, Pull] = {}
 _met: dict[Hashable, int] = {}
-_RULE = Where("gradient rule", 0, "")  # no line of the user's is looked for
+RULE = Where("gradient rule", 0, "")  # no line of the user's is looked for
 
 
 def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Value],
@@ -39,6 +39,7 @@ def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Val
     ``quiet``: that of this thread's state.
     """
     key: tuple[Any, ...]
+    arrays: tuple[Any, ...]
     x: Any
     y: Any
     needs: tuple[bool, ...]
@@ -58,37 +59,36 @@ def pull_arrays(value: Value, inputs: Sequence[Value], g: Array, needed: set[Val
     params = value.params
     if params:
         key += (*params, *params.values())
-    pull = _pulls.get(key)
+    try:
+        pull = _pulls.get(key)
+    except TypeError:  # parameters that cannot be compared
+        return _pull_tensors(value, inputs, g, needs)
     if pull is None:
         return _pull_unknown(key, value, inputs, g, needs)
     return quiet(pull, g, value.data, *arrays)  # type: ignore[no-any-return]
 
 
-def _is_square(inputs: Sequence[Value]) -> bool:
-    """Whether both operands are one, for which a product has a simpler rule."""
-    return len(inputs) == 2 and inputs[0] is inputs[1]
-
-
 def _pull_unknown(key: Hashable, value: Value, inputs: Sequence[Value], g: Array,
                   needs: tuple[bool, ...]) -> Sequence[Array | None]:
     """The same by the rule's Tensor operations; when it has come often enough, it is written down."""
-    rule = rule_of(value)
-    params = value.params or {}
-    types = [v.type for v in inputs]
     times = _met[key] = _met.get(key, 0) + 1
     if times > MET:
         if len(_met) > KEPT:
             _met.clear()
             _pulls.clear()
-        pull = _written(rule, params, [value.type, value.type, *types], needs, _is_square(inputs))
+        pull = _written(value, inputs, needs)
         if pull is not None:
             _pulls[key] = pull
             found: Sequence[Array | None] = state.quiet(pull, g, value.data, *[v.data for v in inputs])
             return found
         _met[key] = -KEPT  # not worth another trial soon
-    parts = rule(*map(Tensor._of, (Value(g), value, *inputs)), **params)
+    return _pull_tensors(value, inputs, g, needs)
+
+
+def _pull_tensors(value: Value, inputs: Sequence[Value], g: Array, needs: tuple[bool, ...]) -> Sequence[Array | None]:
+    parts = rule_of(value)(*map(Tensor._of, (Value(g), value, *inputs)), **(value.params or {}))
     return [None if part is None else value_of(part).data  # type: ignore[misc]  # arrays outside of traces
-            for part in parts_of(parts, types, needs)]
+            for part in parts_of(parts, [v.type for v in inputs], needs)]
 
 
 def rule_of(value: Value) -> Callable[..., tuple[Any, ...]]:
@@ -131,18 +131,19 @@ def parts_of(parts: Iterable[Any], types: Iterable[TensorType], needs: Iterable[
     return found
 
 
-def _written(rule: Callable[..., tuple[Any, ...]], params: dict[str, Any], types: Sequence[TensorType],
-             needs: Sequence[bool], square: bool) -> Pull | None:
-    """A rule as a function of arrays of these types; None if it reads more than its operands."""
+def _written(value: Value, inputs: Sequence[Value], needs: Sequence[bool]) -> Pull | None:
+    """The rule of a step as a function of arrays; None if it reads more than its operands."""
+    rule = rule_of(value)
+    types = [v.type for v in inputs]
     trace = Trace()
-    trace.where = _RULE
-    nodes = [Input(t) for t in types]
+    trace.where = RULE
+    nodes = [Input(t) for t in (value.type, value.type, *types)]
     values = [Value(node, False, trace) for node in nodes]
-    if square:
+    if len(inputs) == 2 and inputs[0] is inputs[1]:  # a square has a simpler rule
         values[3] = values[2]
     try:
         with tracing(trace), grad_mode(False):
-            parts = parts_of(rule(*map(Tensor._of, values), **params), types[2:], needs)
+            parts = parts_of(rule(*map(Tensor._of, values), **(value.params or {})), types, needs)
             results = [None if part is None else value_of(part).data for part in parts]
     except DataDependentError:
         return None
@@ -154,33 +155,56 @@ def _written(rule: Callable[..., tuple[Any, ...]], params: dict[str, Any], types
 def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Pull:
     """Source and compiled function of a graph whose first input is a cotangent."""
     names: dict[Node, str] = {node: f"x{i}" for i, node in enumerate(inputs)}
-    own = {inputs[0]}  # whose memory may be handed on: that of a view of something else may not
+    lines, found, scope = statements(names, inputs[0], results)
+    return compiled("pull", ", ".join(names[node] for node in inputs), [*lines, f"return ({found},)"], scope)
+
+
+def statements(names: dict[Node, str], own: Node,
+               results: Sequence[Node | None]) -> tuple[list[str], str, dict[str, Any]]:
+    """Python statements that compute a graph on arrays by the eager rules: the lines, an expression of the results,
+    and the names they use.
+
+    Args:
+        names: those of the inputs. own: the input whose memory, or views of it, may be handed on as a result.
+    """
+    results_of = {r for r in results if r is not None}
+    nodes = [n for n in topological(results_of) if isinstance(n, (Apply, Const))]
+    names, given = dict(names), len(names)
+    last = {a: n for n in nodes if isinstance(n, Apply) for a in n.args}
+    fresh = {own}
     scope: dict[str, Any] = {"asarray": asarray}
     lines: list[str] = []
-    for node in topological([r for r in results if r is not None]):
+    for i, node in enumerate(nodes, given):
         if isinstance(node, Const):
-            names[node] = f"c{len(names)}"
-            scope[names[node]] = node.value
-        elif isinstance(node, Apply):
-            i = len(names)
-            scope[f"f{i}"] = node.op.eager
-            given = [names[a] for a in node.args]
-            for name, param in node.params:
-                scope[f"{name}{i}"] = param
-                given.append(f"{name}={name}{i}")
-            call = f"f{i}({', '.join(given)})"
-            lines.append(f"    t{i} = " + (call if node.type.shape else f"asarray({call})"))
-            names[node] = f"t{i}"
-            if not node.op.view or node.args[0] in own:
-                own.add(node)
-    found = ["None" if r is None else names[r] if r in own else f"{names[r]}.copy()" for r in results]
-    source = "\n".join([f"def pull({', '.join(names[node] for node in inputs)}):", *lines,
-                        f"    return ({', '.join(found)},)", ""])
-    exec(_code(source), scope)
-    pull: Pull = scope["pull"]
-    return pull
+            names[node] = f"c{i}"
+            scope[f"c{i}"] = node.value
+            continue
+        operands = [names[a] for a in node.args]
+        scope[f"f{i}"] = node.op.eager
+        for name, param in node.params:
+            scope[f"{name}{i}"] = param
+            operands.append(f"{name}={name}{i}")
+        call = f"f{i}({', '.join(operands)})"
+        names[node] = f"t{i}"
+        lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))
+        if not node.op.view or node.args[0] in fresh:
+            fresh.add(node)
+        done = sorted({names[a] for a in node.args
+                       if isinstance(a, Apply) and last[a] is node and a not in results_of})
+        if done:
+            lines.append(f"del {', '.join(done)}")
+    found = ["None" if r is None else names[r] if r in fresh else f"{names[r]}.copy()" for r in results]
+    return lines, ", ".join(found), scope
+
+
+def compiled(name: str, arguments: str, lines: Sequence[str], scope: dict[str, Any]) -> Callable[..., Any]:
+    """The function of this source."""
+    body = "".join(f"    {line}\n" for line in lines)
+    exec(_code(f"def {name}({arguments}):\n{body}"), scope)
+    function: Callable[..., Any] = scope[name]
+    return function
 
 
 @lru_cache(maxsize=512)
 def _code(source: str) -> CodeType:
-    return compile(source, "<gradient rule>", "exec")
+    return compile(source, "<gradient rules>", "exec")
