@@ -8,7 +8,7 @@ tape between them. The values are those of the operations themselves, bit for bi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
 
@@ -152,8 +152,35 @@ def _written(value: Value, inputs: Sequence[Value], needs: Sequence[bool]) -> Pu
     return _function(nodes, results)  # type: ignore[arg-type]  # nodes in a trace
 
 
-def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Pull:
-    """Source and compiled function of a graph whose first input is a cotangent."""
+def on_arrays(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """A function of tensors that reads nothing else and depends on their types and its keyword arguments alone.
+
+    Where nothing is recorded, on a tape or in a trace, it runs as a function of arrays, too.
+    """
+    known: dict[Hashable, Callable[..., tuple[Array, ...]]] = {}
+
+    @wraps(function)
+    def run(*tensors: Tensor, **static: Hashable) -> tuple[Tensor, ...]:
+        if state.trace is not None or state.grad_enabled:
+            return function(*tensors, **static)
+        arrays: list[Any] = [value_of(t).data for t in tensors]
+        key = (*[x.shape for x in arrays], *[x.dtype for x in arrays], *static.items())
+        on = known.get(key)
+        if on is None:
+            if len(known) > KEPT:
+                known.clear()
+            trace = Trace()
+            trace.where = RULE
+            nodes = [Input(t._type) for t in tensors]
+            with tracing(trace):
+                results = function(*[Tensor._of(Value(node, False, trace)) for node in nodes], **static)
+                on = known[key] = _function(nodes, [value_of(t).data for t in results])  # type: ignore[misc]  # nodes
+        return tuple([Tensor._of(Value(array)) for array in state.quiet(on, *arrays)])
+    return run
+
+
+def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Callable[..., Any]:
+    """Source and compiled function of a graph; the memory of its first input, a cotangent, may be handed on."""
     names: dict[Node, str] = {node: f"x{i}" for i, node in enumerate(inputs)}
     lines, found, scope = statements(names, inputs[0], results)
     return compiled("pull", ", ".join(names[node] for node in inputs), [*lines, f"return ({found},)"], scope)
