@@ -24,10 +24,10 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     """
     if state.trace is not None:
         return _record(state.trace, op, tensors, params)
+    values = tuple([t._value for t in tensors])
     arrays: list[Any] = []
     needs_grad = False
-    for t in tensors:
-        v = t._value
+    for v in values:
         if v.trace is not None:
             raise leaked(v)
         arrays.append(v.data)
@@ -38,15 +38,15 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError, RuntimeError) as error:
         if isinstance(error, GraphjitError):
             raise
-        raise _explained(op, [t._value for t in tensors], params, error) from error
+        raise _explained(op, values, params, error) from error
     if type(out) is not ndarray:
         out = asarray(out)
     if needs_grad and state.grad_enabled and out.dtype.kind == "f":
-        value = Value(out, True, None, op, tuple([t._value for t in tensors]), params)
+        value = Value(out, True, None, op, values, params)
     else:
         value = Value(out)
     if op.view:
-        guard_view(tensors[0]._value, value)
+        guard_view(values[0], value)
     return Tensor._of(value)
 
 

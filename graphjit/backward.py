@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from numpy import add, asarray
+
+from graphjit.buffers import guard_view
 from graphjit.errors import GradientError, Where
-from graphjit.op import Op
+from graphjit.op import Array, Op
+from graphjit.replay import parts_of, pull_arrays, rule_of
 from graphjit.tape import Call, Item, Value, grad_mode, state
-from graphjit.tensor import Tensor
-from graphjit.types import TensorType, stretched_axes
+from graphjit.tensor import Tensor, value_of
 
 
 def check_saved(value: Value) -> None:
     """Raise if an input of this step was overwritten after the step was taken."""
     for operand in value.inputs or ():
         home = operand._home
-        if home is not None and (home.written > value.stamp or any(w[0] > value.stamp for w in home.writers)):
+        if home is not None and (home.written > value.stamp or
+                                 (home.writers and any(w[0] > value.stamp for w in home.writers))):
             raise GradientError(
                 f"a tensor of type {operand.type} that {step_name(value)} needs for its gradient was "
                 "overwritten in place after it was used",
@@ -75,11 +80,11 @@ def cyclic(names: Sequence[str]) -> GradientError:
 
 def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | None, *, create_graph: bool,
               release: bool, order: Sequence[Value] | None = None,
-              numbers: dict[int, float] | None = None) -> dict[Value, Tensor]:
+              numbers: dict[int, Any] | None = None) -> dict[Value, Tensor]:
     """From cotangents of the outputs those of the given values, or of all leaves that someone holds.
 
     ``order`` gives what ``order_back`` found before. ``numbers`` takes the cotangents, by stamp, of all values on the
-    way that are one number.
+    way that are one number: as tensors where the walk is itself recorded.
 
     Raises:
         GradientError: where an op on the way has no derivative.
@@ -98,53 +103,93 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
             if v in needed:
                 needed.add(value)
                 break
-    eager = state.trace is None
-    cotangents: dict[Value, Any] = {}
+    with grad_mode(create_graph):
+        if state.trace is None and not create_graph:
+            found = _walk_arrays(outputs, order, needed, wanted, numbers)
+        else:
+            found = _walk_tensors(outputs, order, needed, wanted, numbers)
+    if release:
+        for value in order:
+            if value.inputs:
+                value.inputs = None
+                if type(value.op) is Call:
+                    value.op.pullback = released
+    return found
+
+
+def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
+                 wanted: set[Value] | None, numbers: dict[int, Any] | None) -> dict[Value, Tensor]:
+    """The walk where gradients are not themselves recorded: arrays on the way, tensors at its ends."""
+    shared = Shared()
+    quiet = state.quiet
+    cotangents: dict[Value, Any] = {}  # arrays; of a Call, those of its results by their place
+    found: dict[Value, Array] = {}
+
+    def arrive(at: dict[Any, Any], key: Any, g: Array) -> None:
+        before = at.get(key)
+        at[key] = g if before is None else asarray(quiet(add, before, g))
+
+    for value, tensor in outputs:
+        arrive(cotangents, value, shared.array_of(tensor))
+    pop, get = cotangents.pop, cotangents.get
+    for value in reversed(order):
+        g = pop(value, None)
+        if g is None or value not in needed:
+            continue
+        op, inputs = value.op, value.inputs
+        if numbers is not None and type(g) is not dict and g.size == 1:
+            numbers[value.stamp] = g.item()
+        if not inputs or (wanted is not None and value in wanted):
+            found[value] = g
+            if not any(v in needed for v in inputs or ()):
+                continue
+            assert inputs is not None
+        for v in inputs:
+            if v._home is not None:
+                check_saved(value)
+                break
+        if type(op) is Op:
+            parts = pull_arrays(value, inputs, g, needed, quiet)
+        elif type(op) is Item:
+            arrive(cotangents.setdefault(inputs[0], {}), op.index, g)
+            continue
+        else:
+            given = {i: Tensor._of(Value(array)) for i, array in g.items()}
+            parts = [None if part is None else shared.array_of(part) for part in _pull(value, given, needed)]
+        for v, part in zip(inputs, parts, strict=True):
+            if part is not None:
+                before = get(v)
+                cotangents[v] = part if before is None else asarray(quiet(add, before, part))
+    return {value: shared.tensor_of(g) for value, g in found.items()}
+
+
+def _walk_tensors(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],
+                  wanted: set[Value] | None, numbers: dict[int, Any] | None) -> dict[Value, Tensor]:
+    """The walk in Tensor operations, for a trace and for derivatives of the gradients."""
+    cotangents: dict[Value, Any] = {}  # tensors; of a Call, those of its results by their place
     found: dict[Value, Tensor] = {}
-    with grad_mode(create_graph), rule_lines() as at:
+    with rule_lines() as at:
         for value, g in outputs:
             _add(cotangents, value, g)
         for value in reversed(order):
             g = cotangents.pop(value, None)
             if g is None or value not in needed:
                 continue
-            if numbers is not None and isinstance(g, Tensor) and g._value.data.size == 1:  # type: ignore[union-attr]
-                numbers[value.stamp] = g._value.data.item()  # type: ignore[union-attr]  # an array
+            if numbers is not None and isinstance(g, Tensor) and g.size == 1:
+                numbers[value.stamp] = g
             inputs = value.inputs or ()
-            if wanted is None:
-                if not inputs:
-                    found[value] = g
-                    continue
-            elif value in wanted:
+            if not inputs or (wanted is not None and value in wanted):
                 found[value] = g
                 if not any(v in needed for v in inputs):
                     continue
-            if not eager:
-                at(value.where)
-            for v in inputs:
-                if v._home is not None:
-                    check_saved(value)
-                    break
+            at(value.where)
+            check_saved(value)
             if isinstance(value.op, Item):
-                slots = cotangents.setdefault(inputs[0], {})
-                _add(slots, value.op.index, g)
+                _add(cotangents.setdefault(inputs[0], {}), value.op.index, g)
                 continue
-            for operand, part in zip(inputs, _pull(value, g), strict=True):
-                if part is None or operand not in needed:
-                    continue
-                if not isinstance(part, Tensor):
-                    part = part()
-                array, to = part._value.data, operand.data
-                if not (eager and array.shape == to.shape and array.dtype is to.dtype):  # type: ignore[union-attr]
-                    part = unbroadcast(part, operand.type)
-                before = cotangents.get(operand)
-                cotangents[operand] = part if before is None else before + part
-    if release:
-        for value in order:
-            if value.inputs:
-                value.inputs = None
-                if isinstance(value.op, Call):
-                    value.op.pullback = released
+            for v, part in zip(inputs, _pull(value, g, needed), strict=True):
+                if part is not None:
+                    _add(cotangents, v, part)
     return found
 
 
@@ -187,32 +232,43 @@ def rule_lines() -> Iterator[Callable[[Where | None], None]]:
         at(before)
 
 
-def _pull(value: Value, g: Any) -> Sequence[Any]:
+class Shared:
+    """Whose memory cotangents that are bare arrays may share: the gradients among themselves, and with tensors that
+    someone else holds. When they become tensors, each is known as a view of the others."""
+
+    def __init__(self) -> None:
+        self.owners: dict[int, weakref.ref[Value]] = {}  # by the array that owns the memory
+        self.kept: list[Value] = []
+
+    def array_of(self, tensor: Tensor) -> Array:
+        value = value_of(tensor)
+        array: Array = value.data  # type: ignore[assignment]  # not in a trace
+        self.owners[id(array if array.base is None else array.base)] = weakref.ref(value)
+        if value.views is not None:  # others may hold a view of it while no one holds this
+            self.kept.append(value)
+        return array
+
+    def tensor_of(self, array: Array) -> Tensor:
+        value = Value(array)
+        owner = id(array if array.base is None else array.base)
+        known = self.owners.get(owner)
+        other = known() if known is not None else None
+        if other is None:
+            self.owners[owner] = weakref.ref(value)
+        else:
+            guard_view(other, value)
+        return Tensor._of(value)
+
+
+def _pull(value: Value, g: Any, needed: set[Value]) -> list[Tensor | None]:
+    """Cotangents of the operands that need one."""
     op, inputs = value.op, value.inputs or ()
     if isinstance(op, Call):
-        count = max(g) + 1 if g else 0
-        return op.pullback([g.get(i) for i in range(count)])
-    assert isinstance(op, Op)
-    if op.vjp is None:
-        raise GradientError(f"{op.name} has no derivative" + (f": {op.why}" if op.why else ""),
-                            detail=tuple(f"operand {i}: {v.type}" for i, v in enumerate(inputs)),
-                            hint="Use detach() on its operand if no gradient should flow here.")
-    return op.vjp(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
+        parts = op.pullback([g.get(i) for i in range(max(g) + 1 if g else 0)])
+    else:
+        parts = rule_of(value)(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
+    return parts_of(parts, [v.type for v in inputs], [v in needed for v in inputs])
 
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:
     cotangents[key] = cotangents[key] + g if key in cotangents else g
-
-
-def unbroadcast(g: Tensor, to: TensorType) -> Tensor:
-    """Sum a cotangent over the axes along which its operand was stretched."""
-    axes = stretched_axes(to.shape, g.shape)
-    if axes:
-        lead = g.ndim - to.ndim
-        inner = len(axes) > lead  # not only new leading axes, but also axes of length one
-        g = g.sum(axis=axes, keepdims=inner)
-        if inner and lead:
-            g = g.reshape(g.shape[lead:])
-    if g.dtype != to.dtype:
-        g = g.astype(to.dtype)
-    return g

@@ -92,7 +92,7 @@ def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
     if state.trace is not None:
         out: Tensor = scalar(value, dtype).broadcast_to(shape)
         return out
-    return Tensor._of(Value(np.full(shape, value, dtype)))
+    return Tensor._of(Value(np.full(shape, value, dtype) if shape else np.array(value, dtype)))
 
 
 def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool | None = None, label: str = "") -> Tensor:

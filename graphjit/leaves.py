@@ -16,6 +16,7 @@ from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor, TensorLike, value_of
 from graphjit.trace import Trace
 from graphjit.trail import remember
+from graphjit.walks import learn, walk_again
 
 
 class Unavailable:
@@ -101,17 +102,23 @@ def backward(self: Tensor, gradient: TensorLike | None = None, retain_graph: boo
         g = as_tensor(gradient).astype(value.type.dtype)
         if g.shape != value.shape:
             raise ShapeError(f"gradient of shape {g.shape} for a tensor of shape {value.shape}")
-    order = order_back([value])
-    numbers = remember(order) if state.trace is None else None
-    found = walk_back([(value, g)], None, create_graph=create_graph, release=not (retain_graph or create_graph),
-                      order=order, numbers=numbers)
+    release = not (retain_graph or create_graph)
+    found = walk_again(value, g, release) if state.trace is None and not create_graph else None
+    if found is None:
+        order = order_back([value])
+        numbers = None
+        if state.trace is None:
+            numbers = remember(order)
+            learn(order)
+        found = walk_back([(value, g)], None, create_graph=create_graph, release=release, order=order,
+                          numbers=numbers)
     for leaf, part in found.items():
         if leaf.leaf is None or (owner := leaf.leaf()) is None:
             continue
         if state.trace is not None and _was_computed_outside(owner, state.trace):
             raise computed_outside(owner)
         before = owner.grad
-        if not create_graph:
+        if state.trace is not None and not create_graph:
             part = part.detach()
         _set_grad(owner, part if before is None else before + part)
 

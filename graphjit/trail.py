@@ -8,7 +8,7 @@ tapes is kept, without their arrays: what the picture shows, and no more. Noting
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from graphjit.tape import Home, Value
@@ -44,15 +44,18 @@ def step_of(value: Value) -> Step:
 
 
 class Trail(NamedTuple):
-    """A walked tape: its raw notes, and by their stamps the cotangents of the values that are one number."""
+    """A walked tape: its raw notes, and by their stamps the cotangents of the values that are one number.
 
-    notes: list[tuple[Any, ...]]
+    ``raw()`` gives the notes: for each value its stamp, op, content, home, and the stamps of its operands.
+    """
+
+    raw: Callable[[], Iterable[tuple[Any, ...]]]
     gradients: dict[int, float]
 
     def steps(self) -> dict[int, Step]:
         """The values by their stamps."""
         found: dict[int, Step] = {}
-        for stamp, op, content, home, operands in self.notes:
+        for stamp, op, content, home, operands in self.raw():
             kept = TensorType(*content) if isinstance(content, tuple) else content
             found[stamp] = Step(op, kept, tuple(operands), home)
         return found
@@ -81,6 +84,6 @@ def remember(order: Sequence[Value]) -> dict[int, float] | None:
         data = value.data
         kept = None if data is None else data.item() if data.size == 1 else (data.shape, data.dtype)
         notes.append((value.stamp, None, kept, value._home, ()))
-    trail = Trail(notes, {})
+    trail = Trail(lambda: notes, {})
     TRAILS.append(trail)
     return trail.gradients

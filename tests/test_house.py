@@ -22,11 +22,11 @@ PACKAGE = ROOT / "graphjit"
 # lower rooms first; a module may import at its top level from its own room and from those before it
 ROOMS = (
     "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "trail", "buffers", "trace",
-    "interop", "tensor", "convert", "backward", "leaves", "promotion", "apply", "structure", "runtime.cache",
-    "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen",
-    "runtime", "capture", "generators", "signature", "pullback", "specialize", "shortcut", "reasons", "profiling",
-    "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg", "random", "plots", "drawing",
-    "cli", "__main__", "",
+    "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "structure",
+    "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms",
+    "passes", "codegen", "runtime", "capture", "generators", "signature", "pullback", "specialize", "shortcut", "reasons",
+    "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg", "random", "plots",
+    "drawing", "cli", "__main__", "",
 )
 
 

@@ -173,7 +173,11 @@ class Module(Structured):
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """The parameters, each once."""
-        return (p for _, p in self.named_parameters(recurse=recurse))
+        found: dict[int, Parameter] = {}
+        if recurse:
+            _find_parameters(self, set(), found)
+            return iter(found.values())
+        return (p for _, p in self.named_parameters(recurse=False))
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """The buffers, each once."""
@@ -295,6 +299,22 @@ class Module(Structured):
 def own(module: Module, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Attributes of a module that are of this kind, with their names."""
     return ((name, value) for name, value in list(vars(module).items()) if isinstance(value, kind))
+
+
+def _find_parameters(module: Module, seen: set[Module], found: dict[int, Parameter]) -> None:
+    """The parameters of ``named_parameters``, in its order, without their names: people ask for them in each step."""
+    if module in seen:
+        return
+    seen.add(module)
+    module._reach()
+    children: list[Module] = []
+    for value in vars(module).values():
+        if isinstance(value, Parameter):
+            found.setdefault(id(value), value)
+        elif isinstance(value, Module):
+            children.append(value)
+    for child in children:
+        _find_parameters(child, seen, found)
 
 
 def _parameters(module: Module) -> Iterator[tuple[str, Parameter]]:

@@ -14,7 +14,7 @@ from graphjit.op import Array, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import joined, reshape_to
-from graphjit.promotion import promoted
+from graphjit.promotion import agreeing, promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     TensorType,
@@ -53,7 +53,7 @@ def _infer_matmul(x: TensorType, y: TensorType) -> TensorType:
 def _matmul(x: Array, y: Array) -> Array:
     if x.dtype.kind == "b":
         raise TypeError("no products of truth values")
-    out: Array = np.matmul(x, y)
+    out: Array = x @ y
     return out
 
 
@@ -81,7 +81,8 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     >>> gj.matmul([[1, 2], [3, 4]], [1, 1]).tolist()
     [3, 7]
     """
-    a, b = promoted(x, y)
+    found = agreeing(x, y)
+    a, b = promoted(x, y) if found is None else found
     if a.ndim == b.ndim == 2:
         return apply(MATMUL, a, b)
     if not a.ndim or not b.ndim:

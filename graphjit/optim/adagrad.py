@@ -8,7 +8,15 @@ from typing import Any
 from graphjit.ops.transcendental import sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import STEP, Optimizer, Params, decayed, step_counter
+from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
+
+
+@on_arrays
+def _moved(p: Tensor, g: Tensor, total: Tensor, rate: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+    """The parameter after a step, and the sum of its squared gradients."""
+    new = total + g * g
+    return p - g * rate / (sqrt(new) + eps), new
 
 
 class Adagrad(Optimizer):
@@ -50,8 +58,7 @@ class Adagrad(Optimizer):
         for t, params in self._advance(grads):
             rate = lr / ((t - 1) * lr_decay + 1)
             for p in params:
-                g = decayed(grads[p], p, decay)
                 total = self._slot(p, "sum")
-                new = total + g * g
+                moved, new = _moved(p, decayed(grads[p], p, decay), total, rate.astype(p.dtype), eps.astype(p.dtype))
                 total.assign(new)
-                p.assign(p - g * rate.astype(p.dtype) / (sqrt(new) + eps.astype(p.dtype)))
+                p.assign(moved)

@@ -6,7 +6,26 @@ from graphjit.ops.elementwise import maximum
 from graphjit.ops.transcendental import rsqrt, sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+@on_arrays
+def _scalars(t: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor) -> tuple[Tensor, ...]:
+    return lr / (1 - beta1**t), rsqrt(1 - beta2**t), 1 - beta1, 1 - beta2
+
+
+@on_arrays
+def _moved(p: Tensor, g: Tensor, step_size: Tensor, correction: Tensor, w1: Tensor, w2: Tensor, keep2: Tensor,
+           eps: Tensor, m: Tensor, v: Tensor, *top: Tensor) -> tuple[Tensor, ...]:
+    """The parameter after a step, and its moments."""
+    new_m = m + (g - m) * w1
+    new_v = v * keep2 + g * g * w2
+    tops = tuple([maximum(t, new_v) for t in top])
+    largest = tops[0] if tops else new_v
+    return p - step_size * (new_m / (sqrt(largest) * correction + eps)), new_m, new_v, *tops
 
 
 class Adam(Optimizer):
@@ -39,21 +58,14 @@ class Adam(Optimizer):
         (lr,), (beta1, beta2), (eps,) = group.tensors("lr"), group.tensors("betas"), group.tensors("eps")
         for t, params in self._advance(grads):
             # scalars in float64, once for all parameters that share the counter
-            scalars = (lr / (1 - beta1**t), rsqrt(1 - beta2**t), 1 - beta1, beta2, 1 - beta2, eps)
-            cast = {dtype: tuple(s.astype(dtype) for s in scalars) for dtype in {p.dtype for p in params}}
+            scalars = _scalars(t, lr, beta1, beta2)
+            cast = {dtype: [s.astype(dtype) for s in (*scalars, beta2, eps)] for dtype in {p.dtype for p in params}}
             for p in params:
-                step_size, correction, w1, keep2, w2, small = cast[p.dtype]
                 start, g = self._decay(group, p, grads[p])
-                m, v = self._slot(p, "exp_avg"), self._slot(p, "exp_avg_sq")
-                new_m = m + (g - m) * w1
-                new_v = v * keep2 + g * g * w2
-                m.assign(new_m)
-                v.assign(new_v)
-                if group["amsgrad"]:
-                    top = self._slot(p, "max_exp_avg_sq")
-                    new_v = maximum(top, new_v)
-                    top.assign(new_v)
-                p.assign(start - step_size * (new_m / (sqrt(new_v) * correction + small)))
+                slots = [self._slot(p, name) for name in MOMENTS[:3 if group["amsgrad"] else 2]]
+                new = _moved(start, g, *cast[p.dtype], *slots)
+                for state, value in zip((p, *slots), new, strict=True):
+                    state.assign(value)
 
     def _decay(self, group: ParamGroup, p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The parameter and the gradient that the step starts from."""

@@ -5,7 +5,25 @@ from __future__ import annotations
 from graphjit.ops.transcendental import sqrt
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
+
+
+@on_arrays
+def _moved(p: Tensor, g: Tensor, step_size: Tensor, keep: Tensor, take: Tensor, eps: Tensor, again: Tensor,
+           square: Tensor, *slots: Tensor, centered: bool, momentum: bool) -> tuple[Tensor, ...]:
+    """The parameter after a step, and what is kept for it."""
+    spread = square * keep + g * g * take
+    new = [spread]
+    if centered:
+        middle = slots[0] + (g - slots[0]) * take
+        new.append(middle)
+        spread = spread - middle * middle
+    g = g / (sqrt(spread) + eps)
+    if momentum:
+        g = slots[-1] * again + g
+        new.append(g)
+    return p - g * step_size, *new
 
 
 class RMSprop(Optimizer):
@@ -42,18 +60,10 @@ class RMSprop(Optimizer):
         self._advance(grads)
         for p, g in grads.items():
             step_size, keep, take, small, again = (s.astype(p.dtype) for s in scalars)
-            g = decayed(g, p, decay)
-            square = self._slot(p, "square_avg")
-            spread = square * keep + g * g * take
-            square.assign(spread)
-            if group["centered"]:
-                mean = self._slot(p, "grad_avg")
-                middle = mean + (g - mean) * take
-                mean.assign(middle)
-                spread = spread - middle * middle
-            g = g / (sqrt(spread) + small)
-            if group.has("momentum"):
-                buffer = self._slot(p, "momentum_buffer")
-                g = buffer * again + g
-                buffer.assign(g)
-            p.assign(p - g * step_size)
+            names = ["square_avg", *["grad_avg"] * bool(group["centered"]),
+                     *["momentum_buffer"] * group.has("momentum")]
+            slots = [self._slot(p, name) for name in names]
+            new = _moved(p, decayed(g, p, decay), step_size, keep, take, small, again, *slots,
+                         centered=bool(group["centered"]), momentum=group.has("momentum"))
+            for state, value in zip((p, *slots), new, strict=True):
+                state.assign(value)

@@ -9,7 +9,20 @@ from graphjit.errors import ArgumentError
 from graphjit.ops.elementwise import where
 from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
+
+
+@on_arrays
+def _descend(p: Tensor, g: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
+    return (p - g * lr,)
+
+
+@on_arrays
+def _roll(p: Tensor, g: Tensor, buffer: Tensor, lr: Tensor, momentum: Tensor, *share: Tensor,
+          nesterov: bool) -> tuple[Tensor, ...]:
+    new = buffer * momentum + (g * share[0] if share else g)
+    return new, p - (g + new * momentum if nesterov else new) * lr
 
 
 class SGD(Optimizer):
@@ -45,17 +58,19 @@ class SGD(Optimizer):
     def _update(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> None:
         (decay,) = group.tensors("weight_decay")
         shares = self._shares(group, grads)
-        numbers = {dtype: group.tensors("lr", dtype) + group.tensors("momentum", dtype)
+        names = ("lr", "momentum") if group.has("momentum") else ("lr",)
+        numbers = {dtype: [t for name in names for t in group.tensors(name, dtype)]
                    for dtype in {p.dtype for p in grads}}
         for p, g in grads.items():
-            lr, momentum = numbers[p.dtype]
             g = decayed(g, p, decay)
             if group.has("momentum"):
                 buffer = self._slot(p, "momentum_buffer")
-                new = buffer * momentum + (g * shares[p].astype(p.dtype) if p in shares else g)
+                share = (shares[p].astype(p.dtype),) if p in shares else ()
+                new, moved = _roll(p, g, buffer, *numbers[p.dtype], *share, nesterov=bool(group["nesterov"]))
                 buffer.assign(new)
-                g = g + new * momentum if group["nesterov"] else new
-            p.assign(p - g * lr)
+            else:
+                (moved,) = _descend(p, g, *numbers[p.dtype])
+            p.assign(moved)
 
     def _shares(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """With dampening, the share of its gradient that each parameter's buffer takes: all of the first."""

@@ -1,0 +1,204 @@
+"""Walks back over tapes like one met before: a training step makes the same tape each time.
+
+When tapes of one form have come a few times, the whole walk is traced and written down as two functions. ``match``
+compares a tape with that form, value by value: ops, parameters, which value is an operand of which, types of what was
+not computed. ``compute`` takes the values' arrays to the gradients of the leaves, by the eager rules of what the trace
+recorded. Gradients are those of the walk, bit for bit. Whatever does not match is walked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from graphjit.backward import Shared, is_held, walk_back
+from graphjit.errors import DataDependentError
+from graphjit.ir import Input, Node
+from graphjit.op import Array, Op
+from graphjit.replay import MET, RULE, compiled, statements
+from graphjit.tape import Home, Value, state
+from graphjit.tensor import Tensor, value_of
+from graphjit.trace import Trace, tracing
+from graphjit.trail import TRAILS, Trail
+
+LONGEST = 2000  # values of a tape whose walk is written down
+FORMS = 8       # forms that are kept for each op a tape ends with
+COUNTED = 256   # forms whose coming is counted
+
+_walks: dict[Any, tuple[Walk, ...]] = {}
+_met: dict[int, int] = {}
+
+
+class Walk(NamedTuple):
+    """The walk over tapes of one form.
+
+    Attributes:
+        match: the values of such a tape below its end, None for another tape.
+        compute: from the end's cotangent and the values, the gradients of ``leaves`` and the cotangents ``single``.
+        leaves, steps, numbers: places of the leaves, of what was computed, of what holds one number.
+        single: places of the values that hold one number and have a cotangent.
+        notes: of each value the name of its op, its type, the places of its operands.
+    """
+
+    match: Callable[[Value], tuple[Value, ...] | None]
+    compute: Callable[[Array, tuple[Value, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]]
+    leaves: list[int]
+    steps: list[int]
+    numbers: list[int]
+    single: list[int]
+    notes: list[tuple[str | None, Any, list[int]]]
+
+
+def walk_again(value: Value, cotangent: Tensor, release: bool) -> dict[Value, Tensor] | None:
+    """The gradients of the leaves below a value as ``walk_back`` gives them; None for a tape of no known form."""
+    for walk in _walks.get(value.op, ()):
+        values = walk.match(value)
+        if values is not None:
+            break
+    else:
+        return None
+    shared = Shared()
+    g = shared.array_of(cotangent)
+    numbers = {i: values[i].data.item() for i in walk.numbers}  # type: ignore[union-attr]  # arrays outside of traces
+    found, single = state.quiet(walk.compute, g, values)
+    stamps = [v.stamp for v in values]
+    homes = [v._home for v in values]
+    TRAILS.append(Trail(lambda: _notes(walk, stamps, homes, numbers),
+                        {stamps[i]: array.item() for i, array in zip(walk.single, single, strict=True)}))
+    if release:
+        for i in walk.steps:
+            values[i].inputs = None
+    return {values[i]: shared.tensor_of(array) for i, array in zip(walk.leaves, found, strict=True)}
+
+
+def _notes(walk: Walk, stamps: Sequence[int], homes: Sequence[Home | None],
+           numbers: dict[int, Any]) -> Iterable[tuple[Any, ...]]:
+    for i, (op, content, operands) in enumerate(walk.notes):
+        yield stamps[i], op, numbers.get(i, content), homes[i], [stamps[j] for j in operands]
+
+
+def learn(order: Sequence[Value]) -> None:
+    """Count the form of a tape, given as ``order_back`` gives it, and write its walk down when it has come often."""
+    if len(order) > LONGEST or not all(type(v.op) is Op if v.inputs else v.op is None and is_held(v) for v in order):
+        return  # custom and compiled functions have pullbacks of their own
+    try:
+        key = _form(order)
+    except TypeError:  # parameters that cannot be compared
+        return
+    if len(_met) > COUNTED:
+        _met.clear()
+    times = _met[key] = _met.get(key, 0) + 1
+    if times == MET:
+        walk = _written(order)
+        if walk is not None:
+            _walks[order[-1].op] = (walk, *_walks.get(order[-1].op, ())[:FORMS - 1])
+
+
+def _form(order: Sequence[Value]) -> int:
+    """A hash of what ``match`` compares."""
+    places: dict[Value, int] = {}
+    form: list[Any] = []
+    for value in order:
+        places[value] = len(places)
+        operands = value.inputs or ()
+        form.append((value.op, None if operands else value.type, *(value.params or {}).items(),
+                     *[places.get(v, v.type) for v in operands]))
+    return hash(tuple(form))
+
+
+def _written(order: Sequence[Value]) -> Walk | None:
+    """The walk over a tape as functions; None if a gradient rule reads more than its operands."""
+    values = list(reversed(order))  # the end first
+    values += dict.fromkeys(v for value in values for v in value.inputs or () if not v.requires_grad)
+    places = {v: i for i, v in enumerate(values)}
+    trace = Trace()
+    trace.where = RULE
+    nodes = [Input(v.type) for v in values]
+    copies: dict[Value, Value] = {}
+    for value in reversed(values):  # operands first
+        copy = copies[value] = Value(nodes[places[value]], value.requires_grad, trace)
+        if value.requires_grad:
+            copy.op, copy.params = value.op, value.params
+            copy.inputs = tuple([copies[v] for v in value.inputs or ()])
+    leaves = [i for i, v in enumerate(values) if v.requires_grad and not v.inputs]
+    start = Input(values[0].type)
+    single: dict[int, Any] = {}
+    try:
+        with tracing(trace):
+            found = walk_back([(copies[values[0]], Tensor._of(Value(start, False, trace)))],
+                              [copies[values[i]] for i in leaves], create_graph=False, release=False,
+                              order=[copies[v] for v in order], numbers=single)
+            by_stamp = {copies[v].stamp: i for i, v in enumerate(values)}
+            leaves = [i for i in leaves if copies[values[i]] in found]
+            gradients: list[Any] = [value_of(found[copies[values[i]]]).data for i in leaves]
+            cotangents: list[Any] = [value_of(g).data for g in single.values()]
+    except DataDependentError:
+        return None
+    if trace.states or trace.arrays:
+        return None
+    steps = [i for i, v in enumerate(values) if v.requires_grad and v.inputs]
+    return Walk(_matcher(values, places), _computer(nodes, start, gradients, cotangents), leaves, steps,
+                [i for i, v in enumerate(values) if v.type.size == 1], [by_stamp[stamp] for stamp in single],
+                [(None if v.op is None else v.op.name, v.type,
+                  [places[w] for w in v.inputs or ()] if v.requires_grad else []) for v in values])
+
+
+def _computer(nodes: Sequence[Input], start: Input, gradients: Sequence[Node],
+              cotangents: Sequence[Node]) -> Callable[..., Any]:
+    names: dict[Node, str] = {start: "g"}
+    names |= {node: f"x{i}" for i, node in enumerate(nodes)}
+    lines, found, scope = statements(names, start, [*gradients, *cotangents])
+    used = set(re.findall(r"\bx\d+\b", "\n".join([*lines, found])))
+    read = [f"x{i} = values[{i}].data" for i in range(len(nodes)) if f"x{i}" in used]
+    # without any number on the way the second of the results is empty
+    return compiled("compute", "g, values", [*read, *lines, f"found = ({found},)",
+                                             f"return found[:{len(gradients)}], found[{len(gradients)}:]"], scope)
+
+
+def _matcher(values: Sequence[Value], places: dict[Value, int]) -> Callable[..., Any]:
+    """The function that compares a tape with this one.
+
+    What is computed has the same type when its op, parameters and operands are the same. An operand that was
+    overwritten since is left to the walk, which knows what to say.
+    """
+    scope: dict[str, Any] = {"late": _late}
+    lines = ["try:"]
+    bound = {0}
+    for i, value in enumerate(values):
+        other = []
+        if value.requires_grad and value.inputs:
+            scope[f"op{i}"] = value.op
+            other = [f"v{i}.op is not op{i}", f"not v{i}.requires_grad"]
+            if value.params:
+                scope[f"params{i}"] = value.params
+                other.append(f"v{i}.params != params{i}")
+            lines.append(f"    if {' or '.join(other)}: return None")
+            operands = [places[v] for v in value.inputs]
+            lines.append("    " + "".join(f"{f'v{j}' if j not in bound and j not in operands[:n] else f'w{n}'}, "
+                                          for n, j in enumerate(operands)) + f"= v{i}.inputs")
+            again = [f"w{n} is not v{j}" for n, j in enumerate(operands) if j in bound or j in operands[:n]]
+            if again:
+                lines.append(f"    if {' or '.join(again)}: return None")
+            for j in dict.fromkeys(operands):
+                lines.append(f"    if v{j}._home is not None and late(v{j}._home, v{i}.stamp): return None")
+            bound.update(operands)
+            continue
+        scope[f"shape{i}"], scope[f"dtype{i}"], _ = value.type
+        other = [f"v{i}.data.shape != shape{i}", f"v{i}.data.dtype is not dtype{i}"]
+        if value.requires_grad:
+            other += [f"not v{i}.requires_grad", f"v{i}.inputs != ()", f"v{i}.op is not None",
+                      f"v{i}._home is None", f"v{i}._home.leaf is None", f"v{i}._home.leaf() is None"]
+        else:
+            other += [f"v{i}.requires_grad"]
+        lines.append(f"    if {' or '.join(other)}: return None")
+    everything = "".join(f"v{i}, " for i in range(len(values)))
+    # a released tape has no operands to unpack, one with parameters of another kind may not compare
+    lines += ["except (TypeError, ValueError): return None",
+              f"return ({everything}) if len({{{everything}}}) == {len(values)} else None"]
+    return compiled("match", "v0", lines, scope)
+
+
+def _late(home: Home, stamp: int) -> bool:
+    """Whether a buffer was written after this time."""
+    return home.written > stamp or any(w[0] > stamp for w in home.writers)
