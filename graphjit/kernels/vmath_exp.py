@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select
-from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2_parts, round_to_int
+from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2, pow2_parts, round_to_int
+from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 LOG2E = 1.4426950408889634
@@ -102,19 +103,22 @@ def expm1(x: V) -> V:
     return copysign(y, x)  # -0
 
 
-def sigmoid(x: V) -> V:
-    """1 / (1 + e^-x), accurate in both tails.
+# between them sigmoid is neither 1 nor e^x, and 2^k in it is a normal number
+SIGMOID_RANGE = {F32: (-87.0, 20.0), F64: (-708.0, 40.0)}
 
-    With e^|x| = (1 + r + w) / 2^k, never rounded as a whole, one tail is 2^k / (1 + 2^k + r + w).
-    """
-    a = fabs(x)
-    far = a.gt(-EXP_RANGE[x.type][0])
-    r, w, bits = reduce_exp_inverse(select(far, 0.0, a), 2 * bias(x.type))
-    up, rest = pow2_parts(bits)
-    head = fma(up, rest, 1.0)
-    lost = fma(up, rest, 1.0 - head)
-    s = select(far, 0.0, up / (head + (r + w + lost)) * rest)
-    return select(x.lt(0), s, 1.0 - s)
+
+def sigmoid(x: V) -> V:
+    """1 / (1 + e^-x) = 2^k / (2^k + 1 + w) with x = k ln 2 - r and e^r = 1 + w, accurate in both tails."""
+    t = x.type
+    low, high = SIGMOID_RANGE[t]
+    a = select(x.gt(high), high, x)
+    n, bits = round_to_int(a, LOG2E, bias(t))
+    r = fma(n, LN2_LO[t], fma(n, LN2_HI[t], -a))
+    w = fma(poly(r, EXPM1[t]), r * r, r)
+    up = pow2(bits)
+    below = up.lt(1.0)
+    y = up / (select(below, 1.0, up + 1.0) + select(below, up + w, w))  # the largest last
+    return rarely("sigmoid", low, exp, y, x, below=True)
 
 
 # ---------------------------------------------------------------------------------------- logarithms

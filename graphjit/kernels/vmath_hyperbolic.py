@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
-from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts, reduce_exp_inverse
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts
 from graphjit.kernels.vmath_parts import (
     bias,
     float_of,
@@ -18,6 +18,7 @@ from graphjit.kernels.vmath_parts import (
 )
 
 INF, NAN = math.inf, math.nan
+LN2 = 0.6931471805599453
 
 # (sinh r - r) / r^3 and (cosh r - 1) / r^2 in r^2, |r| <= ln(2)/2; minimax, errors 2^-34, 2^-33; 2^-61, 2^-70
 SINH = {
@@ -68,35 +69,47 @@ def cosh(x: V) -> V:
     return (ch + fma(ch, c, (r + s) * sh)) * scale
 
 
-# (tanh r - r) / r^3 in r^2, |r| <= 0.5625; minimax, errors 2^-29.4 and 2^-54.8
+# (tanh r - r) / r^3 in r^2, |r| <= 0.204; minimax, errors 2^-30.2 and 2^-61.9
 TANH = {
-    F32: (-6.1704395e-03, 2.1000592e-02, -5.3835757e-02, 1.3332437e-01, -3.3333313e-01),
+    F32: (-5.2234117e-02, 1.3329147e-01, -3.3333305e-01),
     F64: (
-        4.959841955067307e-05, -0.0002082216878223435, 0.000577849168708453, -0.0014527775959335232,
-        0.00359162975978634, -0.008863183199146913, 0.021869485120147122, -0.053968253839701656,
-        0.13333333333093209, -0.33333333333331777,
+        0.0005171283881478649, -0.0014476408850614417, 0.0035916644228728006, -0.008863220903179706,
+        0.02186948827481363, -0.05396825396572171, 0.1333333333333216, -0.3333333333333333,
     ),
 }  # fmt: skip
 SATURATED = {F32: 10.0, F64: 20.0}  # beyond it tanh rounds to 1
 
 
 def tanh(x: V) -> V:
-    """1 - 2 / (1 + e^2a) of a = |x|, and the series near 0 where that cancels; see `sigmoid`."""
+    """By the addition theorem: a = |x| = r + n ln(2)/2, tanh(n ln(2)/2) = (2^n - 1) / (2^n + 1).
+
+    For n > 1 as what is missing to 1, which the errors of both sides of a quotient near 1 would spoil; n is such
+    that this is where tanh > 1/2.
+    """
+    t = x.type
     a = fabs(x)
-    a = select(a.gt(SATURATED[x.type]), SATURATED[x.type], a)
-    r, w, bits = reduce_exp_inverse(a + a, bias(x.type))
-    down = pow2(bits)
-    far = fma(down / (down + 1.0 + (r + w)), -2.0, 1.0)
-    w = a * a
-    near = fma(a * w, poly(w, TANH[x.type]), a)
-    return copysign(select(a.lt(0.5625), near, far), x)
+    a = select(a.gt(SATURATED[t]), SATURATED[t], a)
+    n, bits = round_to_int(a - 0.0295, 2 * LOG2E, bias(t))
+    if t == F32:  # ln(2)/2 in one part: the error is a sixth of a unit where n = 1, and of less account beyond
+        r = fma(n, -LN2 / 2, a)
+        tail = None
+    else:
+        head = fma(n, -LN2_HI[t] / 2, a)
+        r = fma(n, -LN2_LO[t] / 2, head)
+        tail = fma(n, -LN2_LO[t] / 2, head - r)
+    w = r * r
+    y = fma(r * w, poly(w, TANH[t]), r) if tail is None else r + fma(r * w, poly(w, TANH[t]), tail)
+    up = pow2(bits)
+    less, more = up - 1.0, up + 1.0
+    large = less.gt(1.0)
+    y = select(large, fma(y, 2.0, -2.0), fma(y, more, less)) / fma(y, less, more)
+    return copysign(select(large, y + 1.0, y), x)
 
 
 # ---------------------------------------------------------------------------------------- inverses
 
 
 HUGE = {F32: 2.0**30, F64: 2.0**60}  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
-LN2 = 0.6931471805599453
 
 
 def asinh(x: V) -> V:

@@ -2,9 +2,9 @@
 
 A branch in a formula would stop the loop vectoriser, and so would a call, were it not that LLVM widens a call
 to a function that names vector forms of itself in the attribute `vector-function-abi-variant` (LLVM language
-reference, "Vector Function ABI variants").  `rarely` emits such a function once in each module: its vector
-forms test all lanes at once, and only if one is rare do they compute lane by lane.  The cost is one call for
-each vector.
+reference, "Vector Function ABI variants").  `rarely` emits such a function once in each module.  Its vector forms
+test all lanes at once, and only if one is rare do they hand the lanes to a loop over the slow path.  They are
+inlined once the loop is vectorised (`runtime/machine.py`), so that a test costs two or three instructions.
 """
 
 from __future__ import annotations
@@ -17,69 +17,110 @@ from llvmlite import ir
 from graphjit.kernels.irmath import V, declared, fabs, llvm_type, suffix
 
 LANES = (2, 4, 8, 16)
-# pure, so that the optimiser may treat the call as arithmetic; kept whole until the vectoriser has seen it
-PURE = ("noinline", "nounwind", "willreturn", "speculatable", "memory(none)")
+I32 = ir.IntType(32)
+# pure, so that the optimiser may treat the call as arithmetic
+PURE = ("nounwind", "willreturn", "speculatable", "memory(none)")
 
 
-def rarely(name: str, bound: float, slow: Callable[..., V], usual: V, measure: V, *operands: V) -> V:
+def rarely(
+    name: str, bound: float, slow: Callable[..., V], usual: V, measure: V, *operands: V, below: bool = False
+) -> V:
     """`usual` where |measure| < bound or is NaN, else slow(measure, *operands); all of one float type.
 
-    `slow` must be a fixed function of its operands: the name stands for it in the whole module.
+    With `below`, what is rare is measure < bound.  `slow` must be a fixed function of its operands: the name stands
+    for it in the whole module.
     """
     b = usual.builder
-    function = _function(b.module, name, bound, slow, usual.type, 2 + len(operands))
+    name = f"graphjit.{name}.{suffix(usual.type)}"
+    function = b.module.globals.get(name) or _Rare(b.module, name, bound, below, slow, usual.type, len(operands)).scalar
     return V(b, b.call(function, [usual.ir, measure.ir, *(v.ir for v in operands)]), usual.type)
 
 
-def _function(module: Any, name: str, bound: float, slow: Callable[..., V], t: Any, arity: int) -> Any:
-    name = f"graphjit.{name}.{suffix(t)}"
-    if name in module.globals:
-        return module.globals[name]
-    scalar = _declare(module, name, llvm_type(t), arity)
-    # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's
-    # place
-    mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * arity}_{name}({name}.x{n})" for n in LANES)
-    _attribute(scalar, f'"vector-function-abi-variant"="{mapping}"')
+class _Rare:
+    """The functions of one slow path in a module."""
 
-    b = ir.IRBuilder(scalar.append_basic_block())
-    usual, measure, *operands = (V(b, a, t) for a in scalar.args)
-    rare = fabs(measure).ge(bound)
-    with b.if_then(rare.ir, likely=False):
-        b.ret(slow(measure, *operands).ir)
-    b.ret(usual.ir)
+    def __init__(self, module: Any, name: str, bound: float, below: bool, slow: Callable[..., V], t: Any,
+                 operands: int) -> None:
+        self.module, self.name, self.bound, self.below, self.slow, self.type = module, name, bound, below, slow, t
+        self.element = llvm_type(t)
+        self.arity = 2 + operands
+        self.scalar = self._declare(name, self.element)
+        # kept whole until the vectoriser has seen it
+        _attribute(self.scalar, "noinline")
+        # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's
+        # place
+        mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * self.arity}_{name}({name}.x{n})" for n in LANES)
+        _attribute(self.scalar, f'"vector-function-abi-variant"="{mapping}"')
+        self._define_scalar()
+        lanes = self._define_lanes()
+        for n in LANES:
+            self._define_form(n, lanes)
 
-    for n in LANES:
-        _define_lanes(module, f"{name}.x{n}", scalar, bound, n)
-    return scalar
+    def _define_scalar(self) -> None:
+        b = ir.IRBuilder(self.scalar.append_basic_block())
+        usual, measure, *operands = (V(b, a, self.type) for a in self.scalar.args)
+        with b.if_then(self._is_rare(measure).ir, likely=False):
+            b.ret(self.slow(measure, *operands).ir)
+        b.ret(usual.ir)
 
+    def _is_rare(self, measure: V) -> V:
+        return measure.lt(self.bound) if self.below else fabs(measure).ge(self.bound)
 
-def _define_lanes(module: Any, name: str, scalar: Any, bound: float, n: int) -> None:
-    element = scalar.args[0].type
-    vector = ir.VectorType(element, n)
-    form = f"llvm.fabs.v{n}{'f32' if element == ir.FloatType() else 'f64'}"
-    function = _declare(module, name, vector, len(scalar.args))
-    b = ir.IRBuilder(function.append_basic_block())
-    usual, measure = function.args[:2]
-    absolute = declared(module, form, vector, [vector])
-    rare = b.fcmp_ordered(">=", b.call(absolute, [measure]), ir.Constant(vector, [bound] * n))
-    lanes = ir.IntType(n)
-    with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, lanes), lanes(0)), likely=False):
-        out = usual
-        for i in range(n):
-            lane = ir.IntType(32)(i)
-            value = b.call(scalar, [b.extract_element(a, lane) for a in function.args])
-            out = b.insert_element(out, value, lane)
-        b.ret(out)
-    b.ret(usual)
+    def _define_lanes(self) -> Any:
+        """void lanes(usual*, measure*, operands*..., n): the slow path in place of what is usual, where it is rare."""
+        pointers = [self.element.as_pointer()] * self.arity
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [*pointers, I32]), f"{self.name}.lanes")
+        function.linkage = "weak_odr"
+        for attribute in ("noinline", "cold", "nounwind"):
+            _attribute(function, attribute)
+        *arrays, n = function.args
+        for array in arrays:
+            array.add_attribute("noalias")
+        entry, head, done = (function.append_basic_block(block) for block in ("", "loop", "done"))
+        b = ir.IRBuilder(entry)
+        b.branch(head)
+        b.position_at_end(head)
+        i = b.phi(I32)
+        i.add_incoming(I32(0), entry)
+        places = [b.gep(array, [i]) for array in arrays]
+        measure, *operands = (V(b, b.load(place), self.type) for place in places[1:])
+        with b.if_then(self._is_rare(measure).ir):
+            b.store(self.slow(measure, *operands).ir, places[0])
+        following = b.add(i, I32(1))
+        i.add_incoming(following, b.block)
+        b.cbranch(b.icmp_signed("<", following, n), head, done)
+        b.position_at_end(done)
+        b.ret_void()
+        return function
 
+    def _define_form(self, n: int, lanes: Any) -> None:
+        vector = ir.VectorType(self.element, n)
+        function = self._declare(f"{self.name}.x{n}", vector)
+        _attribute(function, "alwaysinline")
+        b = ir.IRBuilder(function.append_basic_block())
+        usual, measure = function.args[:2]
+        bounds = ir.Constant(vector, [self.bound] * n)
+        if self.below:
+            rare = b.fcmp_ordered("<", measure, bounds)
+        else:
+            form = f"llvm.fabs.v{n}{suffix(self.type)}"
+            rare = b.fcmp_ordered(">=", b.call(declared(self.module, form, vector, [vector]), [measure]), bounds)
+        bits = ir.IntType(n)
+        places = [b.alloca(vector) for _ in function.args]
+        with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, bits), bits(0)), likely=False):
+            for value, place in zip(function.args, places, strict=True):
+                b.store(value, place)
+            b.call(lanes, [*(b.bitcast(place, self.element.as_pointer()) for place in places), I32(n)])
+            b.ret(b.load(places[0]))
+        b.ret(usual)
 
-def _declare(module: Any, name: str, t: Any, arity: int) -> Any:
-    function = ir.Function(module, ir.FunctionType(t, [t] * arity), name)
-    # not discardable: until the vectoriser runs, only the attribute refers to the vector forms
-    function.linkage = "weak_odr"
-    for attribute in PURE:
-        _attribute(function, attribute)
-    return function
+    def _declare(self, name: str, t: Any) -> Any:
+        function = ir.Function(self.module, ir.FunctionType(t, [t] * self.arity), name)
+        # not discardable: until the vectoriser runs, only the attribute refers to the vector forms
+        function.linkage = "weak_odr"
+        for attribute in PURE:
+            _attribute(function, attribute)
+        return function
 
 
 def _attribute(function: Any, text: str) -> None:

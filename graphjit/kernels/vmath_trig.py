@@ -7,16 +7,20 @@ from collections.abc import Callable
 
 from numba import types
 
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select, sqrt
-from graphjit.kernels.vmath_parts import poly, round_to_int
+from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select, sqrt, width
+from graphjit.kernels.vmath_parts import float_of, poly, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 
-# pi/2 as a sum of doubles
-PIO2_1, PIO2_2, PIO2_3 = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33
-# below it the reduction is exact enough for 2 units; beyond, libm's
-REDUCIBLE = {F32: 2.0**40, F64: 2.0**40}
+# pi/2 as a sum of numbers of each type
+PIO2_PARTS = {
+    F32: (1.5707964, -4.371139e-08, -1.7151245e-15),
+    F64: (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33),
+}
+# below it the reduction is exact enough for 2 units
+REDUCIBLE = {F32: 2.0**17, F64: 2.0**40}
+HUGE = 2.0**40  # the same of the reduction of float32 numbers in float64; beyond, libm's
 TWO_OVER_PI = 0.6366197723675814
 
 # (sin r - r) / r^3 and (cos r - 1 + r^2/2) / r^4 in r^2, |r| <= pi/4; minimax for float32, errors 2^-27.9 and
@@ -39,28 +43,35 @@ COS = {
 
 def _reduce(x: V) -> tuple[V, V, V]:
     """(r, tail, n): x = n pi/2 + r + tail; n as an integer of x's width, of which two bits matter."""
-    d = x.to(F64)
-    n, k = round_to_int(d, TWO_OVER_PI)
-    r = fma(n, -PIO2_1, d)
+    n, k = round_to_int(x, TWO_OVER_PI)
+    p1, p2, p3 = PIO2_PARTS[x.type]
+    r = fma(n, -p1, x)  # exact: a multiple of p1's last place, and less than 1
     if x.type == F32:
-        return fma(n, -PIO2_2, r).to(F32), x.const(0.0), k.to(types.int32)
-    # n PIO2_1 was exact in the fma; the second product is kept in two parts, the third matters near zeros
-    p = n * PIO2_2
-    p_tail = fma(n, PIO2_2, -p)
+        return fma(n, -p3, fma(n, -p2, r)), x.const(0.0), k
+    # the second product is kept in two parts, the third matters near zeros
+    p = n * p2
+    p_tail = fma(n, p2, -p)
     s = r - p
     v = s - r
     s_tail = (r - (s - v)) - (p + v)
-    t = s_tail - fma(n, PIO2_3, p_tail)
+    t = s_tail - fma(n, p3, p_tail)
     hi = s + t
     return hi, t - (hi - s), k
 
 
-def _sin_cos(x: V) -> tuple[V, V, V]:
-    r, tail, n = _reduce(x)
+def _reduce_far(x: V) -> tuple[V, V, V]:
+    """`_reduce` of larger float32 numbers, in float64."""
+    p1, p2, _ = PIO2_PARTS[F64]
+    d = x.to(F64)
+    n, k = round_to_int(d, TWO_OVER_PI)
+    return fma(n, -p2, fma(n, -p1, d)).to(F32), x.const(0.0), k.to(types.int32)
+
+
+def _sin_cos(r: V, tail: V, n: V) -> tuple[V, V, V]:
     w = r * r
-    if x.type == F32:
+    if r.type == F32:
         s = fma(r * w, poly(w, SIN[F32]), r)
-        c = fma(w * w, poly(w, COS[F32]), fma(w, -0.5, 1.0))
+        c = fma(fma(poly(w, COS[F32]), w, -0.5), w, 1.0)
         return s, c, n
     s = r + fma(r * w, poly(w, SIN[F64]), fma(w, tail * -0.5, tail))
     half = w * 0.5
@@ -69,32 +80,44 @@ def _sin_cos(x: V) -> tuple[V, V, V]:
     return s, c, n
 
 
-def _quadrant(s: V, c: V, n: V) -> V:
-    y = select((n & 1).ne(0), c, s)
-    return select((n & 2).ne(0), -y, y)
+def _negated(y: V, flag: V) -> V:
+    """y, or -y where bit 1 of the integer is set."""
+    bits = width(y.type)
+    return float_of(y.bits() ^ ((flag << (bits - 2)) & (1 << (bits - 1))))
 
 
-def _libm(name: str) -> Callable[[V], V]:
-    return lambda x: call(f"llvm.{name}", x)
+def _sin(x: V, s: V, c: V, n: V) -> V:
+    y = _negated(select((n & 1).ne(0), c, s), n)
+    return select(x.eq(0), x, y)  # -0
 
 
-def sin(x: V) -> V:
-    y = _quadrant(*_sin_cos(x))
-    y = select(x.eq(0), x, y)  # -0
-    return rarely("sin", REDUCIBLE[x.type], _libm("sin"), y, x)
+def _cos(_: V, s: V, c: V, n: V) -> V:
+    return _negated(select((n & 1).ne(0), s, c), n + 1)
 
 
-def cos(x: V) -> V:
-    s, c, n = _sin_cos(x)
-    return rarely("cos", REDUCIBLE[x.type], _libm("cos"), _quadrant(s, c, n + 1), x)
-
-
-def tan(x: V) -> V:
-    s, c, n = _sin_cos(x)
+def _tan(x: V, s: V, c: V, n: V) -> V:
     odd = (n & 1).ne(0)
-    y = select(odd, -c, s) / select(odd, s, c)
-    y = select(x.eq(0), x, y)
-    return rarely("tan", REDUCIBLE[x.type], _libm("tan"), y, x)
+    y = _negated(select(odd, c, s) / select(odd, s, c), n << 1)
+    return select(x.eq(0), x, y)
+
+
+def _everywhere(name: str, formula: Callable[..., V]) -> Callable[[V], V]:
+    """The function of all numbers: what is rare leaves the short reduction for the long one, then for libm."""
+
+    def libm(x: V) -> V:
+        return call(f"llvm.{name}", x)
+
+    def far(x: V) -> V:
+        return rarely(f"{name}.huge", HUGE, libm, formula(x, *_sin_cos(*_reduce_far(x))), x)
+
+    def function(x: V) -> V:
+        y = formula(x, *_sin_cos(*_reduce(x)))
+        return rarely(name, REDUCIBLE[x.type], far if x.type == F32 else libm, y, x)
+
+    return function
+
+
+sin, cos, tan = _everywhere("sin", _sin), _everywhere("cos", _cos), _everywhere("tan", _tan)
 
 
 # ---------------------------------------------------------------------------------------- inverses
@@ -125,8 +148,8 @@ ATAN = {
 }  # fmt: skip
 
 # pi/2 and pi in two parts of each type
-PIO2 = {F32: (1.5707964, -4.371139e-08), F64: (PIO2_1, PIO2_2)}
-PI = {F32: (3.1415927, -8.742278e-08), F64: (2 * PIO2_1, 2 * PIO2_2)}
+PIO2 = {t: parts[:2] for t, parts in PIO2_PARTS.items()}
+PI = {t: (2 * hi, 2 * lo) for t, (hi, lo) in PIO2.items()}
 
 
 def _asin_parts(a: V) -> tuple[V, V, V]:

@@ -92,6 +92,13 @@ def optimise_loops(module: llvm.ModuleRef) -> None:
     options.loop_vectorization, options.slp_vectorization = True, False
     builder = llvm.create_pass_builder(_target_machine(), options)
     builder.getModulePassManager().run(module, builder)
+    if forms := [f for f in module.functions if f.name.startswith("graphjit.") and not f.is_declaration]:
+        for form in forms:  # of slow paths (`kernels/vmath_rare.py`): only the vectoriser had to find them whole
+            form.linkage = "internal"
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.add_simplify_cfg_pass()
+        passes.run(module, builder)
 
 
 def optimise_emitted(module: llvm.ModuleRef) -> None:

@@ -23,6 +23,7 @@ from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import ROW, runner
 from graphjit.runtime.driver import kernel as driver_kernel
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
+from graphjit.runtime.results import LARGE, Results
 from graphjit.runtime.threads import get_num_threads, pool
 
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
@@ -57,6 +58,7 @@ class Program:
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
         self._start = self.arena_address - self._memory.ctypes.data
         self.constants: dict[Node, Array] = {}
+        self._large = Results()
         self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
         also = dict.fromkeys(k for s in self.kernels for k in s.also)
         needed = [*(s.kernel for s in self.kernels), *also, driver_kernel()]
@@ -205,8 +207,8 @@ class Program:
             return lambda: self.held[buffer].reshape(layout.shape)
         if buffer in self.plan.offsets:
             view = self._strided(self.view(buffer), layout)
-            return view.copy
-        return lambda: self._strided(self.array(buffer), layout).copy()
+            return view.copy if view.nbytes < LARGE else lambda: self._large.copy(view)
+        return lambda: self._large.copy(self._strided(self.array(buffer), layout))
 
     @staticmethod
     def _strided(array: Array, layout: Any) -> Array:
@@ -304,7 +306,7 @@ class Program:
             self.held[node] = array
             self._patch(node, array.ctypes.data)
         for buffer in self.fresh:
-            array = np.empty(buffer.type.shape, buffer.type.dtype)
+            array = self._large.empty(buffer.type.shape, buffer.type.dtype)
             self.held[buffer] = array
             self._patch(buffer, array.ctypes.data)
 
