@@ -86,11 +86,10 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
         return with_rule("gelu", t * below, t,
                          lambda g: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below))
     if approximate == "tanh":
-        square, scale = t * t, math.sqrt(2 / math.pi)
-        h = tanh(t * (square * (0.044715 * scale) + scale))
-        below = (h + 1) * 0.5
-        return with_rule("gelu", t * below, t, lambda g: g * (
-            t * ((1 - h * h) * (square * (3 * 0.044715 * scale / 2) + scale / 2)) + below))
+        square, scale = t * t, 2 * math.sqrt(2 / math.pi)
+        s = sigmoid(t * (square * (0.044715 * scale) + scale))  # (1 + tanh(x)) / 2 without its cancellation
+        return with_rule("gelu", t * s, t,
+                         lambda g: g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)))
     raise ArgumentError(f"approximate is 'none' or 'tanh', not {approximate!r}")
 
 
