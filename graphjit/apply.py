@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy import asarray, ndarray
@@ -10,8 +10,8 @@ from numpy import asarray, ndarray
 from graphjit.buffers import guard_view
 from graphjit.errors import GraphjitError, InternalCompilerError
 from graphjit.op import Op
-from graphjit.tape import Value, state
-from graphjit.tensor import Tensor
+from graphjit.tape import Value, note_call, state
+from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, leaked
 from graphjit.types import is_float
 
@@ -59,6 +59,25 @@ def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str,
         value.inputs = values
         value.params = params
     return Tensor._of(value)
+
+
+def with_rule(name: str, out: Tensor, x: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+    """``out``, computed from ``x``, with a gradient rule that is shorter, or saves less, than what its steps give.
+
+    ``pull`` makes x's cotangent of that of the result. Second derivatives are those of ``pull``.
+    """
+    source, made = value_of(x), value_of(out)
+    if not (state.grad_enabled and source.requires_grad):
+        return out
+    result = Value(made.data, True, made.trace, where=made.where)
+    guard_view(made, result)
+
+    def pullback(given: Sequence[Tensor | None]) -> list[Tensor]:
+        assert given[0] is not None, "a step is walked when its one result has a cotangent"
+        return [pull(given[0])]
+
+    note_call(name, [source], [result], pullback)
+    return Tensor._of(result)
 
 
 def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:

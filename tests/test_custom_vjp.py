@@ -10,6 +10,7 @@ import pytest
 from tracing import traced
 
 import graphjit as gj
+import graphjit.nn.functional as F
 from graphjit import (
     ArgumentError,
     GradientError,
@@ -244,6 +245,19 @@ def test_right_derivatives_pass():
     check_grads(lambda x: x.softmax().sum(), (X,))  # constant but for rounding
     check_grads(compile(lambda x: (sin(x) * x).sum()), (X,))
     check_grads(lambda x: 1e6 * x, (2.0,))
+
+
+def test_activations_with_rules_of_their_own():
+    plain = (lambda x: x * (gj.erf(x / 2**0.5) + 1) / 2, lambda x: x / (exp(-x) + 1),
+             lambda x: exp(x) / exp(x).sum(-1, keepdims=True))
+    for rule, by_steps in zip((F.gelu, F.silu, gj.softmax), plain, strict=True):
+        for f in (rule, lambda x, rule=rule: grad(lambda x: sin(rule(x)).sum())(x)):
+            check_grads(f, (X,), order=2)
+            check_grads(compile(f), (X,))
+        got, wanted = (grad(lambda x, f=f: sin(f(x)).sum())(X) for f in (rule, by_steps))
+        np.testing.assert_allclose(got.data, wanted.data, rtol=1e-12, atol=1e-14)
+    check_grads(lambda x: F.gelu(x, "tanh"), (X,), order=3)
+    check_grads(lambda x: x.softmax(0), (X,), order=3)
 
 
 def test_a_wrong_first_derivative_is_reported():

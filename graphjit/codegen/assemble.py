@@ -3,39 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.axes import fusable
-from graphjit.codegen.library import stores_anywhere
+from graphjit.codegen.library import stores_at
 from graphjit.ir import Apply, Const, Graph, Node, apply_op, users
-from graphjit.op import TABLE, Assemble
+from graphjit.op import TABLE, Assemble, Layout, View
 from graphjit.types import contiguous_strides
 
 
-def places(node: Apply) -> list[Place]:
-    """Where each operand goes."""
+def places(node: Apply, whole: Place | None = None) -> list[Place]:
+    """Where each operand goes; ``whole``: where a concatenation goes, if not into a buffer of its own."""
     assert isinstance(node.op.lower, Assemble)
+    if whole is not None:
+        step = whole.strides[node.kwargs["axis"]]
+        starts = accumulate((a.type.shape[node.kwargs["axis"]] for a in node.args), initial=0)
+        return [Place(whole.buffer, whole.offset + start * step, whole.strides)
+                for start, _ in zip(starts, node.args, strict=False)]
     found = node.op.lower.regions(node.type, *(a.type for a in node.args), **node.kwargs)
     return [Place(node, layout.offset, layout.strides) for layout in found]
 
 
 def computed_in_place(graph: Graph) -> dict[Node, Place]:
-    """Operands that nothing else reads: the kernel that computes them stores them where they go.
+    """Operands that nothing else reads: the kernel that computes them stores them where they go, through views too.
 
     They may be stored before the rest is filled, so only where that leaves them alone.
     """
     found: dict[Node, Place] = {}
     readers: Mapping[Node, list[Apply]] = users(graph)
-    for node in graph.nodes:
+    outputs = set(graph.outputs)
+
+    def settle(x: Node, place: Place | None) -> None:
+        """Find what is stored at a place on behalf of x, if it can be."""
+        if place is None or len(readers[x]) > 1 or x in outputs or not isinstance(x, Apply):
+            return
+        if isinstance(x.op.lower, View):
+            settle(x.args[0], _behind(x, place))
+        elif fusable(x) or stores_at(x, place) or x.op.name == "concat":
+            found[x] = place
+
+    for node in reversed(graph.nodes):  # where a result goes is known before where its parts go
         if isinstance(node, Apply) and isinstance(node.op.lower, Assemble) and _fills_around(node):
-            for operand, place in zip(node.args, places(node), strict=True):
-                if len(readers[operand]) == 1 and operand not in graph.outputs \
-                        and (fusable(operand) or stores_anywhere(operand)):
-                    found[operand] = place
+            for operand, place in zip(node.args, places(node, found.get(node)), strict=True):
+                settle(operand, place)
     return found
+
+
+def _behind(view: Apply, place: Place) -> Place | None:
+    """Where a view's operand goes when the view goes to a place; None for views that more than rename axes."""
+    assert isinstance(view.op.lower, View)
+    x = view.args[0].type
+    match view.op.name:
+        case "permute_dims":
+            axes = view.kwargs["axes"]
+            return Place(place.buffer, place.offset, tuple([place.strides[axes.index(i)] for i in range(x.ndim)]))
+        case "reshape":
+            layout = view.op.lower.layout(Layout(place.offset, view.type.shape, place.strides), shape=x.shape)
+            return None if layout is None else Place(place.buffer, layout.offset, layout.strides)
+        case _:
+            return None
 
 
 def _fills_around(node: Apply) -> bool:

@@ -10,15 +10,21 @@ from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Node
 from graphjit.op import Layout, Library
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides, is_float
+from graphjit.types import contiguous_strides, is_float, is_one
 
 
-def stores_anywhere(node: Node) -> bool:
-    """Whether a node is of a library op whose kernel stores its result wherever that goes, rows of channels apart."""
+def stores_at(node: Node, place: Place) -> bool:
+    """Whether a node is of a library op whose kernel stores its result at a place: a product where its rows or its
+    columns are contiguous, the others where rows of channels are."""
     if not isinstance(node, Apply) or not isinstance(node.op.lower, Library):
         return False
     kernel = node.op.lower.kernel
-    return kernel in ("contract", "conv_last_input_grad") or (kernel in POOLS and pool_call(node) is not None)
+    if kernel == "matmul":
+        return is_float(node.type.dtype) and any(map(is_one, place.strides[-2:]))
+    whole = contiguous_strides(node.type.shape)
+    if kernel in POOLS:
+        return place.strides[-2:] == whole[-2:] and pool_call(node) is not None
+    return kernel in ("contract", "conv_last_input_grad") and is_one(place.strides[-1])
 
 
 def library_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
@@ -26,7 +32,7 @@ def library_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
-            return [_matmul(node)]
+            return [_matmul(node, place)]
         case "contract":
             return contract_calls(node, place)
         case "conv_last_input_grad":
@@ -62,21 +68,23 @@ def _loop(node: Apply) -> KernelCall:
                       checks="status" in loop.values, cost=node.type.nbytes * 0.2)
 
 
-def _matmul(node: Apply) -> KernelCall:
+def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
     from graphjit.kernels.gemm import family, plan
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
     batch = tuple(int(n) for n in out.shape[:-2])
     m, n, k = int(out.shape[-2]), int(out.shape[-1]), int(node.args[0].type.shape[-1])
-    c = contiguous_strides(out.shape)
+    to = place or Place(node, 0, contiguous_strides(out.shape))
+    c = to.strides
     found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch,
                  _batch(la, batch), _batch(lb, batch), tuple(c[:-2]))
     size = out.dtype.itemsize
     address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size),
-                                "c": Address(node), "workspace": Address(Scratch(max(found.workspace, 64)))}
+                                "c": Address(to.buffer, to.offset * size),
+                                "workspace": Address(Scratch(max(found.workspace, 64)))}
     slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in found.slots)
     return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
-                      reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
+                      reads=(a, b), writes=(to.buffer,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
                       also=family(out.dtype))

@@ -208,8 +208,9 @@ class _Lowering:
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]
             case Assemble():
-                parts = [*fills(node), *((a, at) for a, at in zip(node.args, places(node), strict=True)
-                                         if a not in self.assembled)]
+                into = places(node, self.assembled.get(node))
+                parts = [*fills(node), *((a, at) for a, at in zip(node.args, into, strict=True)
+                                         if base(a) not in self.assembled)]
                 return [_copy_to(part, at) for part, at in parts]
             case _:
                 return []

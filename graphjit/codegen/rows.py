@@ -51,7 +51,11 @@ def fold_body(w: LoopWriter, stage: int, roots: list[Apply], body: Body) -> list
         if w.cluster.folds(node):
             value = w.operand(node, 0, w.cluster.members[node], body)
             acc = w.fresh("a")
-            body.stores.append((body, f"{acc} = " + FOLD[fold_kind(node)].format(acc, value)))
+            if _ranked(node):
+                value = value if fold_kind(node) == "max" else f"neg({value})"
+                body.stores.append((body, f"{acc}_rank = rmax({acc}_rank, rank({value}))"))
+            else:
+                body.stores.append((body, f"{acc} = " + FOLD[fold_kind(node)].format(acc, value)))
             accumulators.append((node, acc))
             w.count_fold()
         else:
@@ -68,8 +72,10 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     Gives the folds that are in a float64 total ``{acc}_total`` then.
     """
     sums = [acc for node, acc in accumulators if fold_kind(node) == "sum" and node.type.dtype.kind == "f"]
-    starts = {acc: f"{acc} = {start_of(fold_kind(node), node.type.dtype)}"
-              for node, acc in accumulators}
+    starts = {acc: f"{acc} = {start_of(fold_kind(node), node.type.dtype)}" if not _ranked(node) else
+              f"{acc}_rank = rank({start_of('max', node.type.dtype)})" for node, acc in accumulators}
+    ends = [f"{acc} = " + ("unrank({0})" if fold_kind(node) == "max" else "neg(unrank({0}))").format(f"{acc}_rank")
+            for node, acc in accumulators if _ranked(node)]
     if not inner:
         return []
     first, last = inner[0], inner[-1]
@@ -80,6 +86,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     if not sums or not (len(inner) > 1 or long):
         out.lines.extend(starts.values())
         out.nest(headers, body.lines)
+        out.lines.extend(ends)
         return []
     # two levels: float32 partial sums added up in float64, as accurate as pairwise summation
     out.lines.extend(text for acc, text in starts.items() if acc not in sums)
@@ -90,4 +97,10 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     block += ["    " + line for line in body.lines]
     block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
+    out.lines.extend(ends)
     return sums
+
+
+def _ranked(node: Apply) -> bool:
+    """Whether a fold runs over the ranks of floats: the largest of a vector's lanes is found faster."""
+    return fold_kind(node) in ("max", "min") and node.type.dtype.kind == "f"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from graphjit.apply import with_rule
 from graphjit.operators import attach
 from graphjit.ops.elementwise import where
 from graphjit.ops.logic import equal, isfinite
@@ -84,7 +85,12 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     t = floating(x)
     axis = normalize_axis(axis, t.ndim)
     e = exp(t - largest(t, axis, keepdims=True).detach())
-    return e / total(e, axis, keepdims=True)
+    return softmax_of(t, e / total(e, axis, keepdims=True), axis)
+
+
+def softmax_of(x: Tensor, p: Tensor, axis: int) -> Tensor:
+    """The softmax ``p`` of ``x`` with the rule that needs nothing but p, and no division."""
+    return with_rule("softmax", p, x, lambda g: p * (g - total(p * g, axis, keepdims=True)))
 
 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:

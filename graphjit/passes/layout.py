@@ -42,6 +42,14 @@ def contiguous(graph: Graph) -> Graph:
 
 
 def _copy(node: Node, where: Apply) -> Node:
+    """The node in order; a product or an assembled result as a concatenation of one part, so that it is stored there
+    to begin with."""
+    below = node
+    while isinstance(below, Apply) and isinstance(below.op.lower, View):
+        below = below.args[0]
+    product = isinstance(below, Apply) and below.op.name == "matmul" and is_float(below.type.dtype)
+    if node.type.ndim and (product or (isinstance(below, Apply) and below.op.name == "concat")):
+        return apply_op(TABLE["concat"], (node,), {"axis": 0}, where.where)
     return apply_op(TABLE["copy"], (node,), {}, where.where)
 
 

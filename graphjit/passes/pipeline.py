@@ -29,6 +29,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("flattened", flattened),
     ("transpose products", transpose_products),
     ("contiguous", contiguous),
+    ("cse of copies", cse),
 )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from graphjit.apply import with_rule
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.ops.elementwise import relu, where
-from graphjit.ops.transcendental import erf, expm1, sigmoid, tanh
+from graphjit.ops.families import floating
+from graphjit.ops.transcendental import erf, exp, expm1, sigmoid, tanh
 from graphjit.ops.transcendental import softplus as plain_softplus
 from graphjit.tensor import Tensor, TensorLike
 
@@ -37,8 +39,9 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
 
 def silu(x: TensorLike) -> Tensor:
     """x * sigmoid(x), also called swish (Elfwing et al., 2018)."""
-    t = as_tensor(x)
-    return t * sigmoid(t)
+    t = floating(x)
+    s = sigmoid(t)
+    return with_rule("silu", t * s, t, lambda g: g * (s * (t * (1 - s) + 1)))
 
 
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -76,12 +79,17 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     Raises:
         ArgumentError: another ``approximate``.
     """
-    t = as_tensor(x)
+    t = floating(x)
+    # rules of their own: the gradient is g times one number, which is all that is saved of an element
     if approximate == "none":
-        return t * ((erf(t * math.sqrt(0.5)) + 1) * 0.5)
+        below = (erf(t * math.sqrt(0.5)) + 1) * 0.5
+        return with_rule("gelu", t * below, t,
+                         lambda g: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below))
     if approximate == "tanh":
-        inner = (t + t * t * t * 0.044715) * math.sqrt(2 / math.pi)
-        return t * ((tanh(inner) + 1) * 0.5)
+        square, scale = t * t, 2 * math.sqrt(2 / math.pi)
+        s = sigmoid(t * (square * (0.044715 * scale) + scale))  # (1 + tanh(x)) / 2 without its cancellation
+        return with_rule("gelu", t * s, t,
+                         lambda g: g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)))
     raise ArgumentError(f"approximate is 'none' or 'tanh', not {approximate!r}")
 
 

@@ -11,6 +11,7 @@ from graphjit.ops.creation import arange
 from graphjit.ops.elementwise import where
 from graphjit.ops.logic import isfinite
 from graphjit.ops.random import Generator
+from graphjit.ops.statistics import softmax_of
 from graphjit.ops.transcendental import exp
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
@@ -69,7 +70,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | 
     top = scores.max(axis=-1, keepdims=True).detach()
     e = exp(scores - where(isfinite(top), top, 0))
     total = e.sum(axis=-1, keepdims=True)
-    return e / where(total == 0, 1, total)
+    return softmax_of(scores, e / where(total == 0, 1, total), -1)
 
 
 def masked_scores(scores: Tensor, mask: Tensor) -> Tensor:
