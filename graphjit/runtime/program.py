@@ -29,7 +29,7 @@ STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
 LONG = 20_000.0    # estimated ns from which on the GIL is released
 SHARED = 6_000.0   # estimated ns from which on a kernel is shared out among threads
-CHUNKS = 2         # per thread: enough to even out, few enough not to disturb
+CHUNKS = 2, 3, 4   # per thread: enough to even out, few enough not to disturb
 
 
 class Program:
@@ -143,8 +143,13 @@ class Program:
         if self.threads == 1 or step.cost < SHARED:
             return 0
         extent = step.extent - step.tail
-        grain = -(-extent // (CHUNKS * self.threads))
-        grain = -(-grain // step.align) * step.align
+
+        def longest(grain: int) -> int:
+            """Units of the thread that has most to do."""
+            return -(-extent // (grain * self.threads)) * grain
+
+        grains = (-(-extent // (chunks * self.threads * step.align)) * step.align for chunks in CHUNKS)
+        grain = min(grains, key=longest)
         if grain >= extent:
             return 0
         return -grain if step.tail else grain
