@@ -82,6 +82,7 @@ class Program:
         first: dict[Node, int] = {}
         last: dict[Node, int] = {}
         lives: list[Lifetime] = []
+        rooms: dict[Scratch, Lifetime] = {}
         for i, step in enumerate(self.steps):
             for node in step.writes:
                 first.setdefault(node, i)
@@ -89,9 +90,9 @@ class Program:
             for node in step.reads:
                 last[node] = i
             if isinstance(step, KernelCall):
-                lives.extend(Lifetime(slot.buffer, self._own(slot.buffer) * self.threads or slot.buffer.nbytes, i, i)
-                             for slot in step.slots
-                             if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
+                for room in (s.buffer for s in step.slots if isinstance(s, Address) and isinstance(s.buffer, Scratch)):
+                    nbytes = self._own(room) * self.threads or room.nbytes
+                    rooms.setdefault(room, Lifetime(room, nbytes, i, i)).last = i
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
         for i, (buffer, layout) in enumerate(self.results):
             if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and _is_whole(buffer, layout):
@@ -104,7 +105,7 @@ class Program:
         for node in self.arguments:
             if node.type.nbytes <= STAGED:
                 lives.append(Lifetime(node, node.type.nbytes, -1, last.get(node, 0)))
-        return plan_memory(lives)
+        return plan_memory([*lives, *rooms.values()])
 
     def view(self, node: Node) -> Array:
         """The arena memory of a buffer as an array."""

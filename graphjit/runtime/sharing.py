@@ -4,8 +4,8 @@ The control block is some int64 words, each group on cache lines of its own:
 
     OPEN...    the job on offer, on one line: its number, and entry, slots, start, stop, grain, slots stride, threads
     STOPPED    whether workers are to end
-    PART       for each thread, on a line of its own, how far its part of the job is: ``number << 16 | left << 8 | open``,
-               the job it is of, how many chunks no one has claimed, and how many are not done
+    PART       for each thread, on a line of its own, how far its part of the job is: the job's number << 16, how many
+               chunks no one has claimed << 8, how many are not done
 
 The units are cut into chunks of ``grain``, and these into one part for each thread: the same places of arrays go to the
 same core, row after row, and so stay in its cache. A thread takes its own part's chunks, then what others have left.
@@ -29,7 +29,6 @@ ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 LINE = 16  # words between groups: two cache lines, as they are fetched in pairs
 OPEN, STOPPED, LIMIT, PART = (i * LINE for i in range(4))
 JOB = range(OPEN + 1, OPEN + 8)
-MOST = 255  # chunks of a part
 
 
 def words(threads: int) -> int:
