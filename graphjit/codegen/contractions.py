@@ -137,6 +137,7 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     """
     from graphjit.kernels.gemm import plan
     from graphjit.kernels.segments import plan_segments
+    from graphjit.runtime.threads import get_num_threads
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
     dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
     kept = _merged(kept)
@@ -154,12 +155,13 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
                               c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu,
                               b_batch=b_batch)
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
-        workspace = found.workspace
+        workspace, align = found.workspace, 1
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
-                     b_batch, c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store")
+                     b_batch, c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store",
+                     cores=get_num_threads())
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
-        workspace = whole.workspace
+        workspace, align = whole.workspace, whole.align
     size = dtype.itemsize
     address: dict[str, Slot] = {
         "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
@@ -177,7 +179,8 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=tuple(reads), writes=(place.buffer,),
                       title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}{by}",
                       where=(node.where,) if node.where else (), flops=flops,
-                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008)
+                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008,
+                      align=align)
 
 
 def _sorted(m: Axis, summed: Sequence[Axis], n: int, dtype: DType) -> tuple[Axis, list[Axis], int]:

@@ -64,13 +64,14 @@ def _loop(node: Apply) -> KernelCall:
 
 def _matmul(node: Apply) -> KernelCall:
     from graphjit.kernels.gemm import family, plan
+    from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
     batch = tuple(int(n) for n in out.shape[:-2])
     m, n, k = int(out.shape[-2]), int(out.shape[-1]), int(node.args[0].type.shape[-1])
     c = contiguous_strides(out.shape)
     found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch,
-                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]))
+                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]), cores=get_num_threads())
     size = out.dtype.itemsize
     address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size),
                                 "c": Address(node), "workspace": Address(Scratch(max(found.workspace, 64)))}
@@ -79,7 +80,7 @@ def _matmul(node: Apply) -> KernelCall:
                       reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
-                      also=family(out.dtype))
+                      align=found.align, also=family(out.dtype))
 
 
 def _times(batch: tuple[int, ...]) -> str:
