@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scratch:
-    """Memory a kernel needs while it runs; its contents mean nothing before and after.
+    """Memory a kernel needs while it runs; its contents mean nothing before and after the calls that name it.
 
     Each thread has its own, or there is one for all in ``common``.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
@@ -14,8 +14,13 @@ from graphjit.ops.channels_last import phases
 from graphjit.passes.layout import base_layout
 from graphjit.types import DType, contiguous_strides
 
+if TYPE_CHECKING:
+    from graphjit.runtime.compiler import Kernel
+
 SMALL = 1 << 15  # numbers of B that stay in the cache while all rows of A pass
 LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
+PARTS = 4, 6, 5, 8, 7, 3, 2  # into how many parts, added up at the end, a long sum is cut, the best first
+WORK = 1 << 19  # fewest multiply-adds of a product whose sum is cut
 
 
 class Axis(NamedTuple):
@@ -38,7 +43,59 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     b_strides, c_strides = base_layout(b)[1].strides, place.strides
     kept = [Axis(int(n), s, c) for (n, s), c in zip(outer, c_strides, strict=False)]
     summed = [Axis(int(n), s, r) for (n, s), r in zip(inner, b_strides, strict=False)]
-    return [_product(node, place, a, b, kept, summed, 0, 0, 0, bias)]
+    parts = 1 if bias or place != _own(node) else _parts(node, kept, summed)
+    if parts == 1:
+        call = _product(node, place, a, b, kept, summed, 0, 0, 0, bias)
+        call.also = (adding(node.type.dtype)[0],) if leading else ()
+        return [call]
+    size = node.type.size
+    room = Scratch(parts * node.type.nbytes, common=True)
+    each = _of_one_part(summed, parts)
+    steps = Axis(parts, *(each[0].length * stride for stride in each[0][1:]))
+    kernel, codes = adding(node.type.dtype)
+    return [_product(node, place, a, b, kept, each, 0, 0, 0, parts=(steps, room)),
+            KernelCall(kernel, codes, (Address(room), Address(node), parts, size), size, reads=(), writes=(node,),
+                       title=f"add {parts} parts", where=(node.where,) if node.where else (), flops=parts * size,
+                       nbytes=(1 + parts) * node.type.nbytes, align=64, cost=0.05 * parts * node.type.nbytes)]
+
+
+def _parts(node: Apply, kept: Sequence[Axis], summed: Sequence[Axis]) -> int:
+    """Into how many parts the sum is cut: as the gradient by a convolution's weight, a small result of a sum over all
+    that lies in memory. Threads share the parts, and each then reads what is its own. It follows from lengths alone,
+    so that the result has the same bits on any number of threads."""
+    from graphjit.kernels.segments import BATCH_DIMS
+    kept = _merged(kept)
+    m, n, size = kept[_inner(kept)], int(node.type.shape[-1]), node.type.size
+    if size * prod(axis.length for axis in summed) < WORK or len(kept) > BATCH_DIMS:
+        return 1
+    # a part's result is written and read once more: that has to be little beside the operands
+    read = sum(base_layout(a)[0].type.size for a in node.args)
+    parts = next((p for p in PARTS if summed[0].length % p == 0 and p * size <= read // 4), 1)
+    together = _sorted(m, _of_one_part(summed, parts), n, node.type.dtype)[2]
+    return parts if together == 1 else 1
+
+
+def _of_one_part(summed: Sequence[Axis], parts: int) -> list[Axis]:
+    first, *others = summed
+    return [Axis(first.length // parts, first.first, first.second), *others]
+
+
+def adding(dtype: DType) -> tuple[Kernel, tuple[str, ...]]:
+    """The kernel that adds up parts, and the codes of its arguments."""
+    from graphjit.codegen.library_loops import Writer
+    from graphjit.runtime.compiler import LoopKernel
+    w = Writer(f"add_parts_{dtype.name}")
+    w.pointer("parts", dtype, "in0")
+    w.pointer("out", dtype, "out")
+    w.sizes(count=0, size=0)
+    with w.block("for i in range(start, stop)"):
+        w.line("out[i] = parts[i]")
+    with w.block("for p in range(1, count)"):
+        w.line("at = p * size")
+        with w.block("for i in range(start, stop)"):
+            w.line("out[i] = out[i] + parts[at + i]")
+    made = w.call(0)
+    return LoopKernel(made.name, made.source, made.args), made.args
 
 
 def input_grad_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
@@ -73,10 +130,14 @@ def _own(node: Apply) -> Place:
 
 
 def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], summed: Sequence[Axis], from_a: int,
-             from_b: int, to: int, bias: Sequence[Node] = ()) -> KernelCall:
-    """One kernel call; offsets are in elements, A's and B's on top of where their views begin, C's of its place."""
+             from_b: int, to: int, bias: Sequence[Node] = (), parts: tuple[Axis, Scratch] | None = None) -> KernelCall:
+    """One kernel call; offsets are in elements, A's and B's on top of where their views begin, C's of its place.
+
+    ``parts``: compute parts of the sum one by one, as far apart in A and B as the axis says, into this memory.
+    """
     from graphjit.kernels.gemm import plan
     from graphjit.kernels.segments import plan_segments
+    from graphjit.runtime.threads import get_num_threads
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
     dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
     kept = _merged(kept)
@@ -84,20 +145,27 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     m, batch = kept[rows], _without(kept, rows)
     k, segments, together = _sorted(m, summed, n, dtype)
     lengths, a_batch, c_batch = _columns(batch)
+    b_batch, result = (0,) * len(batch), Address(place.buffer, (place.offset + to) * dtype.itemsize)
+    if parts is not None:
+        steps, room = parts
+        lengths, a_batch, c_batch = (steps.length, *lengths), (steps.first, *a_batch), (node.type.size, *c_batch)
+        b_batch, result = (steps.second, *b_batch), Address(room)
     if segments or (bias and k.length * n <= SMALL):
         found = plan_segments(m.length, n, k.length, dtype, (m.first, k.first), k.second, m.second, lengths, a_batch,
-                              c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu)
+                              c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu,
+                              b_batch=b_batch)
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
-        workspace = found.workspace
+        workspace, align = found.workspace, 1
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
-                     (0,) * len(batch), c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store")
+                     b_batch, c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store",
+                     cores=get_num_threads())
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
-        workspace = whole.workspace
+        workspace, align = whole.workspace, whole.align
     size = dtype.itemsize
     address: dict[str, Slot] = {
         "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
-        "c": Address(place.buffer, (place.offset + to) * size)}
+        "c": result}
     reads = [a_base, b_base]
     for each in bias:
         base, at = base_layout(each)
@@ -106,12 +174,13 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     if "workspace" in plan_slots:
         address["workspace"] = Address(Scratch(max(workspace, 64)))
     slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in plan_slots)
-    times = "".join(f"{axis.length}x" for axis in batch)
+    times = "".join(f"{length}x" for length in lengths)
     by = f" by {together}" if together > 1 else ""
     return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=tuple(reads), writes=(place.buffer,),
                       title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}{by}",
                       where=(node.where,) if node.where else (), flops=flops,
-                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008)
+                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008,
+                      align=align)
 
 
 def _sorted(m: Axis, summed: Sequence[Axis], n: int, dtype: DType) -> tuple[Axis, list[Axis], int]:

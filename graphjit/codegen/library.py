@@ -70,6 +70,7 @@ def _loop(node: Apply) -> KernelCall:
 
 def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
     from graphjit.kernels.gemm import family, plan
+    from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
     batch = tuple(int(n) for n in out.shape[:-2])
@@ -77,7 +78,7 @@ def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
     to = place or Place(node, 0, contiguous_strides(out.shape))
     c = to.strides
     found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch,
-                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]))
+                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]), cores=get_num_threads())
     size = out.dtype.itemsize
     address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size),
                                 "c": Address(to.buffer, to.offset * size),
@@ -87,7 +88,7 @@ def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
                       reads=(a, b), writes=(to.buffer,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
-                      also=family(out.dtype))
+                      align=found.align, also=family(out.dtype))
 
 
 def _times(batch: tuple[int, ...]) -> str:

@@ -38,6 +38,8 @@ NAMES = (
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
+MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
+SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
 PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
 
 
@@ -56,10 +58,8 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     vectors, breadth = ceil(n / element.lanes), _panel_vectors(problem, element)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
-    # Units are rows, or vectors of columns: what gives more shares, unless each share would transpose all of B.
     height = heights >> 8 * (breadth - 1) & 255
-    panels, tiles = ceil(vectors / breadth), ceil(m / height)
-    by_rows = tiles > panels and (b_packing <= Packing.COPY or panels < 2)
+    by_rows = _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size
     workspace = panel * (k_block if b_packing else 0)
     if a_packing:
@@ -80,6 +80,28 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
     }  # fmt: skip
     return named, workspace, height if by_rows else breadth
+
+
+def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> bool:
+    """Whether units are rows, or else vectors of columns."""
+    if b_packing > Packing.COPY and panels >= 2:
+        return False  # each share would transpose all of B
+    if min(tiles, panels) < SHARES:
+        return tiles > panels
+    return _moved(problem, True) <= _moved(problem, False)
+
+
+def _moved(problem: Problem, by_rows: bool) -> int:
+    """Numbers that shares of a product take from other cores: what they all read, and C if other kernels share it out
+    otherwise, in the order in which it lies in memory."""
+    m, n, k = problem.m, problem.n, problem.k
+    return (k * n if by_rows else m * k) + (m * n if by_rows != (problem.c.row >= problem.c.col) else 0)
+
+
+def shared_cycles(problem: Problem, element: Element, cores: int) -> float:
+    """As `cycles`, where so many cores share the product."""
+    named, _, _ = arguments(problem, element)
+    return cycles(problem, element) / cores + MOVE * _moved(problem, bool(named["by_rows"]))
 
 
 def _panel_vectors(problem: Problem, element: Element) -> int:

@@ -19,6 +19,7 @@ from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
 KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: tile_product.tile_kernel}
+MATRICES = 8  # of a batch that are shared out whole
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def plan(
     accumulate: bool = False,
     epilogue: str = "store",
     e_strides: Sequence[tuple[int, ...]] = (),
+    cores: int = 1,
 ) -> GemmPlan:
     """Plan C[..., m, n] (+)= A[..., m, k] @ B[..., k, n]; then the epilogue.
 
@@ -70,6 +72,7 @@ def plan(
         epilogue: a name of `graphjit.kernels.epilogue.EPILOGUES`.
         e_strides: for each operand of the epilogue its strides over (batch..., row, column). Without it a bias is
             a vector along n, and another operand lies like C.
+        cores: how many will share it. The result has the same bits on any number.
 
     Raises:
         ValueError: another dtype; more than three batch dimensions that cannot be merged.
@@ -92,12 +95,16 @@ def plan(
         tiled = (way for way in both if tile_product.fits(way, element))
         ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
     _, room, way = min(ways, key=lambda each: each[0])
+    if cores > 1 and room is blocked:  # which of two ways that add up in the same order
+        way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     kernel = KERNELS[room](element)
     arguments, workspace, align = room.arguments(way, element)
     named = common_slots(way, element.size) | arguments
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
     extent = arguments["units"] * prod(way.batch) if way.m and way.n else 0
     slots = tuple(named[name] for name in room.NAMES)
+    if prod(way.batch) >= MATRICES:
+        align = arguments["units"]
     return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align)
 
 

@@ -211,8 +211,10 @@ def emit(element: Element, names: Sequence[str], builder: Any, values: Sequence[
         outer = outer // at["groups"]
         height = at["block"].min(at["m"] - i0)
         a, c = at["a"] + at["a_row"] * i0, at["c"] + at["c_row"] * i0
+        of_batch = b + at["b_batch2"] * first
         for axis, index in enumerate((outer // at["batch1"], outer % at["batch1"])):
             a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
+            of_batch = of_batch + at[f"b_batch{axis}"] * index
         with loop(inner * sweep, inner * (sweep + 1)) as s:
             tell(Field.START, one.where(s > 0, at["start"]))
             tell(Field.RELU, at["relu"].where(s == at["segments0"] - 1, 0))
@@ -236,7 +238,7 @@ def emit(element: Element, names: Sequence[str], builder: Any, values: Sequence[
                 tell(Field.K_TAIL, k.where(masked, unsafe))
                 tallest = at["heights"] >> (breadth - 1) * 8 & 255
                 line = table + Int(builder, SHARED).where(together, breadth) * (8 * ROOM)
-                from_b = b + j0 * size + at["b_segment0"] * s
+                from_b = of_batch + j0 * size + at["b_segment0"] * s
                 with loop(first, (first + at["group"]).min(at["batch2"])) as z:
                     there, to = from_a + at["a_batch2"] * z, c + at["c_batch2"] * z + j0 * size
 

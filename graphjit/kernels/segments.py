@@ -40,7 +40,8 @@ NAMES = (
     "heights", "together", "shift", "taps", "one", "w_row", "w_segment0", "w_tap", "relu",
     "sweeps",
     "a_row", "a_col", "b_row", "c_row",
-    "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "c_batch0", "c_batch1", "c_batch2",
+    "batch1", "batch2", "a_batch0", "a_batch1", "a_batch2", "b_batch0", "b_batch1", "b_batch2",
+    "c_batch0", "c_batch1", "c_batch2",
     "segments0", "segments1", "a_segment0", "a_segment1", "b_segment0", "b_segment1",
 )  # fmt: skip
 
@@ -60,10 +61,10 @@ class SegmentPlan:
 def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int], b_row: int, c_row: int,
                   batch: Sequence[int], a_batch: Sequence[int], c_batch: Sequence[int], segments: Sequence[int],
                   a_segments: Sequence[int], b_segments: Sequence[int], bias: bool = False,
-                  together: int = 1, relu: bool = False) -> SegmentPlan:
-    """Plan the product. Strides are in elements; columns of B and C are contiguous; B is the same for all the batch.
-    ``bias``: the sums start from n numbers, the same for all rows. ``relu``: what is negative becomes 0.
-    ``together``: so many rows of C, as ``rows_together`` found, are computed in one vector.
+                  together: int = 1, relu: bool = False, b_batch: Sequence[int] = ()) -> SegmentPlan:
+    """Plan the product. Strides are in elements; columns of B and C are contiguous. B is the same for all the batch
+    unless it has strides there too. ``bias``: the sums start from n numbers, the same for all rows. ``relu``: what is
+    negative becomes 0. ``together``: so many rows of C, as ``rows_together`` found, are computed in one vector.
 
     Raises:
         ValueError: more than three batch axes or two axes of segments.
@@ -74,7 +75,9 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
     element = Element(np.dtype(dtype).name, size, target().lanes(size))
     flops, one, m, n = 2 * m * n * k * prod(batch) * prod(segments), n, m // together, n * together
     assembly = target().assembly
-    sweeps = assembly and together == 1 and m * n * prod(batch) * size <= SWEPT
+    moves = tuple(b_batch) or (0,) * len(batch)
+    swept = prod(length for length, step in zip(batch, moves, strict=True) if step == 0) * m * n * size
+    sweeps = assembly and together == 1 and swept <= SWEPT
     if sweeps and len(segments) == 1:
         (count,), (a_segment,), (b_segment,) = segments, a_segments, b_segments
         inner = max(d for d in range(1, max(STEPS // max(k, 1), 1) + 1) if count % d == 0)
@@ -87,7 +90,7 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
     joined = k * steps[1]
     packs = (not assembly and a_strides[0] == 1 and block >= TALL and k < SHORT and k < joined <= COPIED
              and b_segments[-1] == k * b_row)  # fmt: skip
-    group = 1 if packs or sweeps else max(1, min(GROUP // max(m, 1), sizes[2]))
+    group = 1 if packs or sweeps or any(moves) else max(1, min(GROUP // max(m, 1), sizes[2]))
     line = -(-block * size // 64) * 64 + 64
     named: dict[str, int | str] = {
         "a": "a", "b": "b", "c": "c", "bias": "bias" if bias else 0,
@@ -98,7 +101,8 @@ def plan_segments(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int]
         "a_row": a_strides[0] * size, "a_col": a_strides[1] * size, "b_row": b_row * size, "c_row": c_row * size,
         "batch1": sizes[1], "batch2": sizes[2], "segments0": steps[0], "segments1": steps[1],
     }  # fmt: skip
-    for name, strides in (("a_batch", (*no_batch, *a_batch)), ("c_batch", (*no_batch, *c_batch)),
+    for name, strides in (("a_batch", (*no_batch, *a_batch)), ("b_batch", (*no_batch, *moves)),
+                          ("c_batch", (*no_batch, *c_batch)),
                           ("a_segment", (*no_segment, *a_segments)), ("b_segment", (*no_segment, *b_segments))):
         named |= {f"{name}{i}": stride * size for i, stride in enumerate(strides)}
     workspace = line * joined if packs else 0
@@ -169,8 +173,10 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         outer = outer // at["groups"]
         height = at["block"].min(at["m"] - i0)
         a, c = at["a"] + at["a_row"] * i0, at["c"] + at["c_row"] * i0
+        b = at["b"] + at["b_batch2"] * first
         for axis, index in enumerate((outer // at["batch1"], outer % at["batch1"])):
             a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
+            b = b + at[f"b_batch{axis}"] * index
         end = (first + at["group"]).min(at["batch2"])
         with (builder.if_then(at["start"] != 0), loop(first, end) as z, loop(zero, height) as i,
               loop(zero, at["n"]) as j):  # fmt: skip
@@ -189,7 +195,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 live = columns - (breadth - 1) * lanes
                 frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
                 frame[Frame.ADD] = zero.flag(s + t + at["start"] > 0)
-                from_b = at["b"] + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
+                from_b = b + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
                 # the last rows, whose last vector may end behind B, are read from a copy
                 behind = breadth * (lanes * size) - columns * size
                 unsafe = ((behind + at["b_row"] - 1) // at["b_row"]).min(depth).where(behind > 0, 0)

@@ -30,7 +30,9 @@ STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
 LONG = 20_000.0    # estimated ns from which on the GIL is released
 SHARED = 6_000.0   # estimated ns from which on a kernel is shared out among threads
-CHUNKS = 2         # per thread: enough to even out, few enough not to disturb
+GUARD = 1 << 15    # bytes around a thread's scratch memory, which others would fetch as they look ahead
+CHUNK = 50_000.0   # estimated ns of a chunk that a thread takes at once
+CHUNKS = 4         # and about how many of them a thread has at most
 
 
 class Program:
@@ -53,6 +55,7 @@ class Program:
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
         self.threads = get_num_threads()
+        self._guard = GUARD if self.threads > 1 else 0
         self.plan = self._plan()
         self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
@@ -84,6 +87,7 @@ class Program:
         first: dict[Node, int] = {}
         last: dict[Node, int] = {}
         lives: list[Lifetime] = []
+        rooms: dict[Scratch, Lifetime] = {}
         for i, step in enumerate(self.steps):
             for node in step.writes:
                 first.setdefault(node, i)
@@ -91,9 +95,9 @@ class Program:
             for node in step.reads:
                 last[node] = i
             if isinstance(step, KernelCall):
-                lives.extend(Lifetime(slot.buffer, self._own(slot.buffer) * self.threads or slot.buffer.nbytes, i, i)
-                             for slot in step.slots
-                             if isinstance(slot, Address) and isinstance(slot.buffer, Scratch))
+                for room in (s.buffer for s in step.slots if isinstance(s, Address) and isinstance(s.buffer, Scratch)):
+                    nbytes = self._own(room) * self.threads + self._guard if not room.common else room.nbytes
+                    rooms.setdefault(room, Lifetime(room, nbytes, i, i)).last = i
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
         for i, (buffer, layout) in enumerate(self.results):
             if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and _is_whole(buffer, layout):
@@ -106,7 +110,7 @@ class Program:
         for node in self.arguments:
             if node.type.nbytes <= STAGED:
                 lives.append(Lifetime(node, node.type.nbytes, -1, last.get(node, 0)))
-        return plan_memory(lives)
+        return plan_memory([*lives, *rooms.values()])
 
     def view(self, node: Node) -> Array:
         """The arena memory of a buffer as an array."""
@@ -145,16 +149,21 @@ class Program:
         if self.threads == 1 or step.cost < SHARED:
             return 0
         extent = step.extent - step.tail
-        grain = -(-extent // (CHUNKS * self.threads))
-        grain = -(-grain // step.align) * step.align
+
+        def longest(grain: int) -> int:
+            """Units of the thread that has most to do."""
+            return -(-extent // (grain * self.threads)) * grain
+
+        few = max(1, min(CHUNKS, int(step.cost / (self.threads * CHUNK))))
+        grains = (-(-extent // (chunks * self.threads * step.align)) * step.align for chunks in range(few, few + 3))
+        grain = min(grains, key=longest)
         if grain >= extent:
             return 0
         return -grain if step.tail else grain
 
-    @staticmethod
-    def _own(scratch: Scratch) -> int:
+    def _own(self, scratch: Scratch) -> int:
         """Bytes from one thread's scratch to the next one's."""
-        return 0 if scratch.common else padded(scratch.nbytes)
+        return 0 if scratch.common else padded(scratch.nbytes) + self._guard
 
     @staticmethod
     def _number(slot: Slot) -> int | float:
@@ -167,7 +176,8 @@ class Program:
         if buffer in self.plan.offsets:
             address = self.arena_address + self.plan.offsets[buffer] + slot.offset
             own = self._own(buffer) if isinstance(buffer, Scratch) else 0
-            self.slots[:, at] = [address + thread * own for thread in range(self.threads)]
+            first = address + (self._guard if own else 0)
+            self.slots[:, at] = [first + thread * own for thread in range(self.threads)]
             return
         assert not isinstance(buffer, Scratch)
         self.patches.setdefault(buffer, []).append((at, slot.offset))

@@ -2,15 +2,19 @@
 
 The control block is some int64 words, each group on cache lines of its own:
 
-    OPEN     number of the job on offer, 0 for none; every job has another number
-    NEXT     the first unit that no one has claimed
-    INSIDE   workers that may be reading the job's description
-    ...      the job: entry, slots, stop, grain, slots stride, how many threads may take part
+    OPEN...    the job on offer, on one line: its number, and entry, slots, start, stop, grain, slots stride, threads
+    STOPPED    whether workers are to end
+    PART       for each thread, on a line of its own, how far its part of the job is: the job's number << 16, how many
+               chunks no one has claimed << 8, how many are not done
 
-The caller describes a job, opens it, and claims chunks itself until none is left; then it closes the job and
-waits for the workers that are still inside. So it never waits for a thread that has not begun: a worker that is
-not scheduled costs nothing, and cannot deadlock. A worker first steps inside, then looks whether the job is still
-the one it saw; the caller describes the next job only when it has closed this one and seen no one inside.
+The units are cut into chunks of ``grain``, and these into one part for each thread: the same places of arrays go to the
+same core, row after row, and so stay in its cache. A thread takes its own part's chunks, then what others have left.
+A part of an older job counts as untouched. The caller goes on when all parts say that nothing of this job is left or
+open. It never waits for a thread that has not begun: a worker that is not scheduled costs nothing, and cannot deadlock.
+
+A worker that comes late can do no harm: it claims by comparing and swapping a part's word, and when a job is over
+every part bears its number, with nothing left. The number is 0 while the words of a job change, so that what a worker
+read between two looks at the same number is one job's.
 """
 
 from __future__ import annotations
@@ -23,28 +27,75 @@ I64 = ir.IntType(64)
 ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 
 LINE = 16  # words between groups: two cache lines, as they are fetched in pairs
-OPEN, NEXT, INSIDE, STOPPED, JOB = (i * LINE for i in range(5))
-ENTRY_WORD, SLOTS, STOP, GRAIN, STRIDE, LIMIT, NUMBER = range(JOB, JOB + 7)
-WORDS = 6 * LINE
+OPEN, STOPPED, LIMIT, PART = (i * LINE for i in range(4))
+JOB = range(OPEN + 1, OPEN + 8)
+
+
+def words(threads: int) -> int:
+    """The length of a control block."""
+    return PART + threads * LINE
 
 
 def emit_claim(module: ir.Module) -> ir.Function:
-    """void claim(int64 *pool, int64 thread): run chunks of the open job until none is left."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64]), "claim")
-    pool, thread = function.args
-    begin, head, body, done = (function.append_basic_block(name) for name in ("begin", "head", "body", "done"))
+    """void claim(int64 *pool, thread, number, entry, slots, start, stop, grain, stride, threads): run chunks of a job
+    until none is left, one's own first."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()] + [I64] * 9), "claim")
+    pool, thread, number, entry, slots, start, stop, grain, stride, threads = function.args
+    begin, part, look, old, new, swap, body, run, after, done = (function.append_basic_block(name) for name in (
+        "begin", "part", "look", "old", "new", "swap", "body", "run", "after", "done"))
     b = ir.IRBuilder(begin)
-    entry, slots, stop, grain, stride = (b.load(_word(b, pool, w)) for w in (ENTRY_WORD, SLOTS, STOP, GRAIN, STRIDE))
     own = b.inttoptr(b.add(slots, b.mul(thread, stride)), I64.as_pointer())
     kernel = b.inttoptr(entry, ENTRY.as_pointer())
-    b.branch(head)
-    b.position_at_end(head)
-    first = b.atomic_rmw("add", _word(b, pool, NEXT), grain, "seq_cst")
-    b.cbranch(b.icmp_signed("<", first, stop), body, done)
-    b.position_at_end(body)
-    end = b.add(first, grain)
-    b.call(kernel, [own, first, b.select(b.icmp_signed("<", end, stop), end, stop)])
-    b.branch(head)
+    chunks = b.udiv(b.add(b.sub(stop, start), b.sub(grain, I64(1))), grain)
+    b.branch(part)
+
+    b.position_at_end(part)
+    turn = b.phi(I64)
+    turn.add_incoming(I64(0), begin)
+    owner = b.add(thread, turn)
+    owner = b.select(b.icmp_signed(">=", owner, threads), b.sub(owner, threads), owner)
+    first, last = (b.udiv(b.mul(b.add(owner, I64(i)), chunks), threads) for i in range(2))
+    size = b.sub(last, first)
+    word = _word(b, pool, b.add(I64(PART), b.mul(owner, I64(LINE))))
+    b.branch(look)
+
+    b.position_at_end(look)
+    seen = b.load_atomic(word, "acquire", 8)
+    b.cbranch(b.icmp_signed("<", b.ashr(seen, I64(16)), number), new, old)
+
+    b.position_at_end(old)  # of this job, or of a later one, when this is over
+    left = b.and_(b.ashr(seen, I64(8)), I64(255))
+    mine = b.icmp_signed("==", b.ashr(seen, I64(16)), number)
+    b.cbranch(b.and_(mine, b.icmp_signed("!=", left, I64(0))), swap, after)
+
+    b.position_at_end(new)
+    untouched = b.or_(b.shl(number, I64(16)), b.mul(size, I64(257)))
+    b.branch(swap)
+
+    b.position_at_end(swap)
+    state = b.phi(I64)
+    state.add_incoming(seen, old)
+    state.add_incoming(untouched, new)
+    rest = b.and_(b.ashr(state, I64(8)), I64(255))
+    some = b.icmp_signed("!=", rest, I64(0))
+    claimed = b.cmpxchg(word, seen, b.select(some, b.sub(state, I64(256)), state), "acq_rel", "acquire")
+    b.cbranch(b.extract_value(claimed, 1), body, look)
+
+    b.position_at_end(body)  # a part may have no chunks
+    b.cbranch(some, run, after)
+
+    b.position_at_end(run)
+    unit = b.add(start, b.mul(b.sub(last, rest), grain))
+    end = b.add(unit, grain)
+    b.call(kernel, [own, unit, b.select(b.icmp_signed("<", end, stop), end, stop)])
+    b.atomic_rmw("sub", word, I64(1), "acq_rel")
+    b.branch(look)
+
+    b.position_at_end(after)
+    following = b.add(turn, I64(1))
+    turn.add_incoming(following, after)
+    b.cbranch(b.icmp_signed("<", following, threads), part, done)
+
     b.position_at_end(done)
     b.ret_void()
     return function
@@ -57,25 +108,37 @@ def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
     """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 7), "share")
     address, entry, slots, start, stop, grain, stride = function.args
-    b = ir.IRBuilder(function.append_basic_block("begin"))
+    begin, part, wait, following, done = (function.append_basic_block(name) for name in (
+        "begin", "part", "wait", "following", "done"))
+    b = ir.IRBuilder(begin)
     pool = b.inttoptr(address, I64.as_pointer())
+    threads = b.load(_word(b, pool, LIMIT))
     tail = b.icmp_signed("<", grain, I64(0))
     grain = b.select(tail, b.neg(grain), grain)
     end = b.sub(stop, b.zext(tail, I64))
-    for word, value in ((ENTRY_WORD, entry), (SLOTS, slots), (STOP, end), (GRAIN, grain), (STRIDE, stride)):
-        b.store(value, _word(b, pool, word))
-    b.store_atomic(start, _word(b, pool, NEXT), "seq_cst", 8)
-    number = b.add(b.load(_word(b, pool, NUMBER)), I64(1))
-    b.store(number, _word(b, pool, NUMBER))
-    b.store_atomic(number, _word(b, pool, OPEN), "seq_cst", 8)
-    b.call(claim, [pool, I64(0)])
-    b.store_atomic(I64(0), _word(b, pool, OPEN), "seq_cst", 8)
-    wait, done = function.append_basic_block("wait"), function.append_basic_block("done")
-    b.branch(wait)
+    number = b.add(b.load(_word(b, pool, OPEN)), I64(1))
+    job = (entry, slots, start, end, grain, stride, threads)
+    for word, value in zip((OPEN, *JOB, OPEN), (I64(0), *job, number), strict=True):
+        b.store_atomic(value, _word(b, pool, word), "release", 8)
+    b.call(claim, [pool, I64(0), number, *job])
+    over = b.shl(number, I64(16))
+    b.branch(part)
+
+    b.position_at_end(part)
+    turn = b.phi(I64)
+    turn.add_incoming(I64(0), begin)
+    where = _word(b, pool, b.add(I64(PART), b.mul(turn, I64(LINE))))
+    b.cbranch(b.icmp_signed("==", b.load_atomic(where, "acquire", 8), over), following, wait)
+
     b.position_at_end(wait)
     _pause(b)
-    inside = b.load_atomic(_word(b, pool, INSIDE), "seq_cst", 8)
-    b.cbranch(b.icmp_signed("==", inside, I64(0)), done, wait)
+    b.cbranch(b.icmp_signed("==", b.load_atomic(where, "acquire", 8), over), following, wait)
+
+    b.position_at_end(following)
+    more = b.add(turn, I64(1))
+    turn.add_incoming(more, following)
+    b.cbranch(b.icmp_signed("<", more, threads), part, done)
+
     b.position_at_end(done)
     with b.if_then(tail):
         b.call(b.inttoptr(entry, ENTRY.as_pointer()), [b.inttoptr(slots, I64.as_pointer()), end, stop])
@@ -87,8 +150,8 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     """int64 work(int64 pool, int64 thread, int64 patience, int64 unused): take part until all is quiet."""
     function = ir.Function(module, ir.FunctionType(I64, [I64] * 4), "work")
     address, thread, patience, _ = function.args
-    begin, head, idle, enter, take, leave, done = (function.append_basic_block(name) for name in (
-        "begin", "head", "idle", "enter", "take", "leave", "done"))
+    begin, head, idle, enter, take, done = (function.append_basic_block(name) for name in (
+        "begin", "head", "idle", "enter", "take", "done"))
     b = ir.IRBuilder(begin)
     pool = b.inttoptr(address, I64.as_pointer())
     b.branch(head)
@@ -97,7 +160,7 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     looks, last = b.phi(I64), b.phi(I64)
     looks.add_incoming(I64(0), begin)
     last.add_incoming(I64(0), begin)
-    number = b.load_atomic(_word(b, pool, OPEN), "seq_cst", 8)
+    number = b.load_atomic(_word(b, pool, OPEN), "acquire", 8)
     fresh = b.and_(b.icmp_signed("!=", number, I64(0)), b.icmp_signed("!=", number, last))
     b.cbranch(fresh, enter, idle)
 
@@ -111,24 +174,17 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     b.cbranch(quiet, done, head)
 
     b.position_at_end(enter)
-    b.atomic_rmw("add", _word(b, pool, INSIDE), I64(1), "seq_cst")
-    still = b.icmp_signed("==", b.load_atomic(_word(b, pool, OPEN), "seq_cst", 8), number)
-    b.cbranch(still, take, leave)
+    job = [b.load_atomic(_word(b, pool, word), "acquire", 8) for word in JOB]
+    still = b.icmp_signed("==", b.load_atomic(_word(b, pool, OPEN), "acquire", 8), number)
+    looks.add_incoming(I64(0), enter)
+    last.add_incoming(last, enter)
+    b.cbranch(still, take, head)
 
     b.position_at_end(take)
-    allowed = b.icmp_signed("<", thread, b.load(_word(b, pool, LIMIT)))
-    with b.if_then(allowed):
-        b.call(claim, [pool, thread])
-    taken = b.block
-    b.branch(leave)
-
-    b.position_at_end(leave)
-    seen = b.phi(I64)
-    seen.add_incoming(last, enter)
-    seen.add_incoming(number, taken)
-    b.atomic_rmw("sub", _word(b, pool, INSIDE), I64(1), "seq_cst")
-    looks.add_incoming(I64(0), leave)
-    last.add_incoming(seen, leave)
+    with b.if_then(b.icmp_signed("<", thread, job[-1])):
+        b.call(claim, [pool, thread, number, *job])
+    looks.add_incoming(I64(0), b.block)
+    last.add_incoming(number, b.block)
     b.branch(head)
 
     b.position_at_end(done)
@@ -136,8 +192,8 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     return function
 
 
-def _word(b: ir.IRBuilder, pool: ir.Value, word: int) -> ir.Value:
-    return b.gep(pool, [I64(word)])
+def _word(b: ir.IRBuilder, pool: ir.Value, word: int | ir.Value) -> ir.Value:
+    return b.gep(pool, [I64(word) if isinstance(word, int) else word])
 
 
 def _pause(b: ir.IRBuilder) -> None:

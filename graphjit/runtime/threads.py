@@ -10,7 +10,7 @@ import numpy as np
 
 from graphjit.errors import ArgumentError
 from graphjit.runtime.driver import worker
-from graphjit.runtime.sharing import LIMIT, OPEN, STOPPED, WORDS
+from graphjit.runtime.sharing import LIMIT, LINE, STOPPED, words
 
 _chosen: list[int] = []
 
@@ -54,7 +54,8 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.block = np.zeros(WORDS, np.int64)
+        memory = np.zeros(words(threads) + LINE, np.int64)
+        self.block = memory[-memory.ctypes.data // 8 % LINE:]  # from the start of a line
         self.address: int = self.block.ctypes.data
         self.free = threading.Lock()    # held by the program that uses the pool
         self.wanted = threading.Event()
@@ -68,8 +69,9 @@ class Pool:
         while not self.block[STOPPED]:
             self.wanted.wait()
             work(self.address, number, self.PATIENCE, 0)
-            if not self.block[OPEN]:
-                self.wanted.clear()
+            self.wanted.clear()
+            if self.free.locked():  # by a program that may have asked before the word was cleared
+                self.wanted.set()
 
     def ask(self, limit: int) -> int:
         """The address of the control block for one program, whose threads are numbered below ``limit``.

@@ -222,7 +222,7 @@ def program(n: int) -> Program:
 
 
 def kernel_set(p: Program) -> set[Any]:
-    return {s.kernel for s in p.steps if isinstance(s, KernelCall)}
+    return {kernel for s in p.steps if isinstance(s, KernelCall) for kernel in (s.kernel, *s.also)}
 
 
 def test_activations_stay_channels_last() -> None:
@@ -256,3 +256,28 @@ def test_training_agrees_and_threads_change_no_bit() -> None:
     assert losses[0] == losses[1]
     eager = training()
     np.testing.assert_allclose(losses[0], [eager(x, y).item() for _ in range(4)], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "window", "parts"), [
+    ((12, 3, 40, 40), (8, 3, 3, 3), 4), ((7, 4, 40, 40), (8, 4, 3, 3), 7), ((9, 8, 500), (8, 8, 5), 3),
+    ((11, 3, 40, 40), (8, 3, 3, 3), 0), ((12, 3, 6, 6), (8, 3, 3, 3), 0),
+])
+def test_a_long_sum_is_cut_into_parts(shape: tuple[int, ...], window: tuple[int, ...], parts: int) -> None:
+    """The gradient by a weight sums over all images: parts of them, whose number their length decides."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in (shape, window))
+
+    def f(x: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
+        return gj.grad(lambda w: ((F.conv2d if x.ndim == 4 else F.conv1d)(x, w) ** 2).mean())(w)
+    found, before = [], gj.get_num_threads()
+    for threads in (1, 2, 3):
+        gj.set_num_threads(threads)
+        try:
+            step = gj.compile(f)
+            found.append(step(x, w).numpy())
+        finally:
+            gj.set_num_threads(before)
+        adding = [s.title for s in step.latest.program.kernels if s.title.startswith("add ")]
+        assert adding == ([f"add {parts} parts"] if parts else [])
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    np.testing.assert_allclose(found[0], f(gj.tensor(x), gj.tensor(w)).numpy(), rtol=1e-3, atol=1e-5)

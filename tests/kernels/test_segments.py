@@ -17,12 +17,14 @@ GUARD = 77.0
 
 
 def run(m: int, n: int, k: int, batch: tuple[int, ...], segments: tuple[int, ...], dtype: str, columns: bool,
-        pieces: int) -> tuple[Any, Any]:
-    """What the kernel makes in so many pieces, and what it should. ``columns``: A is stored transposed."""
+        pieces: int, moving: bool = False) -> tuple[Any, Any]:
+    """What the kernel makes in so many pieces, and what it should. ``columns``: A is stored transposed. ``moving``:
+    each place of the first axis of the batch has its own B."""
     rng = np.random.default_rng(m * n + k)
     shape = (*batch, *segments, k, m) if columns else (*batch, *segments, m, k)
     a = rng.normal(size=shape).astype(dtype)
-    b = rng.normal(size=(*segments, k, n)).astype(dtype)
+    own = [length if moving and i == 0 else 1 for i, length in enumerate(batch)]
+    b = rng.normal(size=(*own, *segments, k, n)).astype(dtype)
     wide = np.full((*batch, m, n + 3), GUARD, dtype)
     size = a.itemsize
     a_strides = [s // size for s in a.strides]
@@ -30,7 +32,8 @@ def run(m: int, n: int, k: int, batch: tuple[int, ...], segments: tuple[int, ...
     c_strides = [s // size for s in wide.strides]
     found = plan_segments(m, n, k, dtype, (rows, depth), n, n + 3, batch, a_strides[:len(batch)],
                           c_strides[:len(batch)], segments, a_strides[len(batch):-2],
-                          [s // size for s in b.strides[:-2]])  # fmt: skip
+                          [s // size for s in b.strides[len(batch):-2]],
+                          b_batch=[s // size if moving and i == 0 else 0 for i, s in enumerate(b.strides[:len(batch)])])
     scratch = np.full(found.workspace + 64, 0xFF, np.uint8)
     at = {"a": a.ctypes.data, "b": b.ctypes.data, "c": wide.ctypes.data, "workspace": scratch.ctypes.data}
     slots = np.array([at[s] if isinstance(s, str) else s for s in found.slots], np.int64)
@@ -57,6 +60,17 @@ def test_segments(m: int, n: int, k: int, batch: tuple[int, ...], segments: tupl
     np.testing.assert_allclose(whole, wanted, rtol=1e-4 if dtype == "float32" else 1e-12,
                                atol=1e-4 if dtype == "float32" else 1e-12)
     np.testing.assert_array_equal(run(m, n, k, batch, segments, dtype, columns, 3)[0], whole)
+
+
+@pytest.mark.parametrize(("m", "n", "batch", "segments", "columns"), [
+    (14, 16, (3, 5), (3,), False), (35, 70, (2,), (2, 3), False), (24, 16, (4, 3), (4, 6), True),
+    (24, 17, (4, 3, 2), (8,), True),
+])  # fmt: skip
+def test_parts_with_operands_of_their_own(m: int, n: int, batch: tuple[int, ...], segments: tuple[int, ...],
+                                          columns: bool) -> None:
+    whole, wanted = run(m, n, 9, batch, segments, "float32", columns, 1, moving=True)
+    np.testing.assert_allclose(whole, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(run(m, n, 9, batch, segments, "float32", columns, 5, moving=True)[0], whole)
 
 
 def test_too_many_axes() -> None:
