@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from graphjit.capture import EMPTY, containers_hold
 from graphjit.runtime.driver import caller, holder
-from graphjit.runtime.holding import plan_checks
+from graphjit.runtime.holding import KINDS, plan_checks
 from graphjit.specialize import Specialization
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor
+from graphjit.tree import Spec, unflatten
 
 MISS = object()
 Shortcut = Callable[[tuple[Any, ...]], Any]
@@ -31,8 +33,8 @@ def shortcut(spec: Specialization) -> Shortcut:
     if spec.backward is not None or spec.copies or spec.given_grads or spec.bare or spec.accumulates:
         return no_shortcut
     program, capture = spec.program, spec.capture
-    alike = [(it, held) for it, _, held in capture.containers if type(it) in (dict, list)]
-    others = [(it, name, held) for it, name, held in capture.containers if type(it) not in (dict, list)]
+    alike = [(it, held) for it, _, held in capture.containers if type(it) in KINDS]
+    others = [(it, name, held) for it, name, held in capture.containers if type(it) not in KINDS]
     checks, kept = plan_checks(capture.names, [(cell, held) for cell, _, held in capture.cells], alike, EMPTY)
     names: dict[str, Any] = {
         "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,
@@ -46,17 +48,16 @@ def shortcut(spec: Specialization) -> Shortcut:
         *(["not holds()"] if checks[0] else []),
         *(["not containers_hold(others)"] if others else []),
     ]
-    single = spec.single and not spec.kept_grads
-    native = program.native(single, spec.written if spec.writes else None, MISS)
+    native = program.native(_is_single(spec), spec.written if spec.writes else None, MISS)
     lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
     if native is not None:
         plan, alive = native
         names |= {"call": caller(plan), "alive": alive, "in_order": in_order}
         lines += [" out = call(*args)",  # None: an argument is not contiguous
                   " if out is None: out = call(*map(in_order, args))",
-                  " return out" if single else " return out if out is MISS else spec.handed_out(out)"]
+                  " if out is MISS: return MISS", *_handed_out(spec, names)]
     else:
-        lines += _in_python(spec, single, names)
+        lines += _in_python(spec, names)
     exec(compile("\n".join(lines), f"{__file__}: call of {spec.name}", "exec"), names)  # no line of the user's
     made: Shortcut = names["shortcut"]
     return made
@@ -69,7 +70,38 @@ def in_order(a: Any) -> Any:
     return a.copy() if type(a) is np.ndarray else a
 
 
-def _in_python(spec: Specialization, single: bool, names: dict[str, Any]) -> list[str]:
+def _is_single(spec: Specialization) -> bool:
+    """Whether a call gives the tensor of its only result, and leaves no more behind."""
+    return spec.single and not spec.kept_grads
+
+
+def _handed_out(spec: Specialization, names: dict[str, Any]) -> list[str]:
+    """Lines that return what the function does, made of ``out``: a tensor for a single result, else a list of them."""
+    if _is_single(spec):
+        return [" return out"]
+    if spec.kept_grads or not _is_plain(spec.out_spec) or not all(isinstance(leaf, int) for leaf in spec.out_leaves):
+        return [" return spec.handed_out(out)"]
+    return [f" return {_text(unflatten(spec.out_spec, [f'out[{i}]' for i in spec.out_leaves]), names)}"]
+
+
+def _is_plain(tree: Spec) -> bool:
+    """Whether there are tuples, lists, dicts and None only."""
+    return tree.is_leaf() or (tree.type in (tuple, list, dict, NoneType) and all(map(_is_plain, tree.children())))
+
+
+def _text(it: Any, names: dict[str, Any]) -> str:
+    """Python for plain containers of Python; ``names`` gets the keys of dicts."""
+    if type(it) is dict:
+        keys = f"keys{len(names)}"
+        names[keys] = tuple(it)
+        return f"{{{', '.join(f'{keys}[{i}]: {_text(part, names)}' for i, part in enumerate(it.values()))}}}"
+    if type(it) in (tuple, list):
+        parts = "".join(f"{_text(part, names)}, " for part in it)
+        return f"[{parts}]" if type(it) is list else f"({parts})"
+    return str(it)
+
+
+def _in_python(spec: Specialization, names: dict[str, Any]) -> list[str]:
     """Lines that look at the arguments, run the program and wrap the results; ``names`` gets what they use."""
     args = [f"a{i}" for i in range(len(spec.arguments))]
     lines = [f" if len(args) != {len(args)}: return MISS"]
@@ -92,6 +124,6 @@ def _in_python(spec: Specialization, single: bool, names: dict[str, Any]) -> lis
     lines.append(f" {targets}program.run([{', '.join(args)}])")
     if spec.writes:
         lines.append(" spec.written[0] = tick()")
-    outs = f"[{', '.join(f'of(Value({r}))' for r in results)}]"
-    lines.append(" return of(Value(r0))" if single else f" return spec.handed_out({outs})")
-    return lines
+    outs = ", ".join(f"of(Value({r}))" for r in results)
+    lines.append(f" out = {'of(Value(r0))' if _is_single(spec) else f'[{outs}]'}")
+    return [*lines, *_handed_out(spec, names)]

@@ -6,7 +6,7 @@ results into new arrays and puts tensors around these. Its plan is an int64 arra
 
 Everything that may run other Python code (allocation may collect garbage) happens before the lock is looked at, or
 when the results are copied out. A program that keeps the GIL is done in between by no one else, so it only has to see
-that its lock is free; one that releases it holds the lock.
+that its lock is free; one that may release it (NumPy does to copy a transposed result) holds the lock.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from graphjit.tape import Value, clock
 from graphjit.tensor import Tensor
 
 # words of a plan; the arguments' and the results' follow
-(WORLD, MISS, ARGUMENTS, RESULTS, TABLE, ROWS, STATUS, TRY, FREE, RELEASE, WRITTEN, SINGLE, HEAD) = range(13)
-# of an argument or a result: dtype (0 for a Python float), place in the arena, bytes, number of axes, their lengths
-DTYPE, PLACE, NBYTES, NDIM, SHAPE, ITEM = range(6)
+(WORLD, MISS, ARGUMENTS, RESULTS, TABLE, ROWS, STATUS, TRY, FREE, RELEASE, OUTSIDE, WRITTEN, SINGLE, HEAD) = range(14)
+# of an argument or a result: dtype (0 for a Python float), place in the arena, bytes, number of axes, their lengths,
+# what copies a result that does not lie there in order
+DTYPE, PLACE, NBYTES, NDIM, SHAPE, COPY, ITEM = range(7)
 # of the world
 (NDARRAY, TENSOR, FLOAT, NONE, FALSE, NEW_ARRAY, TICKS, NEW_TENSOR, TENSOR_WORDS, TENSOR_VALUE, NEW_VALUE, VALUE_WORDS,
  VALUE_DATA, VALUE_STAMP, VALUE_REQUIRES_GRAD, VALUE_TRACE, WORLD_WORDS) = range(17)
@@ -80,17 +81,19 @@ def plan_call(rows: Rows, arguments: Sequence[Place], results: Sequence[Place], 
         miss: what a call gives that the plan does not fit.
     """
     lock = rows.lock
-    attempt = functools.partial(lock.acquire, False) if rows.releases_gil else lock.locked
-    free, release = rows.releases_gil, lock.release if rows.releases_gil else None
-    kept: list[object] = [miss, attempt, free, release, written, lock]
+    locks = rows.releases_gil or not all(place.array.flags.c_contiguous for place in results)
+    attempt, release = (functools.partial(lock.acquire, False), lock.release) if locks else (lock.locked, None)
+    kept: list[object] = [miss, attempt, release, written, lock]
     words = [world().ctypes.data, id(miss), len(arguments), len(results), rows.table, rows.n, rows.status, id(attempt),
-             id(free), id(release) if release else 0, 0 if written is None else id(written), int(single)]
+             id(locks), id(release) if locks else 0, int(rows.releases_gil), 0 if written is None else id(written),
+             int(single)]
     for place in (*arguments, *results):
         shape = np.array(place.array.shape, np.int64)
         dtype = place.array.dtype
-        kept += place.array, shape, dtype
+        copy = None if place.array.flags.c_contiguous else place.array.copy
+        kept += place.array, shape, dtype, copy
         words += [0 if place.is_number else id(dtype), place.array.ctypes.data, place.array.nbytes, len(shape),
-                  shape.ctypes.data]
+                  shape.ctypes.data, 0 if copy is None else id(copy)]
     return np.array(words, np.int64), kept
 
 
@@ -206,12 +209,13 @@ def emit_call(module: ir.Module, rows: ir.Function) -> ir.Function:
         set_word(b, zero, arrays, i.value)
     with loop(0, Int(b, made)) as i:
         item = b.add(first_result, b.mul(i.value, I64(8 * ITEM)))
-        dtype = word(b, item, DTYPE)
-        b.call(_count(module, "Py_IncRef"), [dtype])  # NumPy takes it over
-        array = b.call(new_array, [word(b, known, NDARRAY), dtype, b.trunc(word(b, item, NDIM), ir.IntType(32)),
-                                   word(b, item, SHAPE), zero, zero, ir.IntType(32)(0), zero])
-        set_word(b, array, arrays, i.value)
-        unless(b.icmp_unsigned("!=", array, zero), failed)
+        with b.if_then(equal(word(b, item, COPY), zero)):
+            dtype = word(b, item, DTYPE)
+            b.call(_count(module, "Py_IncRef"), [dtype])  # NumPy takes it over
+            array = b.call(new_array, [word(b, known, NDARRAY), dtype, b.trunc(word(b, item, NDIM), ir.IntType(32)),
+                                       word(b, item, SHAPE), zero, zero, ir.IntType(32)(0), zero])
+            set_word(b, array, arrays, i.value)
+            unless(b.icmp_unsigned("!=", array, zero), failed)
 
     # the program's turn: nobody else is in the arena
     invoke = python(module, "PyObject_CallNoArgs", I64, I64)
@@ -229,10 +233,8 @@ def emit_call(module: ir.Module, rows: ir.Function) -> ir.Function:
                 b.store(double, b.inttoptr(place, ir.DoubleType().as_pointer()))
             with as_array:
                 _copy(b, place, source, word(b, item, NBYTES))
-    release = word(b, plan, RELEASE)
-    holds_lock = b.icmp_unsigned("!=", release, zero)
     run = [word(b, plan, TABLE), word(b, plan, ROWS), word(b, plan, STATUS), zero]
-    with b.if_else(holds_lock) as (without_gil, with_gil):
+    with b.if_else(b.icmp_unsigned("!=", word(b, plan, OUTSIDE), zero)) as (without_gil, with_gil):
         with without_gil:
             thread = b.call(python(module, "PyEval_SaveThread", ir.IntType(8).as_pointer()), [])
             stopped_outside = b.call(rows, run)
@@ -248,13 +250,21 @@ def emit_call(module: ir.Module, rows: ir.Function) -> ir.Function:
     with b.if_else(finished) as (well, refused):
         with well, loop(0, Int(b, made)) as i:
             item = b.add(first_result, b.mul(i.value, I64(8 * ITEM)))
-            target = word(b, word(b, arrays, i.value), ARRAY_DATA)
-            _copy(b, target, word(b, item, PLACE), word(b, item, NBYTES))
+            copy = word(b, item, COPY)
+            with b.if_else(equal(copy, zero)) as (in_order, scattered_result):
+                with in_order:
+                    target = word(b, word(b, arrays, i.value), ARRAY_DATA)
+                    _copy(b, target, word(b, item, PLACE), word(b, item, NBYTES))
+                with scattered_result:
+                    set_word(b, b.call(invoke, [copy]), arrays, i.value)
         with refused:  # no state was changed: the long way runs it again, and says what is wrong
             set_word(b, zero, word(b, plan, STATUS), 0)
-    with b.if_then(holds_lock):
+    release = word(b, plan, RELEASE)
+    with b.if_then(b.icmp_unsigned("!=", release, zero)):
         b.call(decref, [b.call(invoke, [release])])
     unless(finished, undone)
+    with loop(0, Int(b, made)) as i:
+        unless(b.icmp_unsigned("!=", word(b, arrays, i.value), zero), failed)
     written = word(b, plan, WRITTEN)
     with b.if_then(b.icmp_unsigned("!=", written, zero)):
         stamp = b.call(python(module, "PyIter_Next", I64, I64), [word(b, known, TICKS)])

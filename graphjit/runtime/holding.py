@@ -18,6 +18,8 @@ NAME = 1   # a dict, a key, its value, 0 for none
 OTHER = 2  # another mapping, a key, its value, 0 for none
 LIST = 3   # a list, how many elements it held, the address of theirs
 DICT = 4   # a dict, how many entries it held, the address of their keys' and values'
+SET = 5    # a set, how many elements it held, the address of theirs
+KINDS: dict[type, int] = {list: LIST, dict: DICT, set: SET}  # of containers
 CHECK = 4  # words
 
 
@@ -28,7 +30,7 @@ def plan_checks(names: Sequence[tuple[Mapping[str, Any], str, object]], cells: S
     Args:
         names: mappings, names in them, and what these held.
         cells: cells and what they held.
-        containers: lists and dicts, with their copies.
+        containers: of the types in KINDS, with their copies.
         empty: held by a name or cell that held nothing.
     """
     words = [len(names) + len(cells) + len(containers)]
@@ -41,7 +43,7 @@ def plan_checks(names: Sequence[tuple[Mapping[str, Any], str, object]], cells: S
         ids = [id(x) for pair in copy.items() for x in pair] if type(it) is dict else list(map(id, copy))
         elements = np.array(ids, np.int64)
         kept.append(elements)
-        words += [DICT if type(it) is dict else LIST, id(it), len(copy), elements.ctypes.data]
+        words += [KINDS[type(it)], id(it), len(copy), elements.ctypes.data]
     return np.array(words, np.int64), kept
 
 
@@ -68,9 +70,9 @@ def emit_holds(module: ir.Module) -> ir.Function:
         check = b.add(plan, b.add(b.mul(i.value, I64(8 * CHECK)), I64(8)))
         kind, it, first, second = (word(b, check, w) for w in range(CHECK))
         after = b.append_basic_block("after")
-        cases = [b.append_basic_block("case") for _ in range(5)]
-        switch = b.switch(kind, cases[DICT])
-        for case in (CELL, NAME, OTHER, LIST):
+        cases = [b.append_basic_block("case") for _ in range(6)]
+        switch = b.switch(kind, other)
+        for case in range(len(cases)):
             switch.add_case(I64(case), cases[case])
 
         b.position_at_end(cases[CELL])
@@ -103,6 +105,16 @@ def emit_holds(module: ir.Module) -> ir.Function:
             b.call(python(module, "PyDict_Next", ir.IntType(32), I64, I64, I64, I64), [it, position, key, value])
             pair = b.add(second, b.mul(j.value, I64(16)))
             unless(b.and_(equal(word(b, key, 0), word(b, pair, 0)), equal(word(b, value, 0), word(b, pair, 1))))
+        b.branch(after)
+
+        b.position_at_end(cases[SET])
+        unless(equal(b.call(python(module, "PySet_Size", I64, I64), [it]), first))
+        with loop(0, Int(b, first)) as j:
+            element = word(b, second, j.value)
+            inside = b.call(python(module, "PySet_Contains", ir.IntType(32), I64, I64), [it, element])
+            with b.if_then(equal(inside, ir.IntType(32)(-1))):
+                b.call(python(module, "PyErr_Clear", ir.VoidType()), [])
+            unless(equal(inside, ir.IntType(32)(1)))
         b.branch(after)
 
         b.position_at_end(after)

@@ -271,10 +271,7 @@ class Program:
         for buffer, layout in self.results:
             if buffer not in self.plan.offsets:
                 return None
-            view = self._strided(self.view(buffer), layout)
-            if not view.flags.c_contiguous:
-                return None
-            results.append(Place(view))
+            results.append(Place(self._strided(self.view(buffer), layout)))
         table, n, status, _ = self._one
         places = [Place(view, self.arguments[i].type.weak) for i, view in self._staged]
         rows = Rows(table, n, status, self.lock, self._run is runner())

@@ -11,7 +11,8 @@ import pytest
 import graphjit as gj
 from graphjit import nn, optim
 from graphjit.errors import GraphjitError
-from graphjit.runtime.driver import caller
+from graphjit.runtime.driver import caller, runner
+from graphjit.tree import flatten, unflatten
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -82,6 +83,62 @@ def test_results_do_not_share_memory():
     np.testing.assert_array_equal(first[0], X * 2)
     np.testing.assert_array_equal(first[2]["n"], X + 1)
     assert float(first[1]) == X.sum() and float(second[1]) == X.sum() + 6 and second[1].shape == ()
+
+
+Pair = collections.namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize("give", [
+    lambda a, b: (a, (b, a)), lambda a, b: [a], lambda a, b: (b,), lambda a, b: {"z": a, "a": [b, None]},
+    lambda a, b: Pair(a, b), lambda a, b: {1: (), (2, "b"): {"x": b}, "n": Pair(1, [a])}, lambda a, b: (a, 3, "text"),
+    lambda a, b: None, lambda a, b: (), lambda a, b: [[[a]], collections.OrderedDict(b=b, a=a)]])
+def test_results_in_containers(give):
+    f = gj.compile(lambda x: give(x * 2, x.sum()))
+    wanted, kind = flatten(give(X * 2, X.sum()))
+    for _ in range(3):
+        out = f(X)
+        leaves, found = flatten(out)
+        assert found == kind and repr(unflatten(found, "abcdefgh"[:len(leaves)])) == repr(
+            unflatten(kind, "abcdefgh"[:len(leaves)]))
+        for got, right in zip(leaves, wanted, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+def test_transposed_results():
+    f = gj.compile(lambda x, y: [(x @ y).T, (x + 1).T, x[:, 1:]])
+    y = np.arange(120, dtype=np.float32).reshape(3, 40)
+    for _ in range(3):
+        a, b, c = f(X, y)
+        np.testing.assert_array_equal(a, (X @ y).T)
+        np.testing.assert_array_equal(b, (X + 1).T)
+        np.testing.assert_array_equal(c, X[:, 1:])
+        assert all(r.data.flags.c_contiguous and r.data.flags.owndata for r in (a, b, c))
+    assert native(f) and not f.latest.program.lock.locked()
+
+
+def test_programs_that_let_other_threads_run():
+    def power(x):
+        y = x
+        for _ in range(12):
+            y = y @ x
+        return y
+    f = gj.compile(power)
+    x = (np.random.default_rng(0).standard_normal((60, 60)) / 8).astype(np.float32)
+    f(x)
+    assert native(f) and f.latest.program._run is runner()
+    found = [None] * 4
+
+    def work(i):
+        for _ in range(100):
+            found[i] = f(x * (i / 4)).data
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i, out in enumerate(found):
+        np.testing.assert_allclose(out, power(x * (i / 4)), rtol=1e-3, atol=1e-3)
+    assert f.trace_count == 1 and not f.latest.program.lock.locked()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int8", "bool"])
@@ -199,6 +256,7 @@ def test_containers_and_cells_are_compared():
             np.testing.assert_allclose(f(X), f.function(gj.tensor(X)).data)
     changes = [lambda: scales.append(2.0), lambda: scales.__setitem__(0, 7.0), lambda: table.update(a=5.0),
                lambda: table.__setitem__("c", 1.5), lambda: table.pop("a"), lambda: queue.append(2.5),
+               lambda: chosen.clear() or chosen.add(1.0),
                lambda: chosen.add(9.5), lambda: scales.clear() or scales.extend([1.0])]
     check()
     for change in changes:
@@ -282,8 +340,34 @@ def test_errors_of_allocation_are_python_errors():
     plan, alive = f.latest.program.native(True, None, None)
     huge = np.array([1 << 60, 3], np.int64)
     words = plan.copy()
-    words[-1] = huge.ctypes.data
+    words[-2] = huge.ctypes.data
     with pytest.raises((MemoryError, ValueError)):
         caller(words)(X)
     np.testing.assert_array_equal(caller(plan)(X), X * 2 + 1)
     assert alive
+
+
+def test_threads_call_the_same_small_program():
+    f = gj.compile(lambda x: (x * 2 + 1, x.T))
+    g = gj.compile(lambda x: x * 2 + 1)
+    f(X), g(X)
+    wrong = []
+
+    def work(i):
+        x = X + i
+        for n in range(300):
+            a, b = f(x if n % 3 else x.T.copy().T)
+            c = g(x if n % 5 else x.view(np.recarray))  # the long way
+            if not ((a.data == x * 2 + 1).all() and (b.data == x.T).all() and (c.data == x * 2 + 1).all()):
+                wrong.append(i)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong and f.trace_count == g.trace_count == 1
