@@ -69,11 +69,7 @@ class Capture:
             now = _content(cell)
             if now is not held and not _equal(now, held):
                 return False
-        return self.containers_hold()
-
-    def containers_hold(self) -> bool:
-        """Whether every container still holds the same elements."""
-        return all(_alike(now, held) for now, _, held in self.containers)
+        return containers_hold(self.containers)
 
     def changed(self) -> list[str]:
         """What holds something else now, in words."""
@@ -291,6 +287,11 @@ def _alike(now: Any, held: Any) -> bool:
         return all(a is b or _equal(a, b) for a, b in zip(now, held, strict=True)) and _alike(
             list(now.values()), list(held.values()))
     return all(map(operator.is_, now, held)) or all(a is b or _equal(a, b) for a, b in zip(now, held, strict=True))
+
+
+def containers_hold(containers: Iterable[tuple[Any, str, Any]]) -> bool:
+    """Whether every container still holds the same elements."""
+    return all(_alike(now, held) for now, _, held in containers)
 
 
 def _content(cell: CellType) -> object:

@@ -192,6 +192,9 @@ class CompiledFunction:
         self._lock, self._shared.lock = threading.RLock(), threading.Lock()
         for each in self._used:
             each.guard()
+            each.shortcut = None  # it looks at the old lock
+        self._plain.clear()
+        self._quick = no_shortcut
 
     def clear_cache(self) -> None:
         """Forget all programs of this function."""
@@ -265,7 +268,9 @@ def eager() -> Iterator[None]:
     """Run compiled functions uncompiled inside this block: for debugging, and as the reference."""
     before = state.eager
     state.eager = True
+    state.settle()
     try:
         yield
     finally:
         state.eager = before
+        state.settle()

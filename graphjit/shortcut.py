@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import is_, itemgetter
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
-from graphjit.capture import EMPTY
+from graphjit.capture import EMPTY, containers_hold
+from graphjit.runtime.driver import caller, holder
+from graphjit.runtime.holding import KINDS, plan_checks
 from graphjit.specialize import Specialization
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor
+from graphjit.tree import Spec, unflatten
 
 MISS = object()
 Shortcut = Callable[[tuple[Any, ...]], Any]
@@ -29,45 +32,79 @@ def shortcut(spec: Specialization) -> Shortcut:
     """
     if spec.backward is not None or spec.copies or spec.given_grads or spec.bare or spec.accumulates:
         return no_shortcut
-    program = spec.program
+    program, capture = spec.program, spec.capture
+    alike = [(it, held) for it, _, held in capture.containers if type(it) in KINDS]
+    others = [(it, name, held) for it, name, held in capture.containers if type(it) not in KINDS]
+    checks, kept = plan_checks(capture.names, [(cell, held) for cell, _, held in capture.cells], alike, EMPTY)
     names: dict[str, Any] = {
         "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,
-        "clock": clock, "spec": spec, "program": program, "tick": clock.tick,
-        "containers_hold": spec.capture.containers_hold,
+        "clock": clock, "spec": spec, "program": program, "tick": clock.tick, "others": others,
+        "containers_hold": containers_hold, "holds": holder(checks), "kept": kept,
     }
-    lines = ["def shortcut(args):", " try:"]
+    conditions = [
+        f"state.compiled is not {state.grad_enabled}", "clock.structure != spec.seen",
+        *(["clock.grad_writes != spec.seen_grads"] if spec.uses_grads else []),
+        *(["clock.views != spec.seen_views"] if spec.writes else []),
+        *(["not holds()"] if checks[0] else []),
+        *(["not containers_hold(others)"] if others else []),
+    ]
+    native = program.native(_is_single(spec), spec.written if spec.writes else None, MISS)
+    lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
+    if native is not None:
+        plan, alive = native
+        names |= {"call": caller(plan), "alive": alive, "in_order": in_order}
+        lines += [" out = call(*args)",  # None: an argument is not contiguous
+                  " if out is None: out = call(*map(in_order, args))",
+                  " if out is MISS: return MISS", *_handed_out(spec, names)]
+    else:
+        lines += _in_python(spec, names)
+    exec(compile("\n".join(lines), f"{__file__}: call of {spec.name}", "exec"), names)  # no line of the user's
+    made: Shortcut = names["shortcut"]
+    return made
 
-    def unless(*conditions: str) -> None:
-        lines.append(f"  if {' or '.join(conditions)}: return MISS")
 
+def in_order(a: Any) -> Any:
+    """A contiguous copy of an array; what else may come is left as it is."""
+    if type(a) is Tensor and not a._value.requires_grad and a._value.trace is None:
+        a = a._value.data
+    return a.copy() if type(a) is np.ndarray else a
+
+
+def _is_single(spec: Specialization) -> bool:
+    """Whether a call gives the tensor of its only result, and leaves no more behind."""
+    return spec.single and not spec.kept_grads
+
+
+def _handed_out(spec: Specialization, names: dict[str, Any]) -> list[str]:
+    """Lines that return what the function does, made of ``out``: a tensor for a single result, else a list of them."""
+    if _is_single(spec):
+        return [" return out"]
+    if spec.kept_grads or not _is_plain(spec.out_spec) or not all(isinstance(leaf, int) for leaf in spec.out_leaves):
+        return [" return spec.handed_out(out)"]
+    return [f" return {_text(unflatten(spec.out_spec, [f'out[{i}]' for i in spec.out_leaves]), names)}"]
+
+
+def _is_plain(tree: Spec) -> bool:
+    """Whether there are tuples, lists, dicts and None only."""
+    return tree.is_leaf() or (tree.type in (tuple, list, dict, NoneType) and all(map(_is_plain, tree.children())))
+
+
+def _text(it: Any, names: dict[str, Any]) -> str:
+    """Python for plain containers of Python; ``names`` gets the keys of dicts."""
+    if type(it) is dict:
+        keys = f"keys{len(names)}"
+        names[keys] = tuple(it)
+        return f"{{{', '.join(f'{keys}[{i}]: {_text(part, names)}' for i, part in enumerate(it.values()))}}}"
+    if type(it) in (tuple, list):
+        parts = "".join(f"{_text(part, names)}, " for part in it)
+        return f"[{parts}]" if type(it) is list else f"({parts})"
+    return str(it)
+
+
+def _in_python(spec: Specialization, names: dict[str, Any]) -> list[str]:
+    """Lines that look at the arguments, run the program and wrap the results; ``names`` gets what they use."""
     args = [f"a{i}" for i in range(len(spec.arguments))]
-    unless("state.trace is not None", "state.eager", f"state.grad_enabled is not {state.grad_enabled}",
-           "clock.structure != spec.seen", f"len(args) != {len(args)}",
-           *(["clock.grad_writes != spec.seen_grads"] if spec.uses_grads else []),
-           *(["clock.views != spec.seen_views"] if spec.writes else []))
-    scopes: dict[int, list[tuple[Any, str, object]]] = {}
-    for entry in spec.capture.names:
-        scopes.setdefault(id(entry[0]), []).append(entry)
-    for i, group in enumerate(scopes.values()):
-        scope = group[0][0]
-        there = [(name, held) for _, name, held in group if held is not EMPTY]
-        if len(there) > 1:  # all at once: a name's check takes a third of the time
-            names |= {f"g{i}": scope, f"n{i}": itemgetter(*(name for name, _ in there)),
-                      f"h{i}": tuple(held for _, held in there), "same": is_}
-            unless(f"not all(map(same, n{i}(g{i}), h{i}))")
-        elif there:
-            names |= {f"g{i}": scope, f"h{i}": there[0][1]}
-            unless(f"g{i}[{there[0][0]!r}] is not h{i}")
-        for _, name, held in group:
-            if held is EMPTY:
-                names[f"g{i}"] = scope
-                unless(f"{name!r} in g{i}")
-    for i, (cell, _, held) in enumerate(spec.capture.cells):
-        names |= {f"c{i}": cell, f"k{i}": held}
-        unless(f"c{i}.cell_contents is not k{i}")
-    if spec.capture.containers:
-        unless("not containers_hold()")
-    lines += [" except (KeyError, ValueError): return MISS"]  # a global name or a variable of the closure was deleted
+    lines = [f" if len(args) != {len(args)}: return MISS"]
     if args:
         lines.append(f" {', '.join(args)}, = args")
     for i, (a, node) in enumerate(zip(args, spec.arguments, strict=True)):
@@ -82,15 +119,11 @@ def shortcut(spec: Specialization) -> Shortcut:
                   f"  {a} = v.data",
                   f" if {a}.shape != s{i} or {a}.dtype is not d{i}"
                   f"{f' or id({a}) in spec.buffers' if spec.writes else ''}: return MISS"]
-    results = [f"r{i}" for i in range(len(program.results))]
-    lines += program.inlined(args, results, names)
+    results = [f"r{i}" for i in range(len(spec.program.results))]
+    targets = f"{', '.join(results)}, = " if results else ""
+    lines.append(f" {targets}program.run([{', '.join(args)}])")
     if spec.writes:
         lines.append(" spec.written[0] = tick()")
-    outs = f"[{', '.join(f'of(Value({r}))' for r in results)}]"
-    if spec.single and not spec.kept_grads:
-        lines.append(" return of(Value(r0))")
-    else:
-        lines.append(f" return spec.handed_out({outs})")
-    exec(compile("\n".join(lines), f"{__file__}: call of {spec.name}", "exec"), names)  # no line of the user's
-    made: Shortcut = names["shortcut"]
-    return made
+    outs = ", ".join(f"of(Value({r}))" for r in results)
+    lines.append(f" out = {'of(Value(r0))' if _is_single(spec) else f'[{outs}]'}")
+    return [*lines, *_handed_out(spec, names)]

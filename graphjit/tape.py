@@ -34,6 +34,7 @@ class ThreadState(threading.local):
     trace: Trace | None = None
     grad_enabled: bool = True
     eager: bool = os.environ.get("GRAPHJIT_EAGER", "") not in ("", "0")
+    compiled: bool | None = None if eager else True  # what calls of compiled functions look at; see ``settle``
 
     def __init__(self) -> None:  # runs once in each thread
         # calls a function with NumPy's floating-point warnings off: a context of its own, entered by
@@ -41,6 +42,10 @@ class ThreadState(threading.local):
         context = copy_context()
         context.run(np.seterr, all="ignore")
         self.quiet: Callable[..., Any] = context.run
+
+    def settle(self) -> None:
+        """After a change: whether compiled functions run as programs (else None), and with gradients enabled."""
+        self.compiled = None if self.trace is not None or self.eager else self.grad_enabled
 
 
 state = ThreadState()
@@ -188,7 +193,9 @@ def note_call(name: str, inputs: Sequence[Value], results: Sequence[Value],
 def grad_mode(enabled: bool) -> Iterator[None]:
     before = state.grad_enabled
     state.grad_enabled = enabled
+    state.settle()
     try:
         yield
     finally:
         state.grad_enabled = before
+        state.settle()

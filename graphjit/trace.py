@@ -141,8 +141,10 @@ def tracing(trace: Trace) -> Iterator[Trace]:
     if state.trace is not None:
         raise TraceError("a trace is active in this thread already")
     state.trace = trace
+    state.settle()
     try:
         yield trace
     finally:
         state.trace = None
+        state.settle()
         trace.finished = True

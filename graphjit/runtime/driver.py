@@ -6,7 +6,7 @@ stop the program. A row with a grain is offered to a pool of worker threads in c
 thread uses its own copy of the slots, `stride` bytes apart, so that it has its own scratch memory.
 
 It is itself an IR kernel, compiled once on a machine and kept in the kernel cache. Called once, that kernel
-hands out the addresses of three functions with CPython's own calling convention (METH_FASTCALL, of the stable
+hands out the addresses of functions with CPython's own calling convention (METH_FASTCALL, of the stable
 ABI), which become builtin functions: a call costs some 50 ns, through ctypes it would cost 400.
 """
 
@@ -15,10 +15,15 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 
+from graphjit.op import Array
+from graphjit.runtime.builtin import builtin, python
+from graphjit.runtime.calling import emit_call
 from graphjit.runtime.compiler import IRKernel, compile_kernels
+from graphjit.runtime.holding import emit_holds
 from graphjit.runtime.machine import ENTRY_TYPE
 from graphjit.runtime.sharing import emit_claim, emit_share, emit_work
 
@@ -28,8 +33,6 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 POINTER = ir.IntType(8).as_pointer()
 ROW = 6  # words of a row: entry, slots, start, stop, grain, slots stride
 FINISHED = -1
-
-METH_FASTCALL = 0x0080
 
 
 def run(table_address: int, n: int, status_address: int, pool_address: int = 0) -> int:
@@ -70,31 +73,34 @@ def kernel() -> IRKernel:
     return IRKernel("driver", ("driver", ROW), 1, _emit)
 
 
-class _MethodDef(ctypes.Structure):
-    """CPython's PyMethodDef."""
+def caller(plan: Array) -> Callable[..., Any]:
+    """The builtin function that runs a program for a call's arguments by this plan (see ``calling``)."""
+    made: Callable[..., Any] = builtin(_addresses()[3], "call", owner=plan)
+    return made
 
-    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
-                ("doc", ctypes.c_char_p))
 
-
-_method_defs: list[_MethodDef] = []  # builtin functions point into these for ever
+def holder(plan: Array) -> Callable[[], bool]:
+    """The builtin function that makes these checks (see ``holding``)."""
+    made: Callable[[], bool] = builtin(_addresses()[4], "holds", owner=plan)
+    return made
 
 
 @functools.cache
 def _runners() -> tuple[Runner, Runner, Runner]:
     """The builtin functions: run without the GIL, run with it, work."""
+    releasing, keeping, working = (builtin(address, "run", run.__doc__ or "") for address in _addresses()[:3])
+    return releasing, keeping, working
+
+
+@functools.cache
+def _addresses() -> list[int]:
+    """Of the native functions."""
     [entry] = compile_kernels([kernel()])
-    addresses = (ctypes.c_int64 * 3)()
+    addresses = (ctypes.c_int64 * 5)()
     slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)
     call(ctypes.addressof(slots), 0, 0)
-    new_builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
-        ("PyCFunction_NewEx", ctypes.pythonapi))
-    doc = (run.__doc__ or "").encode()
-    methods = [_MethodDef(b"run", address, METH_FASTCALL, doc) for address in addresses]
-    _method_defs.extend(methods)
-    releasing, keeping, working = (new_builtin(ctypes.addressof(method), None, None) for method in methods)
-    return releasing, keeping, working
+    return list(addresses)
 
 
 # ---- the code ---------------------------------------------------------------------------------------------
@@ -108,7 +114,8 @@ def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
     rows = _emit_rows(module, emit_share(module, claim))
     functions = [_emit_builtin(module, rows, "run_without_gil", True),
                  _emit_builtin(module, rows, "run_with_gil", False),
-                 _emit_builtin(module, emit_work(module, claim), "work_without_gil", True)]
+                 _emit_builtin(module, emit_work(module, claim), "work_without_gil", True),
+                 emit_call(module, rows), emit_holds(module)]
     for i, function in enumerate(functions):
         builder.store(builder.ptrtoint(function, I64), builder.gep(out, [I64(i)]))
 
@@ -172,34 +179,27 @@ def _emit_builtin(module: ir.Module, target: ir.Function, name: str, release_gil
     builder.cbranch(builder.icmp_signed("==", nargs, I64(4)), unpack, wrong)
 
     builder.position_at_end(unpack)
-    as_int = _python(module, "PyLong_AsLongLong", I64, POINTER)
+    as_int = python(module, "PyLong_AsLongLong", I64, POINTER)
     numbers = [builder.call(as_int, [builder.load(builder.gep(args, [I64(i)]))]) for i in range(4)]
     minus_one = [builder.icmp_signed("==", number, I64(-1)) for number in numbers]
     builder.cbranch(functools.reduce(builder.or_, minus_one), suspect, go)
 
     builder.position_at_end(suspect)  # -1 is an error or a number
-    error = builder.call(_python(module, "PyErr_Occurred", POINTER), [])
+    error = builder.call(python(module, "PyErr_Occurred", POINTER), [])
     builder.cbranch(builder.icmp_unsigned("==", error, POINTER(None)), go, failed)
 
     builder.position_at_end(go)
     if release_gil:
-        thread = builder.call(_python(module, "PyEval_SaveThread", POINTER), [])
+        thread = builder.call(python(module, "PyEval_SaveThread", POINTER), [])
     result = builder.call(target, numbers)
     if release_gil:
-        builder.call(_python(module, "PyEval_RestoreThread", ir.VoidType(), POINTER), [thread])
-    builder.ret(builder.call(_python(module, "PyLong_FromLongLong", POINTER, I64), [result]))
+        builder.call(python(module, "PyEval_RestoreThread", ir.VoidType(), POINTER), [thread])
+    builder.ret(builder.call(python(module, "PyLong_FromLongLong", POINTER, I64), [result]))
 
     builder.position_at_end(wrong)
-    builder.call(_python(module, "PyErr_BadArgument", I32), [])
+    builder.call(python(module, "PyErr_BadArgument", I32), [])
     builder.branch(failed)
 
     builder.position_at_end(failed)
     builder.ret(POINTER(None))
     return function
-
-
-def _python(module: ir.Module, name: str, result: ir.Type, *args: ir.Type) -> ir.Function:
-    """A function of CPython's C API."""
-    if name in module.globals:
-        return module.globals[name]
-    return ir.Function(module, ir.FunctionType(result, args), name)

@@ -19,6 +19,7 @@ from graphjit.errors import BoundsError, InternalCompilerError
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.runtime.calling import Place, Rows, plan_call
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import ROW, runner
 from graphjit.runtime.driver import kernel as driver_kernel
@@ -274,19 +275,19 @@ class Program:
         finally:
             release()
 
-    def inlined(self, arrays: Sequence[str], results: Sequence[str], names: dict[str, Any]) -> list[str]:
-        """Lines of Python that do as `run`, from variables to variables; ``names`` gets what they use."""
+    def native(self, single: bool, written: list[int] | None, miss: object) -> tuple[Array, list[object]] | None:
+        """The plan by which native code makes whole calls (see ``calling``); None for a program that needs more."""
         if self._outside or self._one is None:
-            targets = f"{', '.join(results)}, = " if results else ""
-            return [f" {targets}program.run([{', '.join(arrays)}])"]
-        names |= {f"place{i}": view for i, view in self._staged}
-        names |= {f"take{i}": take for i, take in enumerate(self._output_plan)}
-        names |= {"run_rows": self._run}
-        return [" with program.lock:",
-                *(f"  place{i}[...] = {arrays[i]}" for i, _ in self._staged),
-                f"  row = run_rows({', '.join(map(str, self._one))})",
-                "  if row >= 0: program._stopped(program.kernels[row])",
-                *(f"  {r} = take{i}()" for i, r in enumerate(results))]
+            return None
+        results: list[Place] = []
+        for buffer, layout in self.results:
+            if buffer not in self.plan.offsets:
+                return None
+            results.append(Place(self._strided(self.view(buffer), layout)))
+        table, n, status, _ = self._one
+        places = [Place(view, self.arguments[i].type.weak) for i, view in self._staged]
+        rows = Rows(table, n, status, self.lock, self._run is runner())
+        return plan_call(rows, places, results, single, written, miss)
 
     def _run_segments(self) -> None:
         helpers = pool() if self._shares else None
