@@ -87,7 +87,7 @@ def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
     return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
                       reads=(a, b), writes=(to.buffer,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
-                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
+                      nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
                       align=found.align, also=family(out.dtype))
 
 

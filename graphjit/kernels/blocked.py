@@ -88,10 +88,10 @@ def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> b
         return False  # each share would transpose all of B
     if min(tiles, panels) < SHARES:
         return tiles > panels
-    return _moved(problem, True) <= _moved(problem, False)
+    return moved(problem, True) <= moved(problem, False)
 
 
-def _moved(problem: Problem, by_rows: bool) -> int:
+def moved(problem: Problem, by_rows: bool) -> int:
     """Numbers that shares of a product take from other cores: what they all read, and C if other kernels share it out
     otherwise, in the order in which it lies in memory."""
     m, n, k = problem.m, problem.n, problem.k
@@ -101,7 +101,7 @@ def _moved(problem: Problem, by_rows: bool) -> int:
 def shared_cycles(problem: Problem, element: Element, cores: int) -> float:
     """As `cycles`, where so many cores share the product."""
     named, _, _ = arguments(problem, element)
-    return cycles(problem, element) / cores + MOVE * _moved(problem, bool(named["by_rows"]))
+    return cycles(problem, element) / cores + MOVE * moved(problem, bool(named["by_rows"]))
 
 
 def _panel_vectors(problem: Problem, element: Element) -> int:

@@ -19,6 +19,7 @@ from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
 KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: tile_product.tile_kernel}
+CYCLE = 0.35  # ns
 MATRICES = 8  # of a batch that are shared out whole
 
 
@@ -32,6 +33,7 @@ class GemmPlan:
     workspace: bytes of scratch memory that each concurrent call needs for itself, best aligned to 64 bytes.
     flops: multiplications and additions of the product.
     align: shares of the extent are best multiples of this.
+    nanoseconds: an estimate of its time on one core.
     """
 
     kernel: IRKernel
@@ -40,6 +42,7 @@ class GemmPlan:
     workspace: int
     flops: int
     align: int
+    nanoseconds: float
 
 
 def plan(
@@ -94,7 +97,7 @@ def plan(
     if not accumulate:
         tiled = (way for way in both if tile_product.fits(way, element))
         ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
-    _, room, way = min(ways, key=lambda each: each[0])
+    estimate, room, way = min(ways, key=lambda each: each[0])
     if cores > 1 and room is blocked:  # which of two ways that add up in the same order
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     kernel = KERNELS[room](element)
@@ -105,7 +108,8 @@ def plan(
     slots = tuple(named[name] for name in room.NAMES)
     if prod(way.batch) >= MATRICES:
         align = arguments["units"]
-    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align)
+    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align,
+                    CYCLE * estimate * prod(way.batch))
 
 
 def family(dtype: Any) -> tuple[IRKernel, ...]:

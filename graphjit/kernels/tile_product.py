@@ -17,12 +17,14 @@ from typing import Any
 from llvmlite import ir
 
 from graphjit.kernels import emit
+from graphjit.kernels.blocked import MOVE, moved
 from graphjit.kernels.emit import F32, I32, I64, Int, call, function, intrinsic, load, loop, pointer, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
-from graphjit.kernels.split import CHUNK, LINES, PART, STEPS, split_function
+from graphjit.kernels.split import CHUNK, LINES, STEPS, split_function
 from graphjit.kernels.target import Element, target
+from graphjit.kernels.tile_unit import BYTE, configure, release, tiles_function
 from graphjit.kernels.tiles import array, balanced
 from graphjit.runtime.compiler import IRKernel
 
@@ -33,10 +35,8 @@ BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of e
 # Measured: steps of k of A that are split together, and of B: what is split of B is to stay in the first-level cache,
 # what is split of A in the second.
 DEEP, SHALLOW = 16 * STEPS, 2 * STEPS
-# Parts of A and B that are multiplied, each pair another in one operand only: small products first.
-_PAIRS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+SPLITTING = 0.45  # cycles a number
 _SPLIT_B = SHALLOW // STEPS * 2 * CHUNK  # bytes
-_BYTE = ir.IntType(8)
 
 
 def fits(problem: Problem, element: Element) -> bool:
@@ -53,8 +53,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     chunks = ceil(k_block / STEPS)
     m_block = balanced(m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
     m_block = ceil(m_block / BLOCK) * BLOCK
-    # units are rows, or vectors of columns: each share splits all of the other operand
-    by_rows = m > n
+    by_rows = _by_rows(problem)
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else ceil(n / LINES)), "by_rows": int(by_rows),
         "a_turned": int(problem.a.col != 1), "b_turned": int(problem.b.col != 1), "k_block": k_block,
@@ -62,6 +61,15 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     }  # fmt: skip
     workspace = _SPLIT_B + m_block // LINES * chunks * CHUNK + m_block * BLOCK * 4
     return named, workspace, BLOCK if by_rows else 2
+
+
+def _by_rows(problem: Problem) -> bool:
+    """Whether units are rows, or else vectors of columns: each share splits all of the other operand."""
+    m, n, k = problem.m, problem.n, problem.k
+    if min(m, n) <= BLOCK:
+        return m > n
+    rows, columns = MOVE * moved(problem, True), MOVE * moved(problem, False)
+    return rows + SPLITTING * k * n < columns + SPLITTING * m * k
 
 
 def _k_block(k: int) -> int:
@@ -72,7 +80,7 @@ def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
     products = ceil(m / LINES) * ceil(n / LINES) * ceil(k / STEPS)
-    splitting = sum((0.45 + 0.35 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
+    splitting = sum((SPLITTING + 0.35 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
                     for size, turned in ((m * k, problem.a.col != 1), (k * n, problem.b.col != 1)))  # fmt: skip
     storing = (0.1 + 1.5 * (4 * m * n > target().l2)) * m * n
     return 140 * products + splitting + storing + 300
@@ -92,7 +100,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     zero, by_rows = Int(builder, 0), at["by_rows"] != 0
     doubt = array(builder, F32, 16)
     store(ir.Constant(element.vector, None), doubt, 64)
-    _configure(module, builder)
+    configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
         units = at["units"]
@@ -128,7 +136,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                         with loop(0, height, BLOCK) as i:
                             _prefetch(module, at, following, i, height)
                             line = i // LINES * chunks + k1 // STEPS
-                            call(_tiles_function(module), builder,
+                            call(tiles_function(module), builder,
                                  [split_a + line * CHUNK, chunks * CHUNK, split_b, (part + (STEPS - 1)) // STEPS,
                                   sums + sums_row * i, sums_row, height - i, columns,
                                   k1 + k0.where(direct, 0)])  # fmt: skip
@@ -145,17 +153,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                             operands += [address + row * i0 + col * j0, row, col]
                         apply(module, element, builder, at["epilogue"], (to, at["c_row"], at["c_col"]), height, columns,
                               operands)  # fmt: skip
-    builder.call(intrinsic(module, "llvm.x86.tilerelease", ir.VoidType()), [])
-
-
-def _configure(module: Any, builder: Any) -> None:
-    """All eight tiles hold 16 lines of 64 bytes."""
-    words = array(builder, I64, 8)
-    # palette 1; from byte 16 on bytes of a line, two bytes each; from byte 48 on lines, one byte each
-    for i, word in enumerate((1, 0, *[0x0040_0040_0040_0040] * 2, 0, 0, 0x1010_1010_1010_1010, 0)):
-        store(I64(word), words + 8 * i, 8)
-    byte = _BYTE.as_pointer()
-    builder.call(intrinsic(module, "llvm.x86.ldtilecfg", ir.VoidType(), byte), [pointer(words, _BYTE)])
+    release(module, builder)
 
 
 def _has_nan(module: Any, builder: Any, doubt: Int) -> Any:
@@ -168,12 +166,12 @@ def _has_nan(module: Any, builder: Any, doubt: Int) -> Any:
 def _prefetch(module: Any, at: Slots, b: Int, i: Int, height: Int) -> None:
     """For rows from i on of a block, their share of the next part of B."""
     builder = at.builder
-    fetch = intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), _BYTE.as_pointer(), I32, I32, I32)
+    fetch = intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), BYTE.as_pointer(), I32, I32, I32)
     turned = at["b_turned"] != 0
     line = at["b_col"].where(turned, at["b_row"])
     many, width = Int(builder, BLOCK).where(turned, SHALLOW), Int(builder, 4 * SHALLOW).where(turned, 4 * BLOCK)
     with loop(many * i // height, many * (i + BLOCK).min(height) // height) as r, loop(0, width, 64) as byte:
-        builder.call(fetch, [pointer(b + line * r + byte, _BYTE), I32(0), I32(2), I32(1)])
+        builder.call(fetch, [pointer(b + line * r + byte, BYTE), I32(0), I32(2), I32(1)])
 
 
 def _copy_out(module: Any, element: Element, panel: Int, c: Int, c_row: Int, rows: Int, columns: Int, add: Int) -> None:
@@ -187,110 +185,46 @@ def _copy_out(module: Any, element: Element, panel: Int, c: Int, c_row: Int, row
             emit.masked_store(module, element, builder.fadd(total, old), to, live)
 
 
-def _tiles_function(module: Any) -> Any:
-    """`tiles(a, behind, b, chunks, c, c row, rows, columns, add)`: one, two or four whole tiles of C."""
-    name = "tile_tiles"
+def _repair_function(module: Any) -> Any:
+    """`repair(a, a row, a column, b, b row, b column, c, c row, rows, columns, k)`: elements of C that are NaN once
+    more, as chains of multiply-adds, if an infinity in their row of A or column of B may be the reason."""
+    name = "tile_repair"
     if name in module.globals:
         return module.globals[name]
-    made, builder, (a, behind, b, chunks, c, c_row, rows, columns, add) = function(module, name, 9)
-    with builder.if_else(rows > LINES) as (two_down, one_down):
-        for down, branch in ((2, two_down), (1, one_down)):
-            with branch, builder.if_else(columns > LINES) as (two_across, one_across):
-                for across, inner in ((2, two_across), (1, one_across)):
-                    with inner:
-                        _tiles(module, builder, down, across, (a, behind, b, chunks, c, c_row, add))
+    huge = _huge_function(module)
+    made, builder, (a, a_row, a_col, b, b_row, b_col, c, c_row, rows, columns, k) = function(module, name, 11)
+    multiply_add = intrinsic(module, "llvm.fma.f32", F32, F32, F32, F32)
+    in_columns, in_row = array(builder, I64, BLOCK), array(builder, I64, 1)
+    with loop(0, columns) as j:
+        call(huge, builder, [b + b_col * j, b_row, k, in_columns + j * 8])
+    with loop(0, rows) as i:
+        call(huge, builder, [a + a_row * i, a_col, k, in_row])
+        with loop(0, columns) as j:
+            to = c + c_row * i + j * 4
+            found = load(to, F32, 4)
+            doubtful = builder.or_(load(in_row, I64, 8), load(in_columns + j * 8, I64, 8))
+            repairs = builder.and_(builder.fcmp_unordered("uno", found, found),
+                                   builder.icmp_signed("!=", doubtful, I64(0)))  # fmt: skip
+            with builder.if_then(repairs):
+                store(F32(0.0), to, 4)
+                with loop(0, k) as step:
+                    x = load(a + a_row * i + a_col * step, F32, 4)
+                    y = load(b + b_row * step + b_col * j, F32, 4)
+                    store(builder.call(multiply_add, [x, y, load(to, F32, 4)]), to, 4)
     builder.ret_void()
     return made
 
 
-def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[Int]) -> None:
-    a, behind, b, chunks, c, c_row, add = given
-    unit = _Unit(module, builder)
-    places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
-    with builder.if_else(add != 0) as (loads, clears):
-        with loads:
-            for tile, place in places:
-                unit.load(tile, place, c_row)
-        with clears:
-            for tile, _ in places:
-                unit.clear(tile)
-    line, panel = Int(builder, 64), chunks * CHUNK
-    with loop(0, panel, CHUNK) as at:
-        lines_a = [a + behind * r + at for r in range(down)]
-        lines_b = [b + panel * s + at for s in range(across)]
-        before: tuple[int | None, int | None] = (None, None)
-        for x, y in _PAIRS:
-            # a load stands right before the first product that needs it
-            fresh = set()
-            order = [(r, s) for r in range(down) for s in range(across)]
-            for r, s in order if before[1] == y else sorted(order, key=lambda rs: rs[::-1]):
-                for operand, number, part, old in (("a", r, x, before[0]), ("b", s, y, before[1])):
-                    if part != old and (operand, number) not in fresh:
-                        fresh.add((operand, number))
-                        source = (lines_a if operand == "a" else lines_b)[number]
-                        unit.load((4 if operand == "a" else 6) + number, source + part * PART, line)
-                unit.multiply(2 * r + s, 4 + r, 6 + s)
-            before = x, y
-    for tile, place in places:
-        unit.store(tile, place, c_row)
-
-
-class _Unit:
-    """Instructions of the tile unit: tiles are numbers, memory is an address and the distance of lines in bytes."""
-
-    def __init__(self, module: Any, builder: Any) -> None:
-        self.module, self.builder = module, builder
-
-    def _do(self, name: str, tiles: Sequence[int], *rest: Any) -> None:
-        kinds = [_BYTE] * len(tiles) + [value.type for value in rest]
-        made = intrinsic(self.module, f"llvm.x86.{name}", ir.VoidType(), *kinds)
-        self.builder.call(made, [*(_BYTE(tile) for tile in tiles), *rest])
-
-    def clear(self, tile: int) -> None:
-        self._do("tilezero", [tile])
-
-    def load(self, tile: int, address: Int, line: Int) -> None:
-        self._do("tileloadd64", [tile], pointer(address, _BYTE), line.value)
-
-    def store(self, tile: int, address: Int, line: Int) -> None:
-        self._do("tilestored64", [tile], pointer(address, _BYTE), line.value)
-
-    def multiply(self, to: int, a: int, b: int) -> None:
-        self._do("tdpbf16ps", [to, a, b])
-
-
-CHAIN_FLOPS = 4 * 2 * LINES * LINES * STEPS // len(_PAIRS)  # in a trip of `emit_chains`, of float32 operations
-
-
-def emit_chains(trips: int, builder: Any, values: Sequence[Any]) -> None:
-    """Products of tiles that wait for nothing: four chains."""
-    module = builder.module
-    unit = _Unit(module, builder)
-    _configure(module, builder)
-    for tile in range(8):
-        unit.clear(tile)
-    with loop(0, Int(builder, trips)):
-        for tile in range(4):
-            unit.multiply(tile, 4 + tile // 2, 6 + tile % 2)
-    builder.call(intrinsic(module, "llvm.x86.tilerelease", ir.VoidType()), [])
-
-
-def _repair_function(module: Any) -> Any:
-    """`repair(a, a row, a column, b, b row, b column, c, c row, rows, columns, k)`: elements of C that are NaN once
-    more, as chains of multiply-adds."""
-    name = "tile_repair"
+def _huge_function(module: Any) -> Any:
+    """`huge(source, step, count, to)`: 1 at `to` if a number is infinite, or becomes so as it is split; else 0."""
+    name = "tile_huge"
     if name in module.globals:
         return module.globals[name]
-    made, builder, (a, a_row, a_col, b, b_row, b_col, c, c_row, rows, columns, k) = function(module, name, 11)
-    multiply_add = intrinsic(module, "llvm.fma.f32", F32, F32, F32, F32)
-    with loop(0, rows) as i, loop(0, columns) as j:
-        to = c + c_row * i + j * 4
-        found = load(to, F32, 4)
-        with builder.if_then(builder.fcmp_unordered("uno", found, found)):
-            store(F32(0.0), to, 4)
-            with loop(0, k) as step:
-                x = load(a + a_row * i + a_col * step, F32, 4)
-                y = load(b + b_row * step + b_col * j, F32, 4)
-                store(builder.call(multiply_add, [x, y, load(to, F32, 4)]), to, 4)
+    made, builder, (source, step, count, to) = function(module, name, 4)
+    store(I64(0), to, 8)
+    with loop(0, count) as i:
+        bits = builder.and_(load(source + step * i, I32, 4), I32(0x7FFFFFFF))
+        with builder.if_then(builder.icmp_unsigned("<=", builder.sub(bits, I32(0x7F7F8000)), I32(0x8000))):
+            store(I64(1), to, 8)
     builder.ret_void()
     return made

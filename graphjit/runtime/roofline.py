@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from graphjit.kernels import tile_product
+from graphjit.kernels import tile_unit
 from graphjit.kernels.emit import F32, F64, I64, intrinsic
 from graphjit.kernels.target import target
 from graphjit.runtime.compiler import IRKernel, compile_kernels, pack_args
@@ -80,8 +80,8 @@ def _emit_chains(lanes: int, number: Any, b: Any, values: list[Any]) -> None:
 def tile_chains() -> tuple[IRKernel, int]:
     """A kernel that keeps the tile unit busy, of one slot it does not read; and the float32 operations of a call, each
     of them six of the unit's."""
-    emit = functools.partial(tile_product.emit_chains, TRIPS)
-    return IRKernel("tile_chains", ("peak", TRIPS), 1, emit), TRIPS * tile_product.CHAIN_FLOPS
+    emit = functools.partial(tile_unit.emit_chains, TRIPS)
+    return IRKernel("tile_chains", ("peak", TRIPS), 1, emit), TRIPS * tile_unit.CHAIN_FLOPS
 
 
 def bandwidth(nbytes: int) -> float:
