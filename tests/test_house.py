@@ -25,8 +25,8 @@ ROOMS = (
     "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "structure",
     "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms",
     "passes", "codegen", "runtime", "capture", "generators", "signature", "pullback", "specialize", "shortcut",
-    "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg", "random",
-    "plots", "drawing", "cli", "__main__", "",
+    "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg",
+    "random", "plots", "drawing", "cli", "__main__", "",
 )
 
 

@@ -54,7 +54,7 @@ def test_explain_tells_what_happened(trained):
     assert "scale = 1.5" in text
     assert "Dropout.p = 0.2" in text
     assert re.search(r"graph +\d+ nodes recorded, \d+ after simplify, fold, cse", text)
-    assert re.search(r"memory +arena [\d.]+ kB for [\d.]+ kB of intermediates", text)
+    assert re.search(r"memory +arena [\d.]+ [kM]B for [\d.]+ [kM]B of intermediates", text)
     assert re.search(r"work +[\d.]+ [kM]FLOP, [\d.]+ kB; roofline [\d.]+ us", text)
     assert re.search(r"\d+  matmul 32x16x8 .*test_compile_report.py:\d+  hidden = model\(x\) \* scale \+ TABLE", text)
     assert re.search(r"opt.step\(\)", text)
