@@ -86,9 +86,10 @@ _add_reduce: Callable[..., Any] = np.add.reduce  # np.sum, without its wrapper
 
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
-    if x.dtype == FLOAT32 and not (x.flags.c_contiguous and axis == tuple(range(x.ndim - len(axis), x.ndim))):
-        return np.asarray(_add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32))
-    return np.asarray(_add_reduce(x, axis, x.dtype, None, keepdims))
+    dtype, n = x.dtype, x.ndim
+    if dtype == FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
+        return _add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32)  # type: ignore[no-any-return]
+    return _add_reduce(x, axis, dtype, None, keepdims)  # type: ignore[no-any-return]
 
 
 SUM = register(Op(
