@@ -12,7 +12,7 @@ from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
 
-from numpy import asarray
+from numpy import asarray, ufunc
 
 from graphjit.errors import DataDependentError, GradientError, Where
 from graphjit.ir import Apply, Const, Input, Node, topological
@@ -198,6 +198,7 @@ def statements(names: dict[Node, str], own: Node,
     nodes = [n for n in topological(results_of) if isinstance(n, (Apply, Const))]
     names, given = dict(names), len(names)
     last = {a: n for n in nodes if isinstance(n, Apply) for a in n.args}
+    viewed = {n.args[0] for n in nodes if isinstance(n, Apply) and n.op.view}
     fresh = {own}
     scope: dict[str, Any] = {"asarray": asarray}
     lines: list[str] = []
@@ -211,15 +212,19 @@ def statements(names: dict[Node, str], own: Node,
         for name, param in node.params:
             scope[f"{name}{i}"] = param
             operands.append(f"{name}={name}{i}")
-        call = f"f{i}({', '.join(operands)})"
         names[node] = f"t{i}"
+        done = [a for a in dict.fromkeys(node.args)
+                if isinstance(a, Apply) and last[a] is node and a not in results_of]
+        if isinstance(node.op.eager, ufunc):
+            # into the memory of an operand that is gone then, if nothing else can see it
+            operands += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
+                         and isinstance(a.op.eager, ufunc)][:1]
+        call = f"f{i}({', '.join(operands)})"
         lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))
         if not node.op.view or node.args[0] in fresh:
             fresh.add(node)
-        done = sorted({names[a] for a in node.args
-                       if isinstance(a, Apply) and last[a] is node and a not in results_of})
         if done:
-            lines.append(f"del {', '.join(done)}")
+            lines.append(f"del {', '.join([names[a] for a in done])}")
     found = ["None" if r is None else names[r] if r in fresh else f"{names[r]}.copy()" for r in results]
     return lines, ", ".join(found), scope
 
