@@ -28,7 +28,7 @@ def protect_views(value: Value) -> None:
 
 
 def mark_written(value: Value) -> None:
-    value.written = clock.tick()
+    (value._home or value.home).written = clock.tick()
 
 
 def guard_view(base: Value, view: Value) -> None:

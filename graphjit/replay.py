@@ -164,8 +164,12 @@ def on_arrays(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
     def run(*tensors: Tensor, **static: Hashable) -> tuple[Tensor, ...]:
         if state.trace is not None or state.grad_enabled:
             return function(*tensors, **static)
-        arrays: list[Any] = [value_of(t).data for t in tensors]
-        key = (*[x.shape for x in arrays], *[x.dtype for x in arrays], *static.items())
+        arrays: list[Any] = [t._value.data for t in tensors]
+        try:
+            key = (*[x.shape for x in arrays], *[x.dtype for x in arrays], *static.items())
+        except AttributeError:  # not all arrays: value_of says of which trace they are
+            arrays = [value_of(t).data for t in tensors]
+            raise
         on = known.get(key)
         if on is None:
             if len(known) > KEPT:

@@ -217,6 +217,9 @@ def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
     return int(axis) % ndim
 
 
+_ALL = tuple([tuple(range(n)) for n in range(8)])
+
+
 def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Sorted non-negative axes; None means all.
 
@@ -224,7 +227,7 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
         ShapeError: when an axis does not exist or is named twice.
     """
     if axis is None:
-        return tuple(range(ndim))
+        return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
     if isinstance(axis, (tuple, list)):
         axes = sorted(normalize_axis(a, ndim) for a in axis)
         if len(set(axes)) != len(axes):

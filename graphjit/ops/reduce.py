@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
@@ -165,7 +166,10 @@ ARGMIN = _position("argmin", np.argmin)
 
 def wide(x: TensorLike) -> Tensor:
     """As a tensor to be summed: bools and small integers become 64 bits wide, as in NumPy."""
-    t = operand(x)
+    t = x if isinstance(x, Tensor) else as_tensor(x)
+    if t._value.trace is None and t.dtype.kind == "f":
+        return t
+    t = operand(t)
     dtype = t.dtype
     if dtype.kind == "f" or dtype.itemsize == 8:
         return t
