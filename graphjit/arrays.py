@@ -10,7 +10,7 @@ import numpy as np
 from graphjit.errors import ArgumentError
 from graphjit.op import Array
 from graphjit.operators import Operators
-from graphjit.types import FLOAT32, FLOAT64, DType, check_dtype
+from graphjit.types import FLOAT32, FLOAT64, HELD, DType, check_dtype
 
 
 def to_array(data: Any, dtype: DType | None = None) -> Array:
@@ -22,6 +22,8 @@ def to_array(data: Any, dtype: DType | None = None) -> Array:
     if isinstance(data, Operators):  # a Tensor, whose room is above this one
         held: Array = data.data
         return held
+    if type(data) is np.ndarray and dtype is None and data.dtype in HELD:
+        return data
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
     else:

@@ -10,7 +10,8 @@ from graphjit.tape import Value, clock
 
 def overwrite(value: Value, array: Array) -> None:
     """Copy ``array`` into the buffer of a leaf; views taken of it keep what they showed."""
-    protect_views(value)
+    if value.views:
+        protect_views(value)
     value.data[...] = array  # type: ignore[index]  # an array outside of traces
     mark_written(value)
 
@@ -27,7 +28,7 @@ def protect_views(value: Value) -> None:
 
 
 def mark_written(value: Value) -> None:
-    value.written = clock.tick()
+    (value._home or value.home).written = clock.tick()
 
 
 def guard_view(base: Value, view: Value) -> None:

@@ -7,12 +7,13 @@ tape between them. The values are those of the operations themselves, bit for bi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
 
-from numpy import asarray
+from numpy import add, asarray, ufunc
 
 from graphjit.errors import DataDependentError, GradientError, Where
 from graphjit.ir import Apply, Const, Input, Node, topological
@@ -163,8 +164,12 @@ def on_arrays(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
     def run(*tensors: Tensor, **static: Hashable) -> tuple[Tensor, ...]:
         if state.trace is not None or state.grad_enabled:
             return function(*tensors, **static)
-        arrays: list[Any] = [value_of(t).data for t in tensors]
-        key = (*[x.shape for x in arrays], *[x.dtype for x in arrays], *static.items())
+        arrays: list[Any] = [t._value.data for t in tensors]
+        try:
+            key = (*[x.shape for x in arrays], *[x.dtype for x in arrays], *static.items())
+        except AttributeError:  # not all arrays: value_of says of which trace they are
+            arrays = [value_of(t).data for t in tensors]
+            raise
         on = known.get(key)
         if on is None:
             if len(known) > KEPT:
@@ -194,34 +199,76 @@ def statements(names: dict[Node, str], own: Node,
     Args:
         names: those of the inputs. own: the input whose memory, or views of it, may be handed on as a result.
     """
-    results_of = {r for r in results if r is not None}
-    nodes = [n for n in topological(results_of) if isinstance(n, (Apply, Const))]
+    wanted = {r for r in results if r is not None}
+    nodes = [n for n in topological(wanted) if isinstance(n, (Apply, Const))]
+    parts = _added_parts([n for n in nodes if isinstance(n, Apply)], wanted)
+    pads = {pad for _, pad in parts.values()}
+    operands = {n: (parts[n][0], *parts[n][1].args) if n in parts else n.args
+                for n in nodes if isinstance(n, Apply) and n not in pads}
+    last = {a: n for n, args in operands.items() for a in args}
+    viewed = {n.args[0] for n in operands if n.op.view}
     names, given = dict(names), len(names)
-    last = {a: n for n in nodes if isinstance(n, Apply) for a in n.args}
     fresh = {own}
-    scope: dict[str, Any] = {"asarray": asarray}
+    scope: dict[str, Any] = {"asarray": asarray, "add": add}
     lines: list[str] = []
     for i, node in enumerate(nodes, given):
         if isinstance(node, Const):
             names[node] = f"c{i}"
             scope[f"c{i}"] = node.value
             continue
-        operands = [names[a] for a in node.args]
-        scope[f"f{i}"] = node.op.eager
-        for name, param in node.params:
-            scope[f"{name}{i}"] = param
-            operands.append(f"{name}={name}{i}")
-        call = f"f{i}({', '.join(operands)})"
+        if node in pads:
+            continue
         names[node] = f"t{i}"
-        lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))
+        done = [a for a in dict.fromkeys(operands[node])
+                if isinstance(a, Apply) and last[a] is node and a not in wanted]
+        if node in parts:
+            whole, pad = parts[node]
+            scope[f"part{i}"] = _inside(pad)
+            lines += [f"t{i} = {names[whole]}", f"p{i} = t{i}[part{i}]", f"add(p{i}, {names[pad.args[0]]}, p{i})"]
+        else:
+            texts = [names[a] for a in node.args]
+            scope[f"f{i}"] = node.op.eager
+            for name, param in node.params:
+                scope[f"{name}{i}"] = param
+                texts.append(f"{name}={name}{i}")
+            if isinstance(node.op.eager, ufunc):
+                # into the memory of an operand that is gone then, if nothing else can see it
+                texts += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
+                          and (a in parts or isinstance(a.op.eager, ufunc))][:1]
+            call = f"f{i}({', '.join(texts)})"
+            lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))
         if not node.op.view or node.args[0] in fresh:
             fresh.add(node)
-        done = sorted({names[a] for a in node.args
-                       if isinstance(a, Apply) and last[a] is node and a not in results_of})
         if done:
-            lines.append(f"del {', '.join(done)}")
+            lines.append(f"del {', '.join([names[a] for a in done])}")
     found = ["None" if r is None else names[r] if r in fresh else f"{names[r]}.copy()" for r in results]
     return lines, ", ".join(found), scope
+
+
+def _added_parts(nodes: Sequence[Apply], wanted: set[Node]) -> dict[Node, tuple[Apply, Apply]]:
+    """Sums with something padded by zeros, the gradient of a slice: of each the other operand and the pad, where the
+    sum can be made by adding to a part of what that operand leaves behind. Then a loop over the slices of an array
+    costs as much as the array, and not as much for each slice.
+    """
+    uses = Counter(a for n in nodes for a in n.args)
+    found: dict[Node, tuple[Apply, Apply]] = {}
+    for node in nodes:
+        if node.op.eager is not add or not node.type.shape or node.args[0].type != node.args[1].type:
+            continue
+        for whole, pad in (node.args, node.args[::-1]):
+            if (isinstance(whole, Apply) and isinstance(pad, Apply) and not {whole, pad} & wanted
+                    and uses[whole] == uses[pad] == 1 and pad.op.name == "pad" and pad.kwargs["value"] == 0
+                    and (whole in found or whole.op.name == "pad" or isinstance(whole.op.eager, ufunc))):
+                found[node] = whole, pad
+                break
+    return found
+
+
+def _inside(pad: Apply) -> tuple[slice, ...]:
+    """Where the elements of a pad's operand lie."""
+    how = pad.kwargs
+    return tuple([slice(a, a + n * (k + 1), k + 1)
+                  for a, n, k in zip(how["low"], pad.args[0].type.shape, how["interior"], strict=True)])
 
 
 def compiled(name: str, arguments: str, lines: Sequence[str], scope: dict[str, Any]) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ FLOAT64 = np.dtype(np.float64)
 DTYPES: tuple[DType, ...] = tuple(
     np.dtype(t) for t in (np.bool_, np.int8, np.int16, np.int32, np.int64,
                           np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64))
-_HELD = frozenset(DTYPES)
+HELD = frozenset(DTYPES)
 
 
 class Extent(int):
@@ -150,7 +150,7 @@ def check_dtype(dtype: Any) -> DType:
         raise DTypeError(f"{dtype!r} is not a dtype") from error
     if not found.isnative:
         found = found.newbyteorder("=")
-    if found not in _HELD:
+    if found not in HELD:
         raise DTypeError(f"graphjit does not hold dtype {found}",
                          hint="It holds bool, int8-64, uint8-64, float32 and float64.")
     held: DType = found
@@ -217,6 +217,9 @@ def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
     return int(axis) % ndim
 
 
+_ALL = tuple([tuple(range(n)) for n in range(8)])
+
+
 def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Sorted non-negative axes; None means all.
 
@@ -224,7 +227,7 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
         ShapeError: when an axis does not exist or is named twice.
     """
     if axis is None:
-        return tuple(range(ndim))
+        return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
     if isinstance(axis, (tuple, list)):
         axes = sorted(normalize_axis(a, ndim) for a in axis)
         if len(set(axes)) != len(axes):

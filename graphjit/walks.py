@@ -181,7 +181,8 @@ def _matcher(values: Sequence[Value], places: dict[Value, int]) -> Callable[...,
             if again:
                 lines.append(f"    if {' or '.join(again)}: return None")
             for j in dict.fromkeys(operands):
-                lines.append(f"    if v{j}._home is not None and late(v{j}._home, v{i}.stamp): return None")
+                lines.append(f"    if (h := v{j}._home) is not None and (h.written > v{i}.stamp or h.writers and "
+                             f"late(h.writers, v{i}.stamp)): return None")
             bound.update(operands)
             continue
         scope[f"shape{i}"], scope[f"dtype{i}"], _ = value.type
@@ -199,6 +200,6 @@ def _matcher(values: Sequence[Value], places: dict[Value, int]) -> Callable[...,
     return compiled("match", "v0", lines, scope)
 
 
-def _late(home: Home, stamp: int) -> bool:
-    """Whether a buffer was written after this time."""
-    return home.written > stamp or any(w[0] > stamp for w in home.writers)
+def _late(writers: Iterable[list[int]], stamp: int) -> bool:
+    """Whether compiled functions wrote a buffer after this time."""
+    return any(w[0] > stamp for w in writers)

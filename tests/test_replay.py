@@ -119,6 +119,55 @@ def test_other_parameters_are_another_form() -> None:
     assert x.grad.tolist() == [[1.0] * 3, [10.0] * 3, [100.0] * 3]
 
 
+def test_gradients_of_slices_are_added_to_their_parts() -> None:
+    x = gj.tensor(np.arange(12.0).reshape(3, 4), requires_grad=True)
+
+    def loss() -> Tensor:
+        y = x * 2
+        rows = sum((y[i] * (i + 1)).sum() for i in range(3))
+        return rows + (y[:, 1:3] * 10).sum() + (y[::2, ::-1] * gj.tensor([1.0, 2.0, 3.0, 4.0])).sum() + y[1, 1] * 100
+    known(loss)
+    x.grad = None
+    loss().backward()
+    found = x.grad.numpy()
+    x.grad = None
+    loss().backward(create_graph=True)
+    np.testing.assert_array_equal(found, x.grad.numpy())
+    [walk] = [w for walks_of in walks._walks.values() for w in walks_of]
+    assert "add" in walk.compute.__code__.co_names
+
+
+def test_memory_is_used_again_only_where_nothing_else_sees_it() -> None:
+    @replay.on_arrays
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        a = x + y
+        b = a.T * 2
+        c = a * 3
+        return c - x, b + a.T, a * a
+
+    rng = np.random.default_rng(0)
+    x, y = (gj.tensor(rng.standard_normal((3, 3))) for _ in range(2))
+    before = x.tolist(), y.tolist()
+    wanted = f(x, y)
+    with gj.no_grad():
+        for _ in range(2):
+            for found, t in zip(f(x, y), wanted, strict=True):
+                np.testing.assert_array_equal(found.numpy(), t.numpy())
+    assert before == (x.tolist(), y.tolist())
+
+
+def test_a_result_that_is_an_operand_is_a_copy() -> None:
+    @replay.on_arrays
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return y.T, y
+
+    x, y = gj.tensor([1.0]), gj.tensor([[1.0, 2.0]])
+    with gj.no_grad():
+        turned, same = f(x, y)
+    y.assign([[5.0, 6.0]])
+    assert turned.tolist() == [[1.0], [2.0]] and same.tolist() == [[1.0, 2.0]]
+
+
 def test_a_known_tape_is_released_and_says_so() -> None:
     x = gj.tensor([1.0, 2.0], requires_grad=True)
     known(lambda: (x * 2).sum())

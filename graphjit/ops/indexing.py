@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,11 +18,11 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, BoundsError, DataDependentError, DTypeError
-from graphjit.op import Array
+from graphjit.op import Array, Op
 from graphjit.operators import attach
 from graphjit.ops.gather import TAKE, out_of_range, places
-from graphjit.ops.movement import FLIP, broadcast_to, permute_dims, slice_axes
-from graphjit.ops.shape import joined, operand, reshape_to, text
+from graphjit.ops.movement import FLIP, SLICE, broadcast_to, permute_dims
+from graphjit.ops.shape import RESHAPE, joined, operand, reshape_to, text
 from graphjit.tape import state
 from graphjit.tensor import Tensor
 from graphjit.types import BOOL, Extent, Shape, broadcast_shapes
@@ -180,17 +181,56 @@ def take_apart(entries: Sequence[Any], shape: Shape) -> Index:
 
 # ---- reading
 
+WHOLE = {int, type(None)}     # what a slice is made of that has a key
+Step = tuple[Op, dict[str, Any]]  # a view's op and its parameters
+
+
 def view(x: Tensor, spans: Sequence[Span]) -> Tensor:
     """The basic part."""
+    return viewed(x, view_steps(spans))
+
+
+def viewed(x: Tensor, steps: Sequence[Step]) -> Tensor:
+    for op, params in steps:
+        x = apply(op, x, **params)
+    return x
+
+
+def view_steps(spans: Sequence[Span]) -> list[Step]:
+    """The basic part as ops."""
+    steps: list[Step] = []
     axes = [s for s in spans if not s.new]
     if not all(s.whole for s in axes):
-        x = slice_axes(x, [s.start for s in axes], [s.size for s in axes], [s.step for s in axes])
+        steps.append((SLICE, {"starts": tuple([s.start for s in axes]), "sizes": tuple([s.size for s in axes]),
+                              "steps": tuple([s.step for s in axes])}))
     flipped = tuple([i for i, s in enumerate(axes) if s.flip])
     if flipped:
-        x = apply(FLIP, x, axes=flipped)
+        steps.append((FLIP, {"axes": flipped}))
     if any(s.new or s.dropped for s in spans):
-        x = reshape_to(x, view_shape(spans))
-    return x
+        steps.append((RESHAPE, {"shape": view_shape(spans)}))
+    return steps
+
+
+def plain_key(index: Any) -> tuple[Any, ...] | None:
+    """An index of ints, slices of ints, None and Ellipsis as something hashable; None for any other."""
+    key = []
+    for e in index if type(index) is tuple else (index,):
+        kind = type(e)
+        if kind is slice:
+            if not {type(e.start), type(e.stop), type(e.step)} <= WHOLE:
+                return None
+            e = (e.start, e.stop, e.step)
+        elif kind is not int and e is not None and e is not Ellipsis:
+            return None
+        key.append(e)
+    return tuple(key)
+
+
+@lru_cache(maxsize=1024)
+def plain_steps(key: tuple[Any, ...], shape: Shape) -> list[Step]:
+    """What such an index does to a tensor of this shape."""
+    entries = entries_of(tuple([slice(*e) if type(e) is tuple else e for e in key]), len(shape))
+    return view_steps(take_apart(entries, shape).spans)
 
 
 def view_shape(spans: Sequence[Span]) -> Shape:
@@ -247,6 +287,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         DataDependentError: a boolean mask in a compiled function.
     """
     x = operand(x)
+    if state.trace is None and (key := plain_key(index)) is not None:
+        return viewed(x, plain_steps(key, x.shape))
     found = take_apart(entries_of(index, x.ndim), x.shape)
     y = view(x, found.spans)
     if not found.arrays:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.convert import as_tensor
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
@@ -86,9 +87,10 @@ _add_reduce: Callable[..., Any] = np.add.reduce  # np.sum, without its wrapper
 
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
-    if x.dtype == FLOAT32 and not (x.flags.c_contiguous and axis == tuple(range(x.ndim - len(axis), x.ndim))):
-        return np.asarray(_add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32))
-    return np.asarray(_add_reduce(x, axis, x.dtype, None, keepdims))
+    dtype, n = x.dtype, x.ndim
+    if dtype == FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
+        return _add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32)  # type: ignore[no-any-return]
+    return _add_reduce(x, axis, dtype, None, keepdims)  # type: ignore[no-any-return]
 
 
 SUM = register(Op(
@@ -164,7 +166,10 @@ ARGMIN = _position("argmin", np.argmin)
 
 def wide(x: TensorLike) -> Tensor:
     """As a tensor to be summed: bools and small integers become 64 bits wide, as in NumPy."""
-    t = operand(x)
+    t = x if isinstance(x, Tensor) else as_tensor(x)
+    if t._value.trace is None and t.dtype.kind == "f":
+        return t
+    t = operand(t)
     dtype = t.dtype
     if dtype.kind == "f" or dtype.itemsize == 8:
         return t

@@ -26,7 +26,8 @@ def floating(x: TensorLike) -> Tensor:
 
 
 def _count(t: Tensor, axis: Axis) -> int:
-    return math.prod([t.shape[i] for i in normalize_axes(axis, t.ndim)])
+    shape = t.shape
+    return math.prod(shape if axis is None else [shape[i] for i in normalize_axes(axis, len(shape))])
 
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -8,17 +8,19 @@ from graphjit.optim.group import ParamGroup
 from graphjit.optim.optimizer import Optimizer, Params, decayed
 from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
+from graphjit.types import DType
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 @on_arrays
-def _scalars(t: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor) -> tuple[Tensor, ...]:
-    return lr / (1 - beta1**t), rsqrt(1 - beta2**t), 1 - beta1, 1 - beta2
+def _scalars(t: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, *, dtype: DType) -> tuple[Tensor, ...]:
+    scalars = (lr / (1 - beta1**t), rsqrt(1 - beta2**t), 1 - beta1, beta2, 1 - beta2, eps)
+    return tuple([s.astype(dtype) for s in scalars])
 
 
 @on_arrays
-def _moved(p: Tensor, g: Tensor, step_size: Tensor, correction: Tensor, w1: Tensor, w2: Tensor, keep2: Tensor,
+def _moved(p: Tensor, g: Tensor, step_size: Tensor, correction: Tensor, w1: Tensor, keep2: Tensor, w2: Tensor,
            eps: Tensor, m: Tensor, v: Tensor, *top: Tensor) -> tuple[Tensor, ...]:
     """The parameter after a step, and its moments."""
     new_m = m + (g - m) * w1
@@ -57,13 +59,12 @@ class Adam(Optimizer):
     def _update(self, group: ParamGroup, grads: dict[Tensor, Tensor]) -> None:
         (lr,), (beta1, beta2), (eps,) = group.tensors("lr"), group.tensors("betas"), group.tensors("eps")
         for t, params in self._advance(grads):
-            # scalars in float64, once for all parameters that share the counter
-            scalars = _scalars(t, lr, beta1, beta2)
-            cast = {dtype: [s.astype(dtype) for s in (*scalars, beta2, eps)] for dtype in {p.dtype for p in params}}
+            # computed in float64, once for all parameters that share the counter
+            scalars = {dtype: _scalars(t, lr, beta1, beta2, eps, dtype=dtype) for dtype in {p.dtype for p in params}}
             for p in params:
                 start, g = self._decay(group, p, grads[p])
                 slots = [self._slot(p, name) for name in MOMENTS[:3 if group["amsgrad"] else 2]]
-                new = _moved(start, g, *cast[p.dtype], *slots)
+                new = _moved(start, g, *scalars[p.dtype], *slots)
                 for state, value in zip((p, *slots), new, strict=True):
                     state.assign(value)
 

@@ -233,7 +233,7 @@ class Optimizer(Structured):
 
 def decayed(g: Tensor, p: Tensor, weight_decay: Tensor) -> Tensor:
     """g + weight_decay * p, and exactly g where weight_decay is 0, whatever p holds."""
-    if state.trace is None and weight_decay.item() == 0:
+    if state.trace is None and held(weight_decay).item() == 0:
         return g  # the same values as below, without computing them
     return where(weight_decay != 0, g + p * weight_decay.astype(p.dtype), g)
 
