@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, ldexp, select
+from graphjit.kernels.target import target
 from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2, pow2_parts, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 
@@ -65,7 +66,9 @@ def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V]:
 
 
 def scale(x: V, bits: V) -> V:
-    """x 2^k by the bits of k + 2 bias, in two steps: results may overflow or be denormal."""
+    """x 2^k by the bits that `round_to_int` gives for k + 2 bias: results may overflow or be denormal."""
+    if target().vector == 64:  # AVX-512 has an instruction for it
+        return ldexp(x, bits - x.const(1.5 * 2.0 ** mantissa_bits(x.type) + 2 * bias(x.type)).bits())
     up, rest = pow2_parts(bits)
     return x * up * rest
 
