@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, ldexp, select
+from graphjit.kernels.target import target
 from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2, pow2_parts, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
 # fdlibm's split of ln 2: the high part has enough trailing zeros that n * LN2_HI is exact
 LN2_HI = {F32: 6.9314575195e-01, F64: 6.93147180369123816490e-01}
 LN2_LO = {F32: 1.4286067653e-06, F64: 1.90821492927058770002e-10}
@@ -51,22 +53,22 @@ EPSILON = {F32: 2.0**-26, F64: 2.0**-55}  # where 1 + t is 1
 EXPM1_LOWEST = {F32: -20.0, F64: -40.0}
 
 
+def reduced(x: V, offset: int = 0) -> tuple[V, V]:
+    """(r, bits) with e^x = e^r 2^k, |r| <= ln(2)/2; `bits` those of k + offset."""
+    n, bits = round_to_int(x, LOG2E, offset)
+    return fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x)), bits
+
+
 def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V]:
     """(r, w, bits) with e^x = (1 + r + w) 2^k, |r| <= ln(2)/2 and w = O(r^2); `bits` those of k + offset."""
-    n, bits = round_to_int(x, LOG2E, offset)
-    r = fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
-    return r, poly(r, EXPM1[x.type]) * (r * r), bits
-
-
-def reduce_exp_inverse(x: V, offset: int = 0) -> tuple[V, V, V]:
-    """(r, w, bits) with e^x = (1 + r + w) / 2^k; `bits` those of k + offset."""
-    n, bits = round_to_int(x, -LOG2E, offset)
-    r = fma(n, LN2_LO[x.type], fma(n, LN2_HI[x.type], x))
+    r, bits = reduced(x, offset)
     return r, poly(r, EXPM1[x.type]) * (r * r), bits
 
 
 def scale(x: V, bits: V) -> V:
-    """x 2^k by the bits of k + 2 bias, in two steps: results may overflow or be denormal."""
+    """x 2^k by the bits that `round_to_int` gives for k + 2 bias: results may overflow or be denormal."""
+    if target().vector == 64:  # AVX-512 has an instruction for it
+        return ldexp(x, bits - x.const(1.5 * 2.0 ** mantissa_bits(x.type) + 2 * bias(x.type)).bits())
     up, rest = pow2_parts(bits)
     return x * up * rest
 
@@ -79,8 +81,8 @@ def unless_below(x: V, lo: float, hi: float, formula: Callable[[V], V]) -> V:
 
 def exp(x: V) -> V:
     def formula(x: V) -> V:
-        r, w, bits = reduce_exp(x, 2 * bias(x.type))
-        return scale(r + w + 1.0, bits)
+        r, bits = reduced(x, 2 * bias(x.type))
+        return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), bits)
 
     return unless_below(x, *EXP_RANGE[x.type], formula)
 
@@ -169,6 +171,8 @@ def split(x: V, exponent_offset: V | int = 0, least: float | None = None) -> tup
 
 def add_exponent(k: V, hi: V, lo: V) -> V:
     """k ln 2 + hi + lo, small parts first."""
+    if k.type == F32:  # one part of ln 2 will do: where k is not 0 the sum is large
+        return fma(k, LN2, hi + lo)
     return fma(k, LN2_HI[k.type], hi + fma(k, LN2_LO[k.type], lo))
 
 
@@ -195,11 +199,6 @@ def log_edges(x: V, y: V) -> V:
     return select(x.gt(0), y, select(x.eq(0), x.const(-INF), NAN))
 
 
-def log(x: V) -> V:
-    m, k = normal_split(x)
-    return log_edges(x, add_exponent(k, *log1p_small(m - 1.0)))
-
-
 # log2(e) and log10(e), log10(2) in two parts; the high part of log10(2) short, for exact products with k
 LOG2E_PARTS = {F32: (1.442695, 1.925963033500011e-08), F64: (1.4426950408889634, 2.0355273740931033e-17)}
 LOG10E_PARTS = {F32: (0.43429448, -1.0103050052231683e-08), F64: (0.4342944819032518, 1.098319650216765e-17)}
@@ -207,39 +206,60 @@ LOG10_2_HI = {F32: 3.0102920532e-01, F64: 3.01029995663611771306e-01}  # fdlibm 
 LOG10_2_LO = {F32: 7.9034151668e-07, F64: 3.69423907715893078616e-13}
 
 
-def log2(x: V) -> V:
+# exponents that say of x = m 2^k that it may be denormal, infinite, negative, 0 or NaN (see `split`)
+UNUSUAL = {F32: 126, F64: 1022}
+
+
+def _any_log(x: V, whole: Callable[[V, V, V], V]) -> V:
     m, k = normal_split(x)
-    hi, lo = log1p_small(m - 1.0)
-    c, c_lo = LOG2E_PARTS[x.type]
-    return log_edges(x, k + fma(hi, c, fma(lo, c, hi * c_lo)))
+    return log_edges(x, whole(k, *log1p_small(m - 1.0)))
 
 
-def log10(x: V) -> V:
-    m, k = normal_split(x)
-    hi, lo = log1p_small(m - 1.0)
-    c, c_lo = LOG10E_PARTS[x.type]
-    tail = fma(k, LOG10_2_LO[x.type], fma(lo, c, hi * c_lo))
-    return log_edges(x, fma(k, LOG10_2_HI[x.type], fma(hi, c, tail)))
+def _logarithm(name: str, whole: Callable[[V, V, V], V]) -> Callable[[V], V]:
+    """The logarithm that `whole` makes from k and the two parts of log(m), where x = m 2^k."""
+
+    def function(x: V) -> V:
+        m, k, _ = split(x)
+        y = whole(k, *log1p_small(m - 1.0))
+        return rarely(name, UNUSUAL[x.type], lambda _, x: _any_log(x, whole), y, k, x)
+
+    return function
 
 
-def log1p_parts(x: V, tail: V | None = None) -> V:
-    """log(1 + x + tail) for -1 < x < inf and a tail below x's last place; keeps the rounding error of 1 + x."""
+def _whole_log2(k: V, hi: V, lo: V) -> V:
+    c, c_lo = LOG2E_PARTS[k.type]
+    return k + fma(hi, c, fma(lo, c, hi * c_lo))
+
+
+def _whole_log10(k: V, hi: V, lo: V) -> V:
+    c, c_lo = LOG10E_PARTS[k.type]
+    tail = fma(k, LOG10_2_LO[k.type], fma(lo, c, hi * c_lo))
+    return fma(k, LOG10_2_HI[k.type], fma(hi, c, tail))
+
+
+log = _logarithm("log", add_exponent)
+log2 = _logarithm("log2", _whole_log2)
+log10 = _logarithm("log10", _whole_log10)
+
+
+def log1p_parts(x: V, tail: V | None = None) -> tuple[V, V]:
+    """(log(1 + x + tail), k), for a tail below x's last place, k the exponent of 1 + x: |k| < UNUSUAL."""
     u = x + 1.0
     m, k, e = split(u)
-    error = x - (u - 1.0)
-    if tail is not None:
-        error = error + tail
-    # 2^-k does not exist for the largest u; there the error no longer matters
     down = float_of(((2 * bias(x.type)) - e) << mantissa_bits(x.type))
-    error = error * select(x.lt(2.0**60), down, 0.0)
-    return add_exponent(k, *log1p_small((m - 1.0) + error))
+    # (1 + x + tail) 2^-k - 1, rounded once
+    f = fma(x, down, down - 1.0) if tail is None else fma(x - (u - 1.0) + tail, down, m - 1.0)
+    return add_exponent(k, *log1p_small(f)), k
 
 
 def log1p(x: V) -> V:
-    y = log1p_parts(x)
-    y = select(x.lt(INF), y, x)
-    y = select(x.gt(-1.0), y, select(x.eq(-1.0), x.const(-INF), NAN))
-    return copysign(y, x)  # -0
+    y, k = log1p_parts(x)
+    return copysign(rarely("log1p", UNUSUAL[x.type], _log1p_unusual, y, k, x), x)  # -0
+
+
+def _log1p_unusual(_: V, x: V) -> V:
+    """Of what is so large that adding 1 is of no account, or has no logarithm."""
+    return _any_log(select(x.le(-1.0), x + 1.0, x), add_exponent)
 
 
 # (log(1+t) - t) / t^2 on [0, 1]; minimax, errors 2^-27.5 and 2^-54.7 of log(1+t)

@@ -110,6 +110,7 @@ def tanh(x: V) -> V:
 
 
 HUGE = {F32: 2.0**30, F64: 2.0**60}  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
+FAR, FAR_LOG = 2.0**-8, 9 * LN2  # keeps exponents usual; log(2 x) = log(x FAR) + FAR_LOG
 
 
 def asinh(x: V) -> V:
@@ -120,8 +121,8 @@ def asinh(x: V) -> V:
     step = w / (sqrt(w + 1.0) + 1.0)
     u = a + step
     tail = step - (u - a)
-    y = log1p_parts(select(big, a, u), select(big, 0.0, tail))
-    y = select(big, y + LN2, y)
+    y = log1p_parts(select(big, a * FAR, u), select(big, 0.0, tail))[0]
+    y = select(big, y + FAR_LOG, y)
     return copysign(select(a.lt(INF), y, a), x)
 
 
@@ -134,8 +135,8 @@ def acosh(x: V) -> V:
     root = sqrt(square)
     u = root + t  # the larger first: what the sum lost is exact
     tail = t - (u - root) + sqrt_residue(root, square, fma(t, t, twice - square))
-    y = log1p_parts(select(big, x, u), select(big, 0.0, tail))
-    y = select(big, y + LN2, y)
+    y = log1p_parts(select(big, x * FAR, u), select(big, 0.0, tail))[0]
+    y = select(big, y + FAR_LOG, y)
     return select(x.lt(1.0), NAN, select(x.lt(INF), y, x))
 
 
@@ -146,6 +147,6 @@ def atanh(x: V) -> V:
     d_tail = (1.0 - d) - a
     q = (a + a) / d
     tail = (fma(-q, d, a + a) - q * d_tail) / d
-    y = log1p_parts(q, tail) * 0.5
+    y = log1p_parts(q, tail)[0] * 0.5
     y = select(a.lt(1.0), y, select(a.eq(1.0), a.const(INF), NAN))
     return copysign(y, x)

@@ -9,7 +9,7 @@ inlined once the loop is vectorised (`runtime/machine.py`), so that a test costs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -51,17 +51,25 @@ class _Rare:
         # place
         mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * self.arity}_{name}({name}.x{n})" for n in LANES)
         _attribute(self.scalar, f'"vector-function-abi-variant"="{mapping}"')
-        self._define_scalar()
         lanes = self._define_lanes()
+        self._define_scalar(lanes)
         for n in LANES:
             self._define_form(n, lanes)
 
-    def _define_scalar(self) -> None:
+    def _define_scalar(self, lanes: Any) -> None:
         b = ir.IRBuilder(self.scalar.append_basic_block())
-        usual, measure, *operands = (V(b, a, self.type) for a in self.scalar.args)
-        with b.if_then(self._is_rare(measure).ir, likely=False):
-            b.ret(self.slow(measure, *operands).ir)
-        b.ret(usual.ir)
+        measure = V(b, self.scalar.args[1], self.type)
+        self._decide(b, self.scalar.args, self._is_rare(measure).ir, lanes, 1)
+
+    def _decide(self, b: Any, values: Sequence[Any], rare: Any, lanes: Any, n: int) -> None:
+        """Return the first of the values, or what `lanes` makes of them if anything is rare."""
+        places = [b.alloca(value.type) for value in values]
+        with b.if_then(rare, likely=False):
+            for value, place in zip(values, places, strict=True):
+                b.store(value, place)
+            b.call(lanes, [*(b.bitcast(place, self.element.as_pointer()) for place in places), I32(n)])
+            b.ret(b.load(places[0]))
+        b.ret(values[0])
 
     def _is_rare(self, measure: V) -> V:
         return measure.lt(self.bound) if self.below else fabs(measure).ge(self.bound)
@@ -71,7 +79,7 @@ class _Rare:
         pointers = [self.element.as_pointer()] * self.arity
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [*pointers, I32]), f"{self.name}.lanes")
         function.linkage = "weak_odr"
-        for attribute in ("noinline", "cold", "nounwind"):
+        for attribute in ("noinline", "cold", "nounwind", "optsize"):
             _attribute(function, attribute)
         *arrays, n = function.args
         for array in arrays:
@@ -98,7 +106,7 @@ class _Rare:
         function = self._declare(f"{self.name}.x{n}", vector)
         _attribute(function, "alwaysinline")
         b = ir.IRBuilder(function.append_basic_block())
-        usual, measure = function.args[:2]
+        measure = function.args[1]
         bounds = ir.Constant(vector, [self.bound] * n)
         if self.below:
             rare = b.fcmp_ordered("<", measure, bounds)
@@ -106,13 +114,7 @@ class _Rare:
             form = f"llvm.fabs.v{n}{suffix(self.type)}"
             rare = b.fcmp_ordered(">=", b.call(declared(self.module, form, vector, [vector]), [measure]), bounds)
         bits = ir.IntType(n)
-        places = [b.alloca(vector) for _ in function.args]
-        with b.if_then(b.icmp_unsigned("!=", b.bitcast(rare, bits), bits(0)), likely=False):
-            for value, place in zip(function.args, places, strict=True):
-                b.store(value, place)
-            b.call(lanes, [*(b.bitcast(place, self.element.as_pointer()) for place in places), I32(n)])
-            b.ret(b.load(places[0]))
-        b.ret(usual)
+        self._decide(b, function.args, b.icmp_unsigned("!=", b.bitcast(rare, bits), bits(0)), lanes, n)
 
     def _declare(self, name: str, t: Any) -> Any:
         function = ir.Function(self.module, ir.FunctionType(t, [t] * self.arity), name)

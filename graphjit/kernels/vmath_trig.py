@@ -41,42 +41,26 @@ COS = {
 }  # fmt: skip
 
 
-def _reduce(x: V) -> tuple[V, V, V]:
-    """(r, tail, n): x = n pi/2 + r + tail; n as an integer of x's width, of which two bits matter."""
+def _reduce(x: V) -> tuple[V, V]:
+    """(r, n): x = n pi/2 + r; n as an integer of x's width, of which two bits matter."""
     n, k = round_to_int(x, TWO_OVER_PI)
     p1, p2, p3 = PIO2_PARTS[x.type]
     r = fma(n, -p1, x)  # exact: a multiple of p1's last place, and less than 1
-    if x.type == F32:
-        return fma(n, -p3, fma(n, -p2, r)), x.const(0.0), k
-    # the second product is kept in two parts, the third matters near zeros
-    p = n * p2
-    p_tail = fma(n, p2, -p)
-    s = r - p
-    v = s - r
-    s_tail = (r - (s - v)) - (p + v)
-    t = s_tail - fma(n, p3, p_tail)
-    hi = s + t
-    return hi, t - (hi - s), k
+    return fma(n, -p3, fma(n, -p2, r)), k
 
 
-def _reduce_far(x: V) -> tuple[V, V, V]:
+def _reduce_far(x: V) -> tuple[V, V]:
     """`_reduce` of larger float32 numbers, in float64."""
     p1, p2, _ = PIO2_PARTS[F64]
     d = x.to(F64)
     n, k = round_to_int(d, TWO_OVER_PI)
-    return fma(n, -p2, fma(n, -p1, d)).to(F32), x.const(0.0), k.to(types.int32)
+    return fma(n, -p2, fma(n, -p1, d)).to(F32), k.to(types.int32)
 
 
-def _sin_cos(r: V, tail: V, n: V) -> tuple[V, V, V]:
+def _sin_cos(r: V, n: V) -> tuple[V, V, V]:
     w = r * r
-    if r.type == F32:
-        s = fma(r * w, poly(w, SIN[F32]), r)
-        c = fma(fma(poly(w, COS[F32]), w, -0.5), w, 1.0)
-        return s, c, n
-    s = r + fma(r * w, poly(w, SIN[F64]), fma(w, tail * -0.5, tail))
-    half = w * 0.5
-    head = 1.0 - half
-    c = head + (((1.0 - head) - half) + fma(w * w, poly(w, COS[F64]), -(r * tail)))
+    s = fma(r * w, poly(w, SIN[r.type]), r)
+    c = fma(fma(poly(w, COS[r.type]), w, -0.5), w, 1.0)
     return s, c, n
 
 

@@ -140,7 +140,7 @@ def test_loops_are_vectorised(name, dtype):
     """Several lanes in the loop's own arithmetic, and no call left but to the vector forms of rare paths."""
     (text,) = compile_loop(name, dtype, FUNCTIONS[name].arity).inspect_llvm().values()
     kind = {"float32": "float", "float64": "double"}[dtype.__name__]
-    body = text[text.index("define") :]
+    body = "".join(part for part in re.split(r"\n(?=define )", text) if not re.match(r'define .*@"?graphjit\.', part))
     loops = [block for block in re.split(r"\n(?=\w[\w.]*:)", body) if re.match(r"vector\.body", block)]
     assert loops, "no vector loop"
     for loop in loops:
