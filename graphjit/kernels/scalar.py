@@ -232,12 +232,11 @@ def float_of(t: Any) -> Any:
 
 
 def _rank(x: Any) -> Any:
-    whole = np.array(x if x == x else np.nan, np.asarray(x).dtype).view(f"i{np.asarray(x).itemsize}")
-    return _flip(whole)[()]
+    return _flipped(np.where(np.isnan(x), x.dtype.type(np.nan), x).view(f"i{x.dtype.itemsize}"))[()]
 
 
-def _flip(n: Any) -> Any:
-    return n ^ ((n >> (8 * n.itemsize - 1)) & np.iinfo(n.dtype).max)
+def _flipped(n: Any) -> Any:
+    return n ^ ((n >> (8 * n.dtype.itemsize - 1)) & np.iinfo(n.dtype).max)
 
 
 # ---------------------------------------------------------------------------------------- the table
@@ -292,7 +291,7 @@ TABLE.update({
     "rmax": Row(rmax, np.maximum, 2),
     "rmin": Row(rmin, np.minimum, 2),
     "rank": Row(rank, _rank, 1, FLOATS, int_of),
-    "unrank": Row(unrank, lambda n: _flip(np.asarray(n)).view(f"f{n.itemsize}")[()], 1,
+    "unrank": Row(unrank, lambda n: _flipped(np.asarray(n)).view(f"f{n.dtype.itemsize}")[()], 1,
                   (types.int32, types.int64), float_of),
     "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (types.uint32,)),
     "exp": Row(vmath.exp, np.exp, 1, FLOATS),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit, types
+from numba import from_dtype, njit, types
 from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 
@@ -88,7 +88,7 @@ def test_compiled_functions_agree_with_their_twins_and_keep_the_type(kind):
         columns = [x, exponents if second == "x2" else y][: row.arity]
         wanted.append(np.asarray(row.quiet_twin(*columns)))
     inputs = [x, y, exponents if kind in INTS else y]
-    run = compiled(lines, [kind] * 3, [types.boolean if o.dtype == bool else kind for o in outputs])
+    run = compiled(lines, [kind] * 3, [from_dtype(o.dtype) for o in outputs])
     run(*inputs, *outputs)
     with np.errstate(all="ignore"):
         for name, got, want in zip(rows, outputs, wanted, strict=True):
@@ -234,6 +234,18 @@ def test_float_reductions_are_vectorised_and_keep_nan(name, ufunc, kind):
         broken = x.copy()
         broken[at] = np.nan
         assert np.isnan(f(broken))
+
+
+@every_float
+def test_ranks_are_in_the_order_of_floats(kind):
+    tiny = np.finfo(dtype_of(kind)).smallest_subnormal
+    x = np.array([-np.inf, -1e30, -1, -tiny, -0.0, 0.0, tiny, 1, 1e30, np.inf, np.nan, -np.nan], dtype_of(kind))
+    ranks, back = np.empty(x.size, f"i{x.itemsize}"), np.empty_like(x)
+    run = compiled(["y0[i] = rank(x0[i])", "y1[i] = unrank(rank(x0[i]))"], [kind], [from_dtype(ranks.dtype), kind])
+    run(x, ranks, back)
+    assert (ranks[:-2] < ranks[1:-1]).all() and ranks[-2] == ranks[-1]
+    np.testing.assert_array_equal(back.view(ranks.dtype)[:-2], x.view(ranks.dtype)[:-2])
+    assert np.isnan(back[-2:]).all()
 
 
 @pytest.mark.parametrize("kind", [types.int8, types.int32, types.uint16, types.int64], ids=str)

@@ -63,7 +63,8 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | 
     Raises:
         DTypeError: a mask of integers.
     """
-    scores = (q * (1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale)) @ k.mT
+    # the scores are scaled, not the queries: it is done where the softmax reads them
+    scores = (q @ k.mT) * (1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale)
     if mask is None:
         return scores.softmax(-1)
     scores = masked_scores(scores, mask)
