@@ -18,6 +18,7 @@ from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
+SHARED = 1 << 20  # multiply-adds of a product that is worth sharing
 MATRICES = 8  # of a batch that are shared out whole
 
 
@@ -90,7 +91,7 @@ def plan(
     ways = [(blocked.cycles(way, element), blocked, way) for way in (problem, problem.transposed)]
     ways += [(dot.cycles(way, element), dot, way) for way in (problem, problem.transposed) if way.a.col == 1]
     _, room, way = min(ways, key=lambda each: each[0])
-    if cores > 1 and room is blocked:  # which of two ways that add up in the same order
+    if cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED:  # both ways add up in the same order
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     kernel = blocked.blocked_kernel(element) if room is blocked else dot.dot_kernel(element)
     arguments, workspace, align = room.arguments(way, element)
