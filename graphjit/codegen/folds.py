@@ -33,7 +33,7 @@ from graphjit.codegen.source import (
 from graphjit.ir import Apply
 from graphjit.types import FLOAT64, DType, Extent
 
-SHORTEST, MOST = 8192, 64  # elements of a chunk (but the last one), and chunks
+SHORTEST, MOST = 2048, 64  # elements of a chunk (but the last one), and chunks
 FEW = 512                  # columns; more of them are shared out themselves
 
 

@@ -182,7 +182,8 @@ class _Description:
         found = _Found(lengths, [n for *_, n in self.sizes], list(self.addresses),
                        list(self.constants.values()))
         reads, writes, tangled = (tuple([nodes[i] for i in some]) for some in (kept.reads, kept.writes, kept.tangled))
-        nbytes = sum([b.type.nbytes for b in dict.fromkeys([*reads, *writes])])
+        turns = math.prod(lengths)  # of a large buffer a kernel may use a part
+        nbytes = sum([min(b.type.nbytes, turns * b.type.dtype.itemsize) for b in dict.fromkeys([*reads, *writes])])
         flops, cost = 0, 0.0
         for (loops, ns), times in w.work:
             count = times * math.prod([lengths[k] for k in loops])
@@ -191,7 +192,7 @@ class _Description:
         return KernelCall(
             kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
             extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
-            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + 0.04 * nbytes)
+            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + 0.01 * nbytes)
 
 
 def _number(node: Const) -> int | float:

@@ -20,6 +20,7 @@ from graphjit.runtime.compiler import IRKernel
 
 KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: tile_product.tile_kernel}
 CYCLE = 0.35  # ns
+SHARED = 1 << 20  # multiply-adds of a product that is worth sharing
 MATRICES = 8  # of a batch that are shared out whole
 
 
@@ -98,7 +99,7 @@ def plan(
         tiled = (way for way in both if tile_product.fits(way, element))
         ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
     estimate, room, way = min(ways, key=lambda each: each[0])
-    if cores > 1 and room is blocked:  # which of two ways that add up in the same order
+    if cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED:  # both ways add up in the same order
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     kernel = KERNELS[room](element)
     arguments, workspace, align = room.arguments(way, element)

@@ -25,15 +25,13 @@ from graphjit.runtime.driver import ROW, runner
 from graphjit.runtime.driver import kernel as driver_kernel
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
 from graphjit.runtime.results import LARGE, Results
+from graphjit.runtime.shares import grains
 from graphjit.runtime.threads import get_num_threads, pool
 
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
-LONG = 20_000.0    # estimated ns from which on the GIL is released
-SHARED = 6_000.0   # estimated ns from which on a kernel is shared out among threads
+LONG = 8_000.0     # estimated ns from which on the GIL is released
 GUARD = 1 << 15    # bytes around a thread's scratch memory, which others would fetch as they look ahead
-CHUNK = 50_000.0   # estimated ns of a chunk that a thread takes at once
-CHUNKS = 4         # and about how many of them a thread has at most
 
 
 class Program:
@@ -55,15 +53,17 @@ class Program:
         self.guard(threading.Lock())
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
-        self.threads = get_num_threads()
-        self._guard = GUARD if self.threads > 1 else 0
+        self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
+        self._grains = grains(self.kernels, get_num_threads())
+        self._shares = any(self._grains)
+        self.threads = get_num_threads() if self._shares else 1
+        self._guard = GUARD if self._shares else 0
         self.plan = self._plan()
         self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
         self._start = self.arena_address - self._memory.ctypes.data
         self.constants: dict[Node, Array] = {}
         self._large = Results()
-        self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
         also = dict.fromkeys(k for s in self.kernels for k in s.also)
         needed = [*(s.kernel for s in self.kernels), *also, driver_kernel()]
         addresses = compile_kernels(needed)[:len(self.kernels)]
@@ -139,28 +139,10 @@ class Program:
                 elif isinstance(slot, Status):
                     self.slots[:, offsets[id(step)] + i] = self.status.ctypes.data
         base = self.slots.ctypes.data
-        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, self._grain(s), 8 * size)
-                for s in self.kernels]
+        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
+                for s, grain in zip(self.kernels, self._grains, strict=True)]
         self.table = np.array(rows, np.int64).reshape(-1, ROW)
-        self._shares = bool(self.table[:, 4].any())
         self.segments = self._segments()
-
-    def _grain(self, step: KernelCall) -> int:
-        """Units of a chunk that threads claim; 0 for a kernel too short to share out, negative for one with a tail."""
-        if self.threads == 1 or step.cost < SHARED:
-            return 0
-        extent = step.extent - step.tail
-
-        def longest(grain: int) -> int:
-            """Units of the thread that has most to do."""
-            return -(-extent // (grain * self.threads)) * grain
-
-        few = max(1, min(CHUNKS, int(step.cost / (self.threads * CHUNK))))
-        grains = (-(-extent // (chunks * self.threads * step.align)) * step.align for chunks in range(few, few + 3))
-        grain = min(grains, key=longest)
-        if grain >= extent:
-            return 0
-        return -grain if step.tail else grain
 
     def _own(self, scratch: Scratch) -> int:
         """Bytes from one thread's scratch to the next one's."""
