@@ -48,7 +48,8 @@ def epilogues(graph: Graph, clusters: Collection[Cluster], stored: Collection[No
             for product, bias in _sides(total):
                 memory = base(bias)
                 if users[product] == 1 and (memory in stored or not isinstance(memory, Apply)):
-                    found.setdefault(product, Epilogue(result, bias, relu))
+                    found[product] = Epilogue(result, bias, relu)
+                    break  # the bias may be a product, too
     return found
 
 

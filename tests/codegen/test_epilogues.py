@@ -46,6 +46,11 @@ def test_biases_of_other_layouts():
     assert check(lambda x, w, b: x @ w + gj.exp(b), x, w, array(6))[-1] == "matmul 4x3x6 bias"
 
 
+def test_a_product_may_be_the_bias_of_another():
+    x, w = array(1, 5), array(5, 7)
+    assert check(lambda x, w: gj.relu(x @ w + (x * 2) @ w), x, w)[1:] == ["matmul 1x5x7", "matmul 1x5x7 bias relu"]
+
+
 @pytest.mark.parametrize("function", [
     lambda x, w, b: (gj.relu(x @ w + b), x @ w),
     lambda x, w, b: (lambda z: (gj.relu(z), gj.tanh(z)))(x @ w + b),
