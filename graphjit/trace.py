@@ -59,8 +59,13 @@ class Trace:
         self._scalars: dict[tuple[object, ...], Const] = {}
 
     def argument(self, found: TensorType, name: str, requires_grad: bool = False) -> Value:
-        """A new input whose axis lengths are the caller's choice."""
-        node = Input(TensorType(tuple(Extent(n) for n in found.shape), found.dtype, found.weak), name)
+        """A new input whose axis lengths are the caller's choice.
+
+        But for an axis of one behind the first (a single channel, a column of labels): that is how the data are laid
+        out, and a loop over it would keep the others from becoming one.
+        """
+        lengths = tuple(n if i and n == 1 else Extent(n) for i, n in enumerate(found.shape))
+        node = Input(TensorType(lengths, found.dtype, found.weak), name)
         self.inputs.append(node)
         return Value(node, requires_grad, self)
 

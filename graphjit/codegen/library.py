@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.contractions import contract_calls, input_grad_calls
+from graphjit.codegen.epilogues import Epilogue
 from graphjit.codegen.pools import POOLS, pool_call
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Node
@@ -27,12 +28,18 @@ def stores_at(node: Node, place: Place) -> bool:
     return kernel in ("contract", "conv_last_input_grad") and is_one(place.strides[-1])
 
 
-def library_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
-    """The kernel calls of a library op, in order. ``place``: where the result goes, if not into a buffer of its own."""
+def library_calls(node: Apply, place: Place | None = None, epilogue: Epilogue | None = None) -> list[KernelCall]:
+    """The kernel calls of a library op, in order.
+
+    Args:
+        node: the op.
+        place: where the result goes, if not into a buffer of its own.
+        epilogue: what a matrix product does to its result.
+    """
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
-            return [_matmul(node, place)]
+            return [_matmul(node, place, epilogue)]
         case "contract":
             return contract_calls(node, place)
         case "conv_last_input_grad":
@@ -68,25 +75,33 @@ def _loop(node: Apply) -> KernelCall:
                       checks="status" in loop.values, cost=node.type.nbytes * 0.2)
 
 
-def _matmul(node: Apply, place: Place | None = None) -> KernelCall:
+def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> KernelCall:
     from graphjit.kernels.gemm import family, plan
     from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
     batch = tuple(int(n) for n in out.shape[:-2])
     m, n, k = int(out.shape[-2]), int(out.shape[-1]), int(node.args[0].type.shape[-1])
-    to = place or Place(node, 0, contiguous_strides(out.shape))
-    c = to.strides
-    found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch,
-                 _batch(la, batch), _batch(lb, batch), tuple(c[:-2]), cores=get_num_threads())
+    result, reads, strides, behind = node, [a, b], [], "store"
     size = out.dtype.itemsize
-    address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size),
-                                "c": Address(to.buffer, to.offset * size),
-                                "workspace": Address(Scratch(max(found.workspace, 64)))}
+    address: dict[str, Slot] = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size)}
+    if epilogue is not None:
+        bias, at = base_layout(epilogue.bias)
+        result, behind = epilogue.result, "bias_relu" if epilogue.relu else "bias"
+        strides.append((0,) * (len(batch) + 1) + at.strides[-1:])
+        address["e0"] = Address(bias, at.offset * size)
+        reads.append(bias)
+    to = place or Place(result, 0, contiguous_strides(out.shape))
+    c = to.strides
+    found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch, _batch(la, batch), _batch(lb, batch),
+                 tuple(c[:-2]), epilogue=behind, e_strides=strides, cores=get_num_threads())
+    address |= {"c": Address(to.buffer, to.offset * size), "workspace": Address(Scratch(max(found.workspace, 64)))}
     slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in found.slots)
+    title = f"matmul {m}x{k}x{n}{_times(batch)}" + ("" if epilogue is None else f" {behind.replace('_', ' ')}")
     return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
-                      reads=(a, b), writes=(to.buffer,), title=f"matmul {m}x{k}x{n}" + _times(batch),
-                      where=(node.where,) if node.where else (), flops=found.flops,
+                      reads=tuple(reads), writes=(to.buffer,), title=title,
+                      where=tuple(dict.fromkeys(x.where for x in (node, result) if x.where)),
+                      flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
                       align=found.align, also=family(out.dtype))
 

@@ -11,6 +11,7 @@ from graphjit.codegen.assemble import computed_in_place, fills, places
 from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.codegen.cluster import Cluster, base, operand_below, singleton, used
+from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
@@ -113,9 +114,11 @@ class _Lowering:
         target |= self.assembled
         steps: list[Step] = []
         inline = frozenset(self.inline)
+        self.behind = epilogues(self.graph, self.clusters, self.stored, inline, target)
+        done = {each.result for each in self.behind.values()}
         for cluster in self.clusters:
             stored = [n for n in cluster.members if n in self.stored]
-            if stored:
+            if stored and stored[0] not in done:
                 steps.append(write_cluster(cluster, stored, inline, target))
         for node in self.graph.nodes:
             if isinstance(node, Apply) and not fusable(node):
@@ -203,7 +206,7 @@ class _Lowering:
         """Steps of a node that no loop nest computes."""
         match node.op.lower:
             case Library():
-                return [*library_calls(node, self.assembled.get(node))]
+                return [*library_calls(node, self.assembled.get(node), self.behind.get(node))]
             case Host():
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]

@@ -267,3 +267,28 @@ def test_a_shortcut_is_made_once(monkeypatch):
             f(X)
             model.train(not model.training)
     assert f.trace_count == len(made) == 2
+
+
+def test_a_column_of_labels_is_no_axis_to_loop_over():
+    w = gj.tensor(np.linspace(-1, 1, 4).reshape(4, 1), requires_grad=True)
+
+    def loss(x, y):
+        return (gj.relu(1 - y * (x @ w).reshape(y.shape)) ** 2).mean()
+    column, flat = gj.compile(gj.value_and_grad(loss)), gj.compile(gj.value_and_grad(loss))
+    rng = np.random.default_rng(0)
+    for n in (20, 7, 1):
+        x, y = rng.standard_normal((n, 4)), np.sign(rng.standard_normal((n, 1)))
+        value, grad = column(x, y)
+        for got, right in zip((value, grad), flat(x, y[:, 0]), strict=True):
+            np.testing.assert_allclose(got, right, rtol=1e-12)
+        assert len(column.latest.program.kernels) == len(flat.latest.program.kernels)
+        assert column.latest.kernels.compiled == 0 or n == 20
+
+
+@pytest.mark.parametrize("shapes", [[(3, 1), (3, 4), (1, 4), (3, 1, 1), (1, 1), (1, 1, 1)]])
+def test_axes_of_one_and_of_more(shapes):
+    f = gj.compile(lambda x: ((x * 2).sum(axis=-1, keepdims=True) + x, x.mean(axis=0), x.T * x.shape[-1]))
+    for shape in shapes * 2:
+        x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+        for got, right in zip(f(x), ((x * 2).sum(-1, keepdims=True) + x, x.mean(0), x.T * shape[-1]), strict=True):
+            np.testing.assert_allclose(got, right, rtol=1e-12)
