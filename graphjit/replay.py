@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy import add, asarray, ufunc
 
-from graphjit.errors import DataDependentError, GradientError, Where
+from graphjit.errors import GradientError, TraceError, Where
 from graphjit.ir import Apply, Const, Input, Node, topological
 from graphjit.op import Array, Op
 from graphjit.tape import Value, grad_mode, state
@@ -146,7 +146,7 @@ def _written(value: Value, inputs: Sequence[Value], needs: Sequence[bool]) -> Pu
         with tracing(trace), grad_mode(False):
             parts = parts_of(rule(*map(Tensor._of, values), **(value.params or {})), types, needs)
             results = [None if part is None else value_of(part).data for part in parts]
-    except DataDependentError:
+    except TraceError:  # it looks at values
         return None
     if trace.states or trace.arrays:
         return None
@@ -229,8 +229,8 @@ def statements(names: dict[Node, str], own: Node,
             texts = [names[a] for a in node.args]
             scope[f"f{i}"] = node.op.eager
             for name, param in node.params:
-                scope[f"{name}{i}"] = param
-                texts.append(f"{name}={name}{i}")
+                scope[f"{name}_{i}"] = param
+                texts.append(f"{name}={name}_{i}")
             if isinstance(node.op.eager, ufunc):
                 # into the memory of an operand that is gone then, if nothing else can see it
                 texts += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed

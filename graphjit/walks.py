@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from graphjit.backward import Shared, is_held, walk_back
-from graphjit.errors import DataDependentError
+from graphjit.errors import TraceError
 from graphjit.ir import Input, Node
 from graphjit.op import Array, Op
-from graphjit.replay import MET, RULE, compiled, statements
+from graphjit.replay import RULE, compiled, statements
 from graphjit.tape import Home, Value, state
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
 from graphjit.trail import TRAILS, Trail
 
+MET = 5         # how often a form is walked before its walk is written down, which takes as long as ten walks
 LONGEST = 2000  # values of a tape whose walk is written down
 FORMS = 8       # forms that are kept for each op a tape ends with
 COUNTED = 256   # forms whose coming is counted
@@ -133,7 +134,7 @@ def _written(order: Sequence[Value]) -> Walk | None:
             leaves = [i for i in leaves if copies[values[i]] in found]
             gradients: list[Any] = [value_of(found[copies[values[i]]]).data for i in leaves]
             cotangents: list[Any] = [value_of(g).data for g in single.values()]
-    except DataDependentError:
+    except TraceError:  # it looks at values
         return None
     if trace.states or trace.arrays:
         return None

@@ -15,7 +15,7 @@ from graphjit.errors import GradientError, GraphjitError
 from graphjit.op import Elementwise, Op
 from graphjit.tensor import Tensor
 
-OFTEN = 2 * (replay.MET + 2)
+OFTEN = 2 * max(replay.MET, walks.MET)
 FLOATING = [c for c in CASES if c.sample.grad and c.has_floats]
 
 
@@ -47,7 +47,7 @@ def test_gradients_are_those_of_the_tensor_operations(case: Case) -> None:
     wanted = gradients(case.sample.function, case.arrays(), record=True)
     if wanted is None:
         return
-    for _ in range(replay.MET + 2):
+    for _ in range(walks.MET + 2):
         found = gradients(case.sample.function, case.arrays())
         assert found is not None and len(found) == len(wanted)
         for a, b in zip(found, wanted, strict=True):

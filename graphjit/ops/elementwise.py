@@ -37,7 +37,7 @@ from graphjit.ops.transcendental import log
 from graphjit.promotion import agreeing, promoted, result_dtype
 from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
-from graphjit.types import BOOL, DType, TensorType, check_dtype, is_float
+from graphjit.types import BOOL, DTYPES, DType, TensorType, check_dtype, is_float
 
 # ---- arithmetic
 
@@ -94,7 +94,8 @@ TRUNC = unary("trunc", np.trunc, lambda g, out, x: (None,), expr="trunc_({0})", 
 
 # ---- choices
 
-RELU = unary("relu", numeric(lambda x: np.maximum(x, x.dtype.type(0))), lambda g, out, x: (where(out > 0, g, 0),),
+_ZEROS = {dtype: np.zeros((), dtype) for dtype in DTYPES}  # an array is taken quicker than a scalar
+RELU = unary("relu", numeric(lambda x: np.maximum(x, _ZEROS[x.dtype])), lambda g, out, x: (where(out > 0, g, 0),),
               expr="maximum({0}, {zero})", kinds=NUMBER, cheap=True)
 
 
