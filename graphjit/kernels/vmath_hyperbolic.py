@@ -145,8 +145,9 @@ def atanh(x: V) -> V:
     a = fabs(x)
     d = 1.0 - a
     d_tail = (1.0 - d) - a
-    q = (a + a) / d
-    tail = (fma(-q, d, a + a) - q * d_tail) / d
+    inverse = 1.0 / d
+    q = (a + a) * inverse
+    tail = (fma(-q, d, a + a) - q * d_tail) * inverse
     y = log1p_parts(q, tail)[0] * 0.5
     y = select(a.lt(1.0), y, select(a.eq(1.0), a.const(INF), NAN))
     return copysign(y, x)
