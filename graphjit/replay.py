@@ -2,7 +2,8 @@
 
 A rule is written in Tensor operations. When it has been met a few times for the same types and parameters, it is
 traced, and the eager rules of what it recorded are written down one after another, without tensors, checks and
-tape between them. The values are those of the operations themselves, bit for bit.
+tape between them. The values are those of the operations themselves, bit for
+bit but for the sign of a zero.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 When tapes of one form have come a few times, the whole walk is traced and written down as two functions. ``match``
 compares a tape with that form, value by value: ops, parameters, which value is an operand of which, types of what was
 not computed. ``compute`` takes the values' arrays to the gradients of the leaves, by the eager rules of what the trace
-recorded. Gradients are those of the walk, bit for bit. Whatever does not match is walked.
+recorded. Gradients are those of the walk, bit for bit but for the
+sign of a zero. Whatever does not match is walked.
 """
 
 from __future__ import annotations

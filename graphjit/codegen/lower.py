@@ -110,6 +110,7 @@ class _Lowering:
     def run(self) -> list[Step]:
         self.find_stored()
         self.find_inline()
+        self.find_sources()
         target = {n: Place(s, 0, contiguous_strides(s.type.shape)) for n, s in self.direct.items()}
         target |= self.assembled
         steps: list[Step] = []
@@ -164,10 +165,45 @@ class _Lowering:
                 self.stored.discard(node)
                 self.inline |= chain
 
-    def cheap_chain(self, node: Node) -> set[Node] | None:
+    def find_sources(self) -> None:
+        """Store what values follow from cheaply instead of them, where that is smaller: a mean, not what is centred by
+        it; a tanh, not the two factors of a gradient that are made of it."""
+        large: dict[Apply, list[tuple[Apply, set[Node], set[Apply]]]] = {}
+        for node in self.graph.nodes:
+            if not isinstance(node, Apply) or node not in self.stored or node in self.pinned or node not in self.of:
+                continue
+            sources: set[Apply] = set()
+            chain = self.cheap_chain(node, sources)
+            if chain is None or not sources or not self.read_in_full(node):
+                continue
+            axes = self.axes(node)
+            whole = [x for x in sources if not self.axes(x) < axes]
+            if not whole:
+                self.replace(node, chain, sources)
+            elif len(whole) == 1 and self.axes(whole[0]) == axes:
+                large.setdefault(whole[0], []).append((node, chain, sources))
+        for source, made in large.items():
+            if source.type.dtype.itemsize < sum(node.type.dtype.itemsize for node, *_ in made):
+                for each in made:
+                    self.replace(*each)
+
+    def axes(self, node: Apply) -> frozenset[int]:
+        """The loop axes of its cluster that a member's result runs over."""
+        return used(result_map(node, self.of[node].members[node]))
+
+    def replace(self, node: Apply, chain: set[Node], sources: set[Apply]) -> None:
+        self.stored.discard(node)
+        self.stored |= sources
+        self.inline |= chain
+
+    def cheap_chain(self, node: Apply, sources: set[Apply] | None = None) -> set[Node] | None:
+        """The cheap operations that make a node of what is in memory; None where there are many, or dear ones.
+
+        Dear ones of its own cluster, and those that run over fewer axes, are added to ``sources``, if given.
+        """
         chain: set[Node] = set()
         leaves: set[Node] = set()
-        stack = [node]
+        stack: list[Node] = [node]
         while stack:
             x = stack.pop()
             if x is not node and (x in self.stored or not isinstance(x, Apply)):
@@ -181,8 +217,13 @@ class _Lowering:
             if not x.args and isinstance(x.op.lower, Indexed):
                 chain.add(x)  # the element's own index
                 continue
-            if not (isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
-                return None
+            small = sources is not None and self.of.get(x) is self.of[node] and self.axes(x) < self.axes(node)
+            if small or not (isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
+                if sources is None or x is node or self.of.get(x) is not self.of[node]:
+                    return None
+                sources.add(x)
+                leaves.add(x)
+                continue
             chain.add(x)
             stack.extend(base(a) for a in x.args)
             if len(chain) > INLINE_OPS or len(leaves) > INLINE_LEAVES:
