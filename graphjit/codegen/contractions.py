@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
@@ -13,9 +13,6 @@ from graphjit.ir import Apply, Node
 from graphjit.ops.channels_last import phases
 from graphjit.passes.layout import base_layout
 from graphjit.types import DType, contiguous_strides
-
-if TYPE_CHECKING:
-    from graphjit.runtime.compiler import Kernel
 
 SMALL = 1 << 15  # numbers of B that stay in the cache while all rows of A pass
 LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
@@ -33,6 +30,7 @@ class Axis(NamedTuple):
 
 def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     """sum over summed axes of A[kept, summed] B[summed, n], plus bias[n] if there is one, stored as C[kept, n]."""
+    from graphjit.kernels.parts import adding_kernel
     a, b, *bias = node.args
     _, at = base_layout(a)
     axes, leading = node.kwargs["axes"], node.kwargs["leading"]
@@ -46,16 +44,16 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     parts = 1 if bias or place != _own(node) else _parts(node, kept, summed)
     if parts == 1:
         call = _product(node, place, a, b, kept, summed, 0, 0, 0, bias)
-        call.also = (adding(node.type.dtype)[0],) if leading else ()
+        call.also = (adding_kernel(node.type.dtype),) if leading else ()
         return [call]
     size = node.type.size
     room = Scratch(parts * node.type.nbytes, common=True)
     each = _of_one_part(summed, parts)
     steps = Axis(parts, *(each[0].length * stride for stride in each[0][1:]))
-    kernel, codes = adding(node.type.dtype)
     return [_product(node, place, a, b, kept, each, 0, 0, 0, parts=(steps, room)),
-            KernelCall(kernel, codes, (Address(room), Address(node), parts, size), size, reads=(), writes=(node,),
-                       title=f"add {parts} parts", where=(node.where,) if node.where else (), flops=parts * size,
+            KernelCall(adding_kernel(node.type.dtype), ("int64",) * 4, (Address(room), Address(node), parts, size),
+                       size, reads=(), writes=(node,), title=f"add {parts} parts",
+                       where=(node.where,) if node.where else (), flops=parts * size,
                        nbytes=(1 + parts) * node.type.nbytes, align=64, cost=0.05 * parts * node.type.nbytes)]
 
 
@@ -78,24 +76,6 @@ def _parts(node: Apply, kept: Sequence[Axis], summed: Sequence[Axis]) -> int:
 def _of_one_part(summed: Sequence[Axis], parts: int) -> list[Axis]:
     first, *others = summed
     return [Axis(first.length // parts, first.first, first.second), *others]
-
-
-def adding(dtype: DType) -> tuple[Kernel, tuple[str, ...]]:
-    """The kernel that adds up parts, and the codes of its arguments."""
-    from graphjit.codegen.library_loops import Writer
-    from graphjit.runtime.compiler import LoopKernel
-    w = Writer(f"add_parts_{dtype.name}")
-    w.pointer("parts", dtype, "in0")
-    w.pointer("out", dtype, "out")
-    w.sizes(count=0, size=0)
-    with w.block("for i in range(start, stop)"):
-        w.line("out[i] = parts[i]")
-    with w.block("for p in range(1, count)"):
-        w.line("at = p * size")
-        with w.block("for i in range(start, stop)"):
-            w.line("out[i] = out[i] + parts[at + i]")
-    made = w.call(0)
-    return LoopKernel(made.name, made.source, made.args), made.args
 
 
 def input_grad_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:

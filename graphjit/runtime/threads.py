@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +19,7 @@ _chosen: list[int] = []
 
 def get_num_threads() -> int:
     """The number of threads kernels may run on: what was set, else ``GRAPHJIT_NUM_THREADS``, else one for
-    each CPU this process may use.
+    each CPU this process may use, by its affinity mask and by the limit of its container.
 
     Raises:
         ArgumentError: ``GRAPHJIT_NUM_THREADS`` is not a whole number from 1 up.
@@ -29,7 +31,24 @@ def get_num_threads() -> int:
         if not text.isdecimal() or int(text) < 1:
             raise ArgumentError(f"GRAPHJIT_NUM_THREADS is a whole number from 1 up, not {text!r}")
         return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, container_cpus(Path("/sys/fs/cgroup")) or found)
+
+
+@functools.cache
+def container_cpus(root: Path) -> int:
+    """How many CPUs' time the control group at ``root`` may take, at least 1; 0 without a limit.
+
+    Threads beyond it would use up its time in a part of each period, and stand still for the rest.
+    """
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else 0
+    except (OSError, ValueError, ZeroDivisionError):  # "max"; another system
+        return 0
 
 
 def set_num_threads(n: int) -> None:
@@ -50,7 +69,7 @@ class Pool:
     a program asks for them. A program never waits for them (see ``sharing``).
     """
 
-    PATIENCE = 20_000  # looks of some 50 ns
+    PATIENCE = 50_000  # looks of 10 to 50 ns: a pause is longer on some CPUs
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -70,7 +89,7 @@ class Pool:
             self.wanted.wait()
             work(self.address, number, self.PATIENCE, 0)
             self.wanted.clear()
-            if self.free.locked():  # by a program that may have asked before the word was cleared
+            if self.free.locked() or self.block[STOPPED]:  # someone may have asked just before
                 self.wanted.set()
 
     def ask(self, limit: int) -> int:

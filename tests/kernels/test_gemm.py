@@ -262,3 +262,19 @@ def test_tiles_with_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = c.copy()
     product(a, b, c, cuts=(1, 2))
     np.testing.assert_array_equal(c, whole)
+
+@pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row"])
+@pytest.mark.parametrize(("m", "n", "k"), [(64, 128, 784), (128, 784, 64), (784, 100, 33), (200, 90, 1100),
+                                           (64, 128, 128), (37, 300, 500)])
+def test_the_way_for_several_cores_gives_the_same_bits(m: int, n: int, k: int, layouts: str) -> None:
+    """Which operand all shares read decides by rows or columns, and which operand is A, not the order of a sum."""
+    rng = np.random.default_rng(m + n + k)
+    a, b, c = (place(normal(rng, FLOATS[0], *shape), layout)
+               for shape, layout in zip(((m, k), (k, n), (m, n)), layouts.split(), strict=True))
+    found = []
+    for cores in (1, 2, 4):
+        gemm = plan(m, n, k, a.dtype, strides_of(a), strides_of(b), strides_of(c), cores=cores)
+        c[...] = np.nan
+        run(gemm, a, b, c)
+        found.append(c.tobytes())
+    assert found[0] == found[1] == found[2]

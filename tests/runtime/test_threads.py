@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +172,19 @@ def test_a_forked_child_trains_on() -> None:
     text = os.read(reading, 100).decode()
     assert status == 0
     assert float(text) == float(step(*data())) != first
+
+
+@pytest.mark.parametrize(("files", "cpus"), [
+    ({"cpu.max": "max 100000"}, 0), ({"cpu.max": "200000 100000"}, 2), ({"cpu.max": "150000 100000"}, 1),
+    ({"cpu.max": "5000 100000"}, 1), ({"cpu.max": ""}, 0), ({}, 0),
+    ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 0),
+])
+def test_the_limit_of_a_container_counts(tmp_path: Path, files: dict[str, str], cpus: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert threads.container_cpus(tmp_path) == cpus
 
 
 def test_a_bad_number_of_threads_is_refused() -> None:

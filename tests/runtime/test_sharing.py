@@ -1,0 +1,172 @@
+"""Rows shared out among threads: every unit once, whoever comes when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from llvmlite import ir
+
+from graphjit.codegen.call import KernelCall
+from graphjit.runtime import driver
+from graphjit.runtime.compiler import IRKernel, compile_kernels
+from graphjit.runtime.machine import I64
+from graphjit.runtime.shares import grains
+from graphjit.runtime.sharing import STOPPED
+from graphjit.runtime.threads import Pool
+
+UNITS = 64
+
+
+def emit_count(b: Any, values: Any) -> None:
+    """counts[unit] += 1 for each unit, by the slots of the thread that runs it; not atomic: two at once would show."""
+    counts, start, stop = values
+    counts = b.inttoptr(counts, I64.as_pointer())
+    before, body, done = b.block, b.append_basic_block("body"), b.append_basic_block("done")
+    b.branch(body)
+    b.position_at_end(body)
+    unit = b.phi(I64)
+    unit.add_incoming(start, before)
+    place = b.gep(counts, [unit])
+    b.store(b.add(b.load(place), I64(1)), place)
+    following = b.add(unit, I64(1))
+    unit.add_incoming(following, body)
+    b.cbranch(b.icmp_signed("<", following, stop), body, done)
+    b.position_at_end(done)
+
+
+def emit_meet(b: Any, values: Any) -> None:
+    """flags[start] = 1, and wait until all of two flags are: a thread alone would never come back."""
+    flags, start, _ = values
+    flags = b.inttoptr(flags, I64.as_pointer())
+    b.store_atomic(I64(1), b.gep(flags, [start]), "seq_cst", 8)
+    wait, done = b.append_basic_block("wait"), b.append_basic_block("done")
+    b.branch(wait)
+    b.position_at_end(wait)
+    seen = [b.load_atomic(b.gep(flags, [I64(i)]), "seq_cst", 8) for i in range(2)]
+    b.cbranch(b.icmp_signed("==", b.and_(*seen), ir.Constant(I64, 1)), done, wait)
+    b.position_at_end(done)
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAPHJIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield compile_kernels([IRKernel("count", (), 1, emit_count), IRKernel("meet", (), 1, emit_meet)])
+
+
+class Counting:
+    """Rows that count how often each unit of each row runs, in memory of each thread's own."""
+
+    def __init__(self, entry: int, threads: int, rows: list[tuple[int, int]]) -> None:
+        self.counts = np.zeros((threads, len(rows), UNITS), np.int64)
+        self.slots = np.array([[c.ctypes.data for c in own] for own in self.counts])
+        self.stops = [stop for stop, _ in rows]
+        self.table = np.array([(entry, self.slots[0, i:].ctypes.data, 0, stop, grain, self.slots.strides[0])
+                               for i, (stop, grain) in enumerate(rows)], np.int64)
+        self.status = np.zeros(1, np.int64)
+
+    def run(self, block: int) -> None:
+        self.counts[...] = 0
+        assert driver.run(self.table.ctypes.data, len(self.table), self.status.ctypes.data, block) == driver.FINISHED
+
+    def check(self) -> None:
+        for row, stop in enumerate(self.stops):
+            assert self.counts[:, row].sum(0).tolist() == [1] * stop + [0] * (UNITS - stop)
+
+
+ROWS = [(64, 7), (1, 1), (2, 1), (64, 1), (5, 0), (33, -8), (3, 2), (64, -9), (2, -1), (64, 64)]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_every_unit_runs_once(entries: list[int], threads: int) -> None:
+    """With workers that wake, fall asleep, and come too late for a job as they like."""
+    pool = Pool(threads)
+    counting = Counting(entries[0], threads, ROWS * 20)
+    for _ in range(200):
+        block = pool.ask(threads)
+        assert block
+        counting.run(block)
+        pool.free.release()
+        counting.check()
+    pool.stop()
+
+
+def test_a_pool_serves_programs_of_fewer_threads(entries: list[int]) -> None:
+    pool = Pool(4)
+    programs = [Counting(entries[0], threads, ROWS * 5) for threads in (4, 2, 3)]
+    for turn in range(300):
+        threads = (4, 2, 3)[turn % 3]
+        block = pool.ask(threads)
+        programs[turn % 3].run(block)
+        pool.free.release()
+        programs[turn % 3].check()
+    pool.stop()
+
+
+def test_programs_that_share_a_pool_take_turns(entries: list[int]) -> None:
+    """Who cannot have the pool runs alone."""
+    pool, failed = Pool(2), []
+
+    def run() -> None:
+        counting = Counting(entries[0], 2, ROWS * 5)
+        for _ in range(100):
+            block = pool.ask(2)
+            counting.run(block)
+            if block:
+                pool.free.release()
+            try:
+                counting.check()
+            except AssertionError as error:
+                failed.append(error)
+    running = [threading.Thread(target=run) for _ in range(3)]
+    for t in running:
+        t.start()
+    for t in running:
+        t.join()
+    pool.stop()
+    assert failed == []
+
+
+def test_no_one_waits_for_a_worker_that_sleeps(entries: list[int]) -> None:
+    pool = Pool(3)
+    pool.stop()
+    pool.block[STOPPED] = 0
+    counting = Counting(entries[0], 3, ROWS)
+    counting.run(pool.ask(3))
+    counting.check()
+
+
+def test_threads_run_their_parts_at_the_same_time(entries: list[int]) -> None:
+    pool = Pool(2)
+    flags, status = np.zeros(2, np.int64), np.zeros(1, np.int64)
+    slots = np.array([[flags.ctypes.data]] * 2)
+    table = np.array([(entries[1], slots.ctypes.data, 0, 2, 1, 8)], np.int64)
+    assert driver.run(table.ctypes.data, 1, status.ctypes.data, pool.ask(2)) == driver.FINISHED
+    pool.stop()
+
+
+def call(cost: float, extent: int, align: int = 1, tail: bool = False) -> KernelCall:
+    kernel = IRKernel("count", (), 1, emit_count)
+    return KernelCall(kernel, (), (), extent, (), (), "k", align=align, tail=tail, cost=cost)
+
+
+def test_shares_are_even_and_end_where_blocks_do() -> None:
+    for extent, align, tail in [(128, 13, False), (64, 13, False), (8, 2, False), (7, 1, False), (6, 1, False),
+                                (9, 1, True)]:
+        [grain] = grains([call(40e3, extent, align, tail)], 2)
+        units, grain, negative = extent - tail, abs(grain), grain < 0
+        most = -(-units // (grain * 2)) * grain
+        assert negative == tail
+        assert most <= 1.05 * -(-units // 2) or (most == grain and grain % align == 0)
+
+
+def test_what_saves_little_is_not_shared() -> None:
+    assert grains([call(40e3, 64), call(1e3, 64), call(200.0, 64)], 2) == [32, 32, 0]
+    assert grains([call(1e3, 64)] * 50, 2) == [0] * 50
+    assert grains([call(40e3, 64), *[call(2e3, 64)] * 100], 2) == [0] * 101
+    assert grains([call(40e3, 1), call(40e3, 0), call(40e3, 2, tail=True)], 2) == [0, 0, 0]
+    assert grains([call(40e3, 64)], 1) == [0]
