@@ -21,7 +21,7 @@ from llvmlite import ir
 
 from graphjit.op import Array
 from graphjit.runtime.builtin import builtin, python
-from graphjit.runtime.calling import emit_call
+from graphjit.runtime.call_code import emit_call
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.holding import emit_holds
 from graphjit.runtime.machine import ENTRY_TYPE
