@@ -263,6 +263,7 @@ def test_tiles_with_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     product(a, b, c, cuts=(1, 2))
     np.testing.assert_array_equal(c, whole)
 
+
 @pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row"])
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 128, 784), (128, 784, 64), (784, 100, 33), (200, 90, 1100),
                                            (64, 128, 128), (37, 300, 500)])
