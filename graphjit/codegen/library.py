@@ -79,7 +79,18 @@ def _matmul(node: Apply) -> KernelCall:
                       reads=(a, b), writes=(node,), title=f"matmul {m}x{k}x{n}" + _times(batch),
                       where=(node.where,) if node.where else (), flops=found.flops,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.flops * 0.008,
-                      also=family(out.dtype))
+                      also=family(out.dtype), least=found.least,
+                      spans=lambda: _spans(found.rows, [(a, la), (node, base_layout(node)[1])], b))
+
+
+def _spans(rows: int, matrices: list[tuple[Node, Layout]], other: Node) -> dict[Node, int]:
+    """Bytes by unit, of so many rows, of matrices whose rows lie one behind the other."""
+    spans: dict[Node, int] = {}
+    for buffer, at in matrices:
+        (row, column), width = _last(at), int(at.shape[-1])
+        if rows and column >= 0 and at.offset + (width - 1) * column < row and buffer is not other:
+            spans[buffer] = rows * row * buffer.type.dtype.itemsize
+    return spans
 
 
 def _times(batch: tuple[int, ...]) -> str:

@@ -39,6 +39,7 @@ NAMES = (
 
 FEW = 16  # columns of A that are packed together
 PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
+MANY = 2048  # rows of which shares may each pack all of B
 
 
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
@@ -56,10 +57,11 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     vectors, breadth = ceil(n / element.lanes), _panel_vectors(problem, element)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
-    # Units are rows, or vectors of columns: what gives more shares, unless each share would transpose all of B.
+    # Units are rows, or vectors of columns: what gives more shares, unless each share would transpose all of B for few
+    # rows.
     height = heights >> 8 * (breadth - 1) & 255
     panels, tiles = ceil(vectors / breadth), ceil(m / height)
-    by_rows = tiles > panels and (b_packing <= Packing.COPY or panels < 2)
+    by_rows = tiles > panels and (b_packing <= Packing.COPY or panels < 2 or m >= MANY)
     a_row, a_col = problem.a.row * size, problem.a.col * size
     workspace = panel * (k_block if b_packing else 0)
     if a_packing:

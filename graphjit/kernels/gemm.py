@@ -18,6 +18,8 @@ from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
+PACKED = 128  # rows that are enough for a packed operand
+
 
 @dataclass(frozen=True)
 class GemmPlan:
@@ -29,6 +31,8 @@ class GemmPlan:
     workspace: bytes of scratch memory that each concurrent call needs for itself, best aligned to 64 bytes.
     flops: multiplications and additions of the product.
     align: shares of the extent are best multiples of this.
+    rows: how many rows of A and C a unit is, 0 if units are other things.
+    least: units that should be computed together, as each call packs an operand.
     """
 
     kernel: IRKernel
@@ -37,6 +41,8 @@ class GemmPlan:
     workspace: int
     flops: int
     align: int
+    rows: int
+    least: int
 
 
 def plan(
@@ -83,8 +89,9 @@ def plan(
     ))  # fmt: skip
     if len(problem.batch) > BATCH_DIMS:
         raise ValueError(f"a matrix product over {len(problem.batch)} separate batch dimensions {problem.batch}")
-    ways = [(blocked.cycles(way, element), blocked, way) for way in (problem, problem.transposed)]
-    ways += [(dot.cycles(way, element), dot, way) for way in (problem, problem.transposed) if way.a.col == 1]
+    both = problem, problem.transposed
+    ways = [(blocked.cycles(way, element), blocked, way) for way in both]
+    ways += [(dot.cycles(way, element), dot, way) for way in both if way.a.col == 1]
     _, room, way = min(ways, key=lambda each: each[0])
     kernel = blocked.blocked_kernel(element) if room is blocked else dot.dot_kernel(element)
     arguments, workspace, align = room.arguments(way, element)
@@ -92,7 +99,17 @@ def plan(
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
     extent = arguments["units"] * prod(way.batch) if way.m and way.n else 0
     slots = tuple(named[name] for name in room.NAMES)
-    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align)
+    rows = _rows_of_unit(problem, way, named.get("by_rows", 1), element)
+    packs = named["b_packing"] or named.get("a_packing", 0)
+    least = -(-PACKED // rows) if rows and packs else 1
+    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align, rows, least)
+
+
+def _rows_of_unit(problem: Problem, way: Problem, by_rows: int, element: Element) -> int:
+    """Rows of C that a unit is. Units are rows or vectors of columns, of C or of its transpose."""
+    if prod(problem.batch) != 1 or bool(by_rows) != (way is problem):
+        return 0
+    return 1 if by_rows else element.lanes
 
 
 def family(dtype: Any) -> tuple[IRKernel, ...]:

@@ -21,6 +21,7 @@ from llvmlite import ir
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.machine import ENTRY_TYPE
 from graphjit.runtime.sharing import emit_claim, emit_share, emit_work
+from graphjit.runtime.strips import HEAD, MOVE, WORDS, emit_strips
 
 Runner = Callable[[int, int, int, int], int]
 
@@ -65,9 +66,14 @@ def worker() -> Runner:
     return _runners()[2]
 
 
+def strips_entry() -> int:
+    """The address of the entry that runs a group of kernels strip by strip, see `strips`."""
+    return _addresses()[3]
+
+
 def kernel() -> IRKernel:
     """What has to be compiled for all this."""
-    return IRKernel("driver", ("driver", ROW), 1, _emit)
+    return IRKernel("driver", ("driver", ROW, HEAD, WORDS, MOVE), 1, _emit)
 
 
 class _MethodDef(ctypes.Structure):
@@ -83,18 +89,24 @@ _method_defs: list[_MethodDef] = []  # builtin functions point into these for ev
 @functools.cache
 def _runners() -> tuple[Runner, Runner, Runner]:
     """The builtin functions: run without the GIL, run with it, work."""
-    [entry] = compile_kernels([kernel()])
-    addresses = (ctypes.c_int64 * 3)()
-    slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)
-    call(ctypes.addressof(slots), 0, 0)
     new_builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
         ("PyCFunction_NewEx", ctypes.pythonapi))
     doc = (run.__doc__ or "").encode()
-    methods = [_MethodDef(b"run", address, METH_FASTCALL, doc) for address in addresses]
+    methods = [_MethodDef(b"run", address, METH_FASTCALL, doc) for address in _addresses()[:3]]
     _method_defs.extend(methods)
     releasing, keeping, working = (new_builtin(ctypes.addressof(method), None, None) for method in methods)
     return releasing, keeping, working
+
+
+@functools.cache
+def _addresses() -> tuple[int, ...]:
+    """The addresses of the functions below, and of the entry of strips."""
+    [entry] = compile_kernels([kernel()])
+    addresses = (ctypes.c_int64 * 4)()
+    slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)
+    call(ctypes.addressof(slots), 0, 0)
+    return tuple(addresses)
 
 
 # ---- the code ---------------------------------------------------------------------------------------------
@@ -108,7 +120,8 @@ def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
     rows = _emit_rows(module, emit_share(module, claim))
     functions = [_emit_builtin(module, rows, "run_without_gil", True),
                  _emit_builtin(module, rows, "run_with_gil", False),
-                 _emit_builtin(module, emit_work(module, claim), "work_without_gil", True)]
+                 _emit_builtin(module, emit_work(module, claim), "work_without_gil", True),
+                 emit_strips(module)]
     for i, function in enumerate(functions):
         builder.store(builder.ptrtoint(function, I64), builder.gep(out, [I64(i)]))
 
