@@ -20,8 +20,9 @@ from graphjit.kernels.target import target
 from graphjit.passes.layout import base_layout
 
 FAR = 3     # times the near memory, that two neighbours must touch for strips to pay
-MOST = 2    # and that what they go through in order may have of a strip
+MOST = 3    # and that what they go through in order may have of a strip
 FEWEST = 8  # strips of a group, which threads share
+TITLES = 4  # kernels that are named
 
 
 def in_strips(steps: Sequence[Step], outputs: Iterable[Node], in_place: Mapping[Node, Input]) -> list[Step]:
@@ -134,7 +135,8 @@ class _Group:
                       if isinstance(x, Address) and isinstance(x.buffer, Scratch) and x.buffer in windows.values())
         return [KernelCall(
             kernel=driver_kernel(), codes=(), slots=(), extent=strips + tail, reads=reads, writes=writes,
-            title=f"{strips} strips: " + "; ".join(c.title for c in calls),
+            title=f"{strips} strips: " + "; ".join(c.title for c in calls[:TITLES])
+            + (f"; {len(calls) - TITLES} more" if len(calls) > TITLES else ""),
             where=tuple(dict.fromkeys(w for c in calls for w in c.where)), flops=sum(c.flops for c in calls),
             nbytes=sum(b.type.nbytes for b in {self.in_place.get(b, b) for b in (*reads, *writes)}),
             tail=tail, cost=sum(c.cost for c in calls), parts=parts,

@@ -18,7 +18,7 @@ from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
-PACKED = 128  # rows that are enough for a packed operand
+PACKED = 256  # rows for which packing the other operand is a small part of the work
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GemmPlan:
     flops: multiplications and additions of the product.
     align: shares of the extent are best multiples of this.
     rows: how many rows of A and C a unit is, 0 if units are other things.
-    least: units that should be computed together, as each call packs an operand.
+    least: units that should be computed together, as each call reads, and maybe packs, all of B.
     """
 
     kernel: IRKernel
@@ -101,8 +101,10 @@ def plan(
     slots = tuple(named[name] for name in room.NAMES)
     rows = _rows_of_unit(problem, way, named.get("by_rows", 1), element)
     packs = named["b_packing"] or named.get("a_packing", 0)
-    least = -(-PACKED // rows) if rows and packs else 1
-    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align, rows, least)
+    # each call reads all of B: where that is far away, the rows of C should be more than those of B
+    least = max(PACKED if packs else 1, k if k * n * element.size > target().l2 // 2 else 1)
+    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align, rows,
+                    -(-least // max(rows, 1)))
 
 
 def _rows_of_unit(problem: Problem, way: Problem, by_rows: int, element: Element) -> int:
