@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphjit.codegen.call import HostCall, KernelCall, Step
+from graphjit.codegen.call import HostCall, Step
 from graphjit.ir import Apply, Const, Graph
 from graphjit.profiling import (
     Profile,
@@ -82,8 +82,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _head(compiled: CompiledFunction, programs: list[Specialization]) -> str:
-    kernels = {step.kernel for p in programs for part in (p.program, p.backward and p.backward.program) if part
-               for step in part.kernels}
+    kernels = {call.kernel for p in programs for part in (p.program, p.backward and p.backward.program) if part
+               for step in part.kernels for call in step.calls}
     new = compiled.kernels
     return (f"{_short(compiled)}   {_count(compiled.trace_count, 'trace')}, {_count(len(kernels), 'kernel')} "
             f"({new.compiled} compiled, {new.loaded} loaded in {1e3 * new.seconds:.1f} ms)")
@@ -205,14 +205,21 @@ def _reverse(latest: Specialization) -> list[str]:
 def _sources(steps: list[Step]) -> Iterable[str]:
     first: dict[Any, int] = {}
     for i, step in enumerate(steps):
-        head = f"# kernel {i}: {title(step)}, extent {extent(step)}   {place(step.where)}".rstrip()
-        match step:
-            case HostCall():
-                yield f"{head}\n# the eager rule of {step.node.op.name}, a call of NumPy\n"
-            case KernelCall(kernel=LoopKernel()) if step.kernel in first:
-                yield f"{head}\n# as kernel {first[step.kernel]}\n"
-            case KernelCall(kernel=LoopKernel(source=text)):
-                first[step.kernel] = i
-                yield f"{head}\n{text}"
-            case _:
-                yield f"{head}\n# of the kernel library: {step.kernel.name}\n"
+        if isinstance(step, HostCall):
+            yield f"{_head_of(i, step)}\n# the eager rule of {step.node.op.name}, a call of NumPy\n"
+            continue
+        if step.parts:
+            yield f"# kernel {i}: {step.extent - step.tail} times a strip of each of these\n"
+        for call in step.calls:
+            match call.kernel:
+                case LoopKernel() if call.kernel in first:
+                    yield f"{_head_of(i, call)}\n# as kernel {first[call.kernel]}\n"
+                case LoopKernel(source=text):
+                    first[call.kernel] = i
+                    yield f"{_head_of(i, call)}\n{text}"
+                case _:
+                    yield f"{_head_of(i, call)}\n# of the kernel library: {call.kernel.name}\n"
+
+
+def _head_of(i: int, step: Step) -> str:
+    return f"# kernel {i}: {title(step)}, extent {extent(step)}   {place(step.where)}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,15 @@ class Status:
 Slot = int | float | Address | Status
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A slot of a part of a group: an address from which so many bytes are taken for each strip before this one."""
+
+    part: int
+    slot: int
+    nbytes: int
+
+
 @dataclass(slots=True, eq=False)
 class KernelCall:
     """One row of a program.
@@ -57,6 +67,12 @@ class KernelCall:
         tail: the last unit of the extent runs behind all others.
         cost: estimated time on one thread, ns.
         also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
+        spans: gives bytes of buffers by unit: unit u touches bytes [u * span, (u + 1) * span) of the buffer, and no
+            others (what a tail touches does not count). Buffers of which that is not so are left out.
+        least: units that should run together: with fewer, work that every run repeats would show.
+        parts: the kernels of a group that runs strip by strip (`codegen/strips.py`): a unit of the group is a strip,
+            so many units of each part, ``strip``.
+        moves: addresses of buffers that have memory for one strip only.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
     """
 
@@ -77,6 +93,16 @@ class KernelCall:
     cost: float = 0.0
     also: tuple[Kernel, ...] = ()
     tangled: tuple[Node, ...] = ()
+    spans: Callable[[], Mapping[Node, int]] = dict
+    least: int = 1
+    parts: tuple[KernelCall, ...] = ()
+    strip: tuple[int, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    @property
+    def calls(self) -> tuple[KernelCall, ...]:
+        """The kernels that run: the parts of a group, else this one."""
+        return self.parts or (self,)
 
 
 @dataclass(slots=True, eq=False)

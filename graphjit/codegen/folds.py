@@ -17,6 +17,7 @@ from graphjit.codegen.arguments import Count, Room
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.columns import column_folds, late_values, outer_values
 from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.nest import Nest
 from graphjit.codegen.rows import fold_body, fold_loops
 from graphjit.codegen.source import (
     COLUMN_BLOCK,
@@ -37,7 +38,7 @@ SHORTEST, MOST = 2048, 64  # elements of a chunk (but the last one), and chunks
 FEW = 512                  # columns; more of them are shared out themselves
 
 
-def in_chunks(w: LoopWriter) -> bool:
+def in_chunks(w: Nest) -> bool:
     """Whether a nest folds all there is, in one go, along something that may be long: it depends on no batch size."""
     if not w.cluster.reduced or "O" in w.loop_kind or w.last > 0:
         return False
@@ -51,7 +52,7 @@ def in_chunks(w: LoopWriter) -> bool:
 
 def write_chunks(w: LoopWriter, top: Body) -> Count:
     """Write the nest; gives the number of units: the chunks, and the last unit, which must run behind them."""
-    block = 1 if len(w.loops) > 1 + w.column else COLUMN_BLOCK if w.column else ROW_BLOCK
+    block = _block(w)
     chunks = w.arguments.add("chunks", "n", "int64", partial(_chunks, block))
     step = w.arguments.add("chunk", "n", "int64", partial(_chunk, block))
     part, last = Body(frozenset(), top), Body(frozenset())
@@ -60,6 +61,15 @@ def write_chunks(w: LoopWriter, top: Body) -> Count:
     top.nest([f"for chunk in range(start, minimum(stop, {chunks})):"], part.lines)
     top.nest([f"if stop > {chunks}:"], last.lines)
     return partial(_units, block)
+
+
+def chunk_length(w: Nest) -> int:
+    """How many turns of the first loop each chunk runs over, but the last one."""
+    return _chunk(_block(w), [int(loop.extent) for loop in w.loops])
+
+
+def _block(w: Nest) -> int:
+    return 1 if len(w.loops) > 1 + w.column else COLUMN_BLOCK if w.column else ROW_BLOCK
 
 
 def _chunk(block: int, lengths: Sequence[int]) -> int:

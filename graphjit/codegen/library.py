@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.contractions import contract_calls, input_grad_calls
@@ -12,6 +14,9 @@ from graphjit.ir import Apply, Node
 from graphjit.op import Layout, Library
 from graphjit.passes.layout import base_layout
 from graphjit.types import contiguous_strides, is_float, is_one
+
+if TYPE_CHECKING:
+    from graphjit.kernels.gemm import GemmPlan
 
 
 def stores_at(node: Node, place: Place) -> bool:
@@ -103,7 +108,17 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
                       where=tuple(dict.fromkeys(x.where for x in (node, result) if x.where)),
                       flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
-                      align=found.align, also=family(out.dtype))
+                      align=found.align, also=family(out.dtype), least=found.least,
+                      spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
+
+
+def _spans(plan: GemmPlan, matrices: list[tuple[Node, int]], whole: list[Node]) -> dict[Node, int]:
+    """Bytes by unit of A and C, given by buffer and first element, if their rows lie one behind the other."""
+    spans: dict[Node, int] = {}
+    for (buffer, offset), (row, reach) in zip(matrices, plan.steps, strict=True):
+        if plan.rows and reach >= 0 and offset + reach < row and buffer not in whole:
+            spans[buffer] = plan.rows * row * buffer.type.dtype.itemsize
+    return spans
 
 
 def _times(batch: tuple[int, ...]) -> str:

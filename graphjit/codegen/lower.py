@@ -15,6 +15,7 @@ from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
+from graphjit.codegen.strips import in_strips
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
 from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
@@ -52,7 +53,8 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
         if not back:
             order, stuck = _schedule(steps, graph, set(states))
             if not stuck:
-                return Lowered(order, graph, fused.clusters, {n: writes[n] for n in direct})
+                in_place = {n: writes[n] for n in direct}
+                return Lowered(in_strips(order, graph.outputs, in_place), graph, fused.clusters, in_place)
             back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
         if not back:
             raise InternalCompilerError("the program's kernels wait for each other in a circle",

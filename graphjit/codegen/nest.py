@@ -82,14 +82,7 @@ class Nest:
 
     def _plan_loops(self) -> None:
         cluster = self.cluster
-        loads: list[Access] = []
-        stores: list[Access] = []
-        for node, imap in cluster.members.items():
-            loads.extend(self._loads(node, imap))
-            if isinstance(node.op.lower, Gather):
-                loads.append(access(node.args[0], static_map(node, imap), self.n_axes))
-            if node in self.stored:
-                stores.append(self.placed(node))
+        loads, stores = self.loads(), self.stores()
         template = next((m for n, m in cluster.members.items() if n in self.stored and cluster.is_full(n)), None) \
             or next((m for m in cluster.members.values() if used(m) == cluster.all_axes), ())
         order = [a for a in template if a != NONE]
@@ -111,6 +104,18 @@ class Nest:
             classes[order[-1]] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
+
+    def loads(self) -> list[Access]:
+        """What members read from memory; of a gather's operand what it reads when the first element is picked."""
+        found: list[Access] = []
+        for node, imap in self.cluster.members.items():
+            found.extend(self._loads(node, imap))
+            if isinstance(node.op.lower, Gather):
+                found.append(access(node.args[0], static_map(node, imap), self.n_axes))
+        return found
+
+    def stores(self) -> list[Access]:
+        return [self.placed(node) for node in self.stored]
 
     def _loads(self, node: Apply, imap: IndexMap) -> Iterator[Access]:
         """What a node reads from memory, also through operands that are computed again here."""

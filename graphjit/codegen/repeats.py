@@ -20,7 +20,9 @@ from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.nest import Nest
 from graphjit.codegen.source import is_literal
+from graphjit.codegen.spans import nest_spans
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Indexed, View
 from graphjit.passes.layout import base_layout
@@ -47,7 +49,9 @@ def write_cluster(cluster: Cluster, stored: Collection[Apply], inline: frozenset
         if len(_kept) >= HELD:
             _kept.clear()
         kept = _kept[about.key] = about.without_nodes(LoopWriter(cluster, stored, inline, target).write())
-    return about.fill_in(kept)
+    call = about.fill_in(kept)
+    call.spans = lambda: nest_spans(Nest(cluster, stored, inline, target))
+    return call
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ FEW = 16  # columns of A that are packed together
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
 PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
+MANY = 2048  # rows of which shares may each pack all of B
 
 
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
@@ -84,7 +85,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
 
 def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> bool:
     """Whether units are rows, or else vectors of columns."""
-    if b_packing > Packing.COPY and panels >= 2:
+    if b_packing > Packing.COPY and panels >= 2 and problem.m < MANY:
         return False  # each share would transpose all of B
     if min(tiles, panels) < SHARES:
         return tiles > panels

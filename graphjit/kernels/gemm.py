@@ -6,7 +6,7 @@ kernels for each dtype serve all shapes, layouts and epilogues: a new batch size
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: t
 CYCLE = 0.35  # ns
 SHARED = 1 << 20  # multiply-adds of a product that is worth sharing
 MATRICES = 8  # of a batch that are shared out whole
+PACKED = 256  # rows for which packing the other operand is a small part of the work
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class GemmPlan:
     flops: multiplications and additions of the product.
     align: shares of the extent are best multiples of this.
     nanoseconds: an estimate of its time on one core.
+    least: units that should be computed together, as each call reads, and maybe packs, all of B.
+    rows: how many rows of A and C a unit is, 0 if units are other things, or gain nothing from a near A.
+    steps: for A and C the elements from one row to the next, and from a row's first to its last.
     """
 
     kernel: IRKernel
@@ -44,6 +48,9 @@ class GemmPlan:
     flops: int
     align: int
     nanoseconds: float
+    least: int
+    rows: int
+    steps: tuple[tuple[int, int], ...]
 
 
 def plan(
@@ -109,8 +116,22 @@ def plan(
     slots = tuple(named[name] for name in room.NAMES)
     if prod(way.batch) >= MATRICES:
         align = arguments["units"]
+    # measured: a tile product reads its operands as fast from far away, and each call would split all of B once more
+    rows = 0 if room is tile_product else _rows_of_unit(problem, way, named.get("by_rows", 1), element)
+    # each call reads all of B: where that is far away, the rows of C should be more than those of B
+    packs = rows and (named["b_packing"] or named.get("a_packing", 0))
+    least = max(PACKED if packs else 1, k if k * n * element.size > target().l2 // 2 else 1)
+    least = ceil(least / (max(rows, 1) * align)) * align
+    steps = ((problem.a.row, (problem.k - 1) * problem.a.col), (problem.c.row, (problem.n - 1) * problem.c.col))
     return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align,
-                    CYCLE * estimate * prod(way.batch))
+                    CYCLE * estimate * prod(way.batch), least, rows, steps)
+
+
+def _rows_of_unit(problem: Problem, way: Problem, by_rows: int, element: Element) -> int:
+    """Rows of C that a unit is. Units are rows or vectors of columns, of C or of its transpose."""
+    if prod(problem.batch) != 1 or bool(by_rows) != (way is problem):
+        return 0
+    return 1 if by_rows else element.lanes
 
 
 def family(dtype: Any) -> tuple[IRKernel, ...]:

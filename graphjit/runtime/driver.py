@@ -26,6 +26,7 @@ from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.holding import emit_holds
 from graphjit.runtime.machine import ENTRY_TYPE
 from graphjit.runtime.sharing import emit_claim, emit_share, emit_work
+from graphjit.runtime.strips import HEAD, MOVE, WORDS, emit_strips
 
 Runner = Callable[[int, int, int, int], int]
 
@@ -68,9 +69,14 @@ def worker() -> Runner:
     return _runners()[2]
 
 
+def strips_entry() -> int:
+    """The address of the entry that runs a group of kernels strip by strip, see `strips`."""
+    return _addresses()[5]
+
+
 def kernel() -> IRKernel:
     """What has to be compiled for all this."""
-    return IRKernel("driver", ("driver", ROW), 1, _emit)
+    return IRKernel("driver", ("driver", ROW, HEAD, WORDS, MOVE), 1, _emit)
 
 
 def caller(plan: Array) -> Callable[..., Any]:
@@ -96,7 +102,7 @@ def _runners() -> tuple[Runner, Runner, Runner]:
 def _addresses() -> list[int]:
     """Of the native functions."""
     [entry] = compile_kernels([kernel()])
-    addresses = (ctypes.c_int64 * 5)()
+    addresses = (ctypes.c_int64 * 6)()
     slots = (ctypes.c_int64 * 1)(ctypes.addressof(addresses))
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(entry)
     call(ctypes.addressof(slots), 0, 0)
@@ -115,7 +121,7 @@ def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
     functions = [_emit_builtin(module, rows, "run_without_gil", True),
                  _emit_builtin(module, rows, "run_with_gil", False),
                  _emit_builtin(module, emit_work(module, claim), "work_without_gil", True),
-                 emit_call(module, rows), emit_holds(module)]
+                 emit_call(module, rows), emit_holds(module), emit_strips(module)]
     for i, function in enumerate(functions):
         builder.store(builder.ptrtoint(function, I64), builder.gep(out, [I64(i)]))
 

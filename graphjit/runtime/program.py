@@ -21,11 +21,12 @@ from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.calling import Place, Rows, plan_call
 from graphjit.runtime.compiler import compile_kernels, pack_args
-from graphjit.runtime.driver import ROW, runner
+from graphjit.runtime.driver import ROW, runner, strips_entry
 from graphjit.runtime.driver import kernel as driver_kernel
 from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
 from graphjit.runtime.results import LARGE, Results
 from graphjit.runtime.shares import grains
+from graphjit.runtime.strips import HEAD, MOVE, WORDS
 from graphjit.runtime.threads import get_num_threads, pool
 
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
@@ -64,11 +65,11 @@ class Program:
         self._start = self.arena_address - self._memory.ctypes.data
         self.constants: dict[Node, Array] = {}
         self._large = Results()
-        also = dict.fromkeys(k for s in self.kernels for k in s.also)
-        needed = [*(s.kernel for s in self.kernels), *also, driver_kernel()]
-        addresses = compile_kernels(needed)[:len(self.kernels)]
+        calls = [call for step in self.kernels for call in step.calls]
+        also = dict.fromkeys(k for c in calls for k in c.also)
+        addresses = compile_kernels([*(c.kernel for c in calls), *also, driver_kernel()])[:len(calls)]
         self.patches: dict[Node, list[tuple[int, int]]] = {}
-        self._bind(dict(zip(map(id, self.kernels), addresses, strict=True)), fixed)
+        self._bind(dict(zip(map(id, calls), addresses, strict=True)), fixed)
         self._run = runner(sum(s.cost for s in self.kernels) > LONG)
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
@@ -96,7 +97,8 @@ class Program:
             for node in step.reads:
                 last[node] = i
             if isinstance(step, KernelCall):
-                for room in (s.buffer for s in step.slots if isinstance(s, Address) and isinstance(s.buffer, Scratch)):
+                for room in (s.buffer for call in step.calls for s in call.slots
+                             if isinstance(s, Address) and isinstance(s.buffer, Scratch)):
                     nbytes = self._own(room) * self.threads + self._guard if not room.common else room.nbytes
                     rooms.setdefault(room, Lifetime(room, nbytes, i, i)).last = i
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
@@ -125,24 +127,49 @@ class Program:
         offsets: dict[int, int] = {}
         packed: list[Array] = []
         size = 0
-        for step in self.kernels:
-            slots = pack_args([self._number(s) for s in step.slots], step.codes)
-            offsets[id(step)] = size
+        calls = [call for step in self.kernels for call in step.calls]
+        for call in calls:
+            slots = pack_args([self._number(s) for s in call.slots], call.codes)
+            offsets[id(call)] = size
             packed.append(slots)
             size += len(slots)
+        groups = [step for step in self.kernels if step.parts]
+        for group in groups:
+            offsets[id(group)] = size
+            packed.append(self._group(group, entries))
+            size += len(packed[-1])
         # one copy of all slots per thread: they differ in the addresses of scratch memory
         self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
-        for step in self.kernels:
-            for i, slot in enumerate(step.slots):
-                if isinstance(slot, Address):
-                    self._place_address(offsets[id(step)] + i, slot)
-                elif isinstance(slot, Status):
-                    self.slots[:, offsets[id(step)] + i] = self.status.ctypes.data
         base = self.slots.ctypes.data
-        rows = [(entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
+        for call in calls:
+            for i, slot in enumerate(call.slots):
+                if isinstance(slot, Address):
+                    self._place_address(offsets[id(call)] + i, slot)
+                elif isinstance(slot, Status):
+                    self.slots[:, offsets[id(call)] + i] = self.status.ctypes.data
+        threads = np.arange(self.threads) * 8 * size
+        for group in groups:
+            first = offsets[id(group)] + HEAD
+            for i, part in enumerate(group.parts):
+                self.slots[:, first + WORDS * i + 1] = base + 8 * offsets[id(part)] + threads
+            for i, move in enumerate(group.moves):
+                at, place = first + WORDS * len(group.parts) + MOVE * i, offsets[id(group.parts[move.part])] + move.slot
+                self.slots[:, at] = base + 8 * place + threads
+                self.slots[:, at + 1] = self.slots[:, place]
+        rows = [(strips_entry() if s.parts else entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
                 for s, grain in zip(self.kernels, self._grains, strict=True)]
         self.table = np.array(rows, np.int64).reshape(-1, ROW)
         self.segments = self._segments()
+
+    @staticmethod
+    def _group(group: KernelCall, entries: dict[int, int]) -> Array:
+        """The slots of a group, but for addresses of its parts' slots and of moving buffers."""
+        words = [len(group.parts), len(group.moves), group.extent - group.tail]
+        for part, units in zip(group.parts, group.strip, strict=True):
+            words += [entries[id(part)], 0, units, part.extent - part.tail, part.tail]
+        for move in group.moves:
+            words += [0, 0, move.nbytes]
+        return np.array(words, np.int64)
 
     def _own(self, scratch: Scratch) -> int:
         """Bytes from one thread's scratch to the next one's."""

@@ -160,7 +160,8 @@ def exactly(call: KernelCall) -> list[Any]:
     """All of a call, scratch memory by its size."""
     slots = [(type(s.buffer), s.buffer.nbytes, s.buffer.common) if isinstance(s, Address)
              and isinstance(s.buffer, Scratch) else s for s in call.slots]
-    return [slots, list(map(type, call.slots)), *(getattr(call, f.name) for f in fields(call) if f.name != "slots")]
+    others = [getattr(call, f.name) for f in fields(call) if f.name not in ("slots", "spans")]
+    return [slots, list(map(type, call.slots)), call.spans(), *others]
 
 
 def all_of(c: cluster.Cluster) -> list[Any]:
