@@ -227,3 +227,18 @@ def test_a_report_and_the_sources_tell_of_strips(small: pytest.MonkeyPatch) -> N
     assert "strips: matmul 1000x16x24; tanh; matmul 1000x24x16; tanh" in step.explain()
     assert step.source().count("# of the kernel library: gemm") == 3
     assert "def k_tanh" in step.source()
+
+
+def test_strips_of_a_program_that_native_code_calls(small: pytest.MonkeyPatch) -> None:
+    small.setattr("graphjit.runtime.program.get_num_threads", lambda: 1)
+    x = gj.tensor(floats(ROWS, 16))
+    scales = [gj.tensor(scale) for scale in floats(6)]
+    step = gj.compile(lambda scale: chain(x * scale).sum())
+    found = [np.array(step(scale).data) for scale in scales]
+    program = step.latest.program
+    assert groups(program)
+    assert program.native(True, None, None) is not None
+    small.setattr("graphjit.codegen.lower.in_strips", lambda steps, outputs, in_place: list(steps))
+    plain = gj.compile(lambda scale: chain(x * scale).sum())
+    np.testing.assert_array_equal(found, [np.array(plain(scale).data) for scale in scales])
+    assert not groups(plain.latest.program)
