@@ -80,10 +80,10 @@ def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
     products = ceil(m / LINES) * ceil(n / LINES) * ceil(k / STEPS)
-    splitting = sum((SPLITTING + 0.35 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
+    splitting = sum((SPLITTING + 0.2 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
                     for size, turned in ((m * k, problem.a.col != 1), (k * n, problem.b.col != 1)))  # fmt: skip
     storing = (0.1 + 1.5 * (4 * m * n > target().l2)) * m * n
-    return 140 * products + splitting + storing + 300
+    return 100 * products + splitting + storing + 300
 
 
 @functools.cache
