@@ -20,7 +20,7 @@ from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
 from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, pointer, store
 from graphjit.kernels.epilogue import apply
-from graphjit.kernels.problem import Problem
+from graphjit.kernels.problem import Matrix, Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.split import CHUNK, LINES, STEPS, split_function
 from graphjit.kernels.target import Element, target
@@ -80,11 +80,21 @@ def _k_block(k: int) -> int:
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
-    products = ceil(m / LINES) * ceil(n / LINES) * ceil(k / STEPS)
-    splitting = sum((SPLITTING + 0.2 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
-                    for size, turned in ((m * k, problem.a.col != 1), (k * n, problem.b.col != 1)))  # fmt: skip
-    storing = (0.1 + 1.5 * (4 * m * n > target().l2)) * m * n
-    return 100 * products + splitting + storing + 300
+    rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
+    splitting = _splitting(problem.a, m * k) + _splitting(problem.b.transposed, k * n)
+    # chunks that do not fill their 16 lines and 32 steps are copied first
+    edges = (k % STEPS > 0) * (rows + columns) + ((m % LINES > 0) + (n % LINES > 0)) * chunks
+    direct = k <= SHALLOW and m % LINES == n % LINES == 0
+    storing = (0.1 + 0.2 * (not direct) + 1.5 * (4 * m * n > target().l2)) * m * n
+    return 1.1 * (100 * rows * columns * chunks + splitting + 400 * edges + storing + 800)
+
+
+def _splitting(lines: Matrix, size: int) -> float:
+    """Of an operand of so many numbers, as lines of which each is split along k."""
+    turned = lines.col != 1
+    ragged = 4 * (lines.col if turned else lines.row) % 64 > 0
+    far = 4 * size > target().l2 // 4
+    return (SPLITTING * (1 + ragged) + 0.2 * turned + 0.6 * far) * size
 
 
 @functools.cache
