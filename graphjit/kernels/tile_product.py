@@ -140,12 +140,14 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                         call(split_function(module, element, "b"), builder,
                              [b + at["b_row"] * (k0 + k1) + at["b_col"] * j0, at["b_col"], at["b_row"], at["b_turned"],
                               columns, part, split_b, doubt])  # fmt: skip
-                        # while tiles are multiplied, memory can bring what is split next
+                        # While tiles are multiplied, memory can bring what is split next; not what another thread
+                        # has in its cache and may want to write.
                         ahead = (k1 + SHALLOW) < depth
-                        following = b + at["b_row"] * (k0 + k1 + SHALLOW).where(ahead, k0)
-                        following = following + at["b_col"] * j0.where(ahead, j0 + BLOCK)
+                        next_k, next_j = (k1 + SHALLOW).where(ahead, 0), j0.where(ahead, j0 + BLOCK)
+                        following = b + at["b_row"] * (k0 + next_k) + at["b_col"] * next_j
                         with loop(0, height, BLOCK) as i:
-                            _prefetch(module, at, following, i, height)
+                            with builder.if_then(next_j < column1):
+                                _prefetch(module, at, following, i, height)
                             line = i // LINES * chunks + k1 // STEPS
                             call(tiles_function(module), builder,
                                  [split_a + line * CHUNK, chunks * CHUNK, split_b, (part + (STEPS - 1)) // STEPS,
