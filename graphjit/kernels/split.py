@@ -25,6 +25,7 @@ CHUNK = 3 * PART
 _INTS = ir.VectorType(I32, 16)
 _FLOATS = ir.VectorType(F32, 16)
 _HIGH_BITS = 0xFFFF0000
+_INFINITE = 0x7F800000
 
 
 def split_function(module: Any, element: Element, which: str) -> Any:
@@ -33,7 +34,7 @@ def split_function(module: Any, element: Element, which: str) -> Any:
 
     Strides are bytes from line to line and from one k to the next; `turned` says that the operand's contiguous
     direction is the other one than its chunks want (k for A, lines for B). What lies behind the last k is zero.
-    The vector at `doubt` gets a NaN for an infinity or a NaN.
+    The vector of int32 at `doubt` gets a 0 for a number that is infinite or rounded to be so.
     """
     name = f"split_{which}"
     if name in module.globals:
@@ -105,8 +106,11 @@ def _chunk_function(module: Any, which: str) -> Any:
         at = source + line * r
         pair = [load(at, _FLOATS, 4), load(at + (64 if which == "a" else line * 16), _FLOATS, 4)]
         thirds = [_thirds(b, x) for x in pair]
-        lows = b.fadd(*(b.bitcast(low, _FLOATS) for *_, low in thirds))
-        store(b.fadd(load(doubt, _FLOATS, 64), lows), doubt, 64)
+        least = load(doubt, _INTS, 64)
+        for high, *_ in thirds:
+            bits = b.xor(b.and_(high, _ints(0x7FFFFFFF)), _ints(_INFINITE))
+            least = b.select(b.icmp_unsigned("<", bits, least), bits, least)
+        store(least, doubt, 64)
         for part, (x, y) in enumerate(zip(*thirds, strict=True)):
             store(b.or_(b.lshr(x, _ints(16)), y), to + r * 64 + part * PART, 64)
     b.ret_void()
@@ -118,8 +122,7 @@ def _ints(value: int) -> Any:
 
 
 def _thirds(b: Any, x: Any) -> list[Any]:
-    """The bits of high, middle and low, each in the upper half of an int32 whose lower half is zero; low is NaN if x is
-    not finite."""
+    """The bits of high, middle and low, each in the upper half of an int32 whose lower half is zero."""
     high = b.and_(b.add(b.bitcast(x, _INTS), _ints(0x8000)), _ints(_HIGH_BITS))
     rest = b.fsub(x, b.bitcast(high, _FLOATS))
     middle = b.and_(b.bitcast(rest, _INTS), _ints(_HIGH_BITS))

@@ -18,9 +18,9 @@ from llvmlite import ir
 
 from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
-from graphjit.kernels.emit import F32, I32, I64, Int, call, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, pointer, store
 from graphjit.kernels.epilogue import apply
-from graphjit.kernels.problem import Problem
+from graphjit.kernels.problem import Matrix, Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.split import CHUNK, LINES, STEPS, split_function
 from graphjit.kernels.target import Element, target
@@ -36,6 +36,7 @@ BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of e
 # what is split of A in the second.
 DEEP, SHALLOW = 16 * STEPS, 2 * STEPS
 SPLITTING = 0.45  # cycles a number
+_INTS = ir.VectorType(I32, 16)
 _SPLIT_B = SHALLOW // STEPS * 2 * CHUNK  # bytes
 
 
@@ -79,11 +80,21 @@ def _k_block(k: int) -> int:
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
-    products = ceil(m / LINES) * ceil(n / LINES) * ceil(k / STEPS)
-    splitting = sum((SPLITTING + 0.35 * turned + 0.6 * (4 * size > target().l2 // 4)) * size
-                    for size, turned in ((m * k, problem.a.col != 1), (k * n, problem.b.col != 1)))  # fmt: skip
-    storing = (0.1 + 1.5 * (4 * m * n > target().l2)) * m * n
-    return 140 * products + splitting + storing + 300
+    rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
+    splitting = _splitting(problem.a, m * k) + _splitting(problem.b.transposed, k * n)
+    # chunks that do not fill their 16 lines and 32 steps are copied first
+    edges = (k % STEPS > 0) * (rows + columns) + ((m % LINES > 0) + (n % LINES > 0)) * chunks
+    direct = k <= SHALLOW and m % LINES == n % LINES == 0
+    storing = (0.1 + 0.2 * (not direct) + 1.5 * (4 * m * n > target().l2)) * m * n
+    return 1.1 * (100 * rows * columns * chunks + splitting + 400 * edges + storing + 800)
+
+
+def _splitting(lines: Matrix, size: int) -> float:
+    """Of an operand of so many numbers, as lines of which each is split along k."""
+    turned = lines.col != 1
+    ragged = 4 * (lines.col if turned else lines.row) % 64 > 0
+    far = 4 * size > target().l2 // 4
+    return (SPLITTING * (1 + ragged) + 0.2 * turned + 0.6 * far) * size
 
 
 @functools.cache
@@ -98,8 +109,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     at = Slots(builder, NAMES)
     start, stop = (Int(builder, value) for value in values[-2:])
     zero, by_rows = Int(builder, 0), at["by_rows"] != 0
-    doubt = array(builder, F32, 16)
-    store(ir.Constant(element.vector, None), doubt, 64)
+    doubt = array(builder, I32, 16)
+    store(ir.Constant(_INTS, [-1] * 16), doubt, 64)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
@@ -129,12 +140,14 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                         call(split_function(module, element, "b"), builder,
                              [b + at["b_row"] * (k0 + k1) + at["b_col"] * j0, at["b_col"], at["b_row"], at["b_turned"],
                               columns, part, split_b, doubt])  # fmt: skip
-                        # while tiles are multiplied, memory can bring what is split next
+                        # While tiles are multiplied, memory can bring what is split next; not what another thread
+                        # has in its cache and may want to write.
                         ahead = (k1 + SHALLOW) < depth
-                        following = b + at["b_row"] * (k0 + k1 + SHALLOW).where(ahead, k0)
-                        following = following + at["b_col"] * j0.where(ahead, j0 + BLOCK)
+                        next_k, next_j = (k1 + SHALLOW).where(ahead, 0), j0.where(ahead, j0 + BLOCK)
+                        following = b + at["b_row"] * (k0 + next_k) + at["b_col"] * next_j
                         with loop(0, height, BLOCK) as i:
-                            _prefetch(module, at, following, i, height)
+                            with builder.if_then(next_j < column1):
+                                _prefetch(module, at, following, i, height)
                             line = i // LINES * chunks + k1 // STEPS
                             call(tiles_function(module), builder,
                                  [split_a + line * CHUNK, chunks * CHUNK, split_b, (part + (STEPS - 1)) // STEPS,
@@ -143,7 +156,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     with builder.if_then(builder.not_(direct)):
                         _copy_out(module, element, panel, to, at["c_row"], height, columns, k0)
                     with builder.if_then(ends):
-                        with builder.if_then(_has_nan(module, builder, doubt), likely=False):
+                        with builder.if_then(_saw_infinity(module, builder, doubt), likely=False):
                             call(_repair_function(module), builder,
                                  [a + at["a_row"] * i0, at["a_row"], at["a_col"], b + at["b_col"] * j0, at["b_row"],
                                   at["b_col"], to, at["c_row"], height, columns, at["k"]])  # fmt: skip
@@ -156,11 +169,9 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     release(module, builder)
 
 
-def _has_nan(module: Any, builder: Any, doubt: Int) -> Any:
-    vector = ir.VectorType(F32, 16)
-    total = intrinsic(module, "llvm.vector.reduce.fadd.v16f32", F32, F32, vector)
-    found = builder.call(total, [F32(0.0), load(doubt, vector, 64)])
-    return builder.fcmp_unordered("uno", found, found)
+def _saw_infinity(module: Any, builder: Any, doubt: Int) -> Any:
+    least = intrinsic(module, "llvm.vector.reduce.umin.v16i32", I32, _INTS)
+    return builder.icmp_signed("==", builder.call(least, [load(doubt, _INTS, 64)]), I32(0))
 
 
 def _prefetch(module: Any, at: Slots, b: Int, i: Int, height: Int) -> None:
@@ -187,44 +198,20 @@ def _copy_out(module: Any, element: Element, panel: Int, c: Int, c_row: Int, row
 
 def _repair_function(module: Any) -> Any:
     """`repair(a, a row, a column, b, b row, b column, c, c row, rows, columns, k)`: elements of C that are NaN once
-    more, as chains of multiply-adds, if an infinity in their row of A or column of B may be the reason."""
+    more, as chains of multiply-adds."""
     name = "tile_repair"
     if name in module.globals:
         return module.globals[name]
-    huge = _huge_function(module)
     made, builder, (a, a_row, a_col, b, b_row, b_col, c, c_row, rows, columns, k) = function(module, name, 11)
     multiply_add = intrinsic(module, "llvm.fma.f32", F32, F32, F32, F32)
-    in_columns, in_row = array(builder, I64, BLOCK), array(builder, I64, 1)
-    with loop(0, columns) as j:
-        call(huge, builder, [b + b_col * j, b_row, k, in_columns + j * 8])
-    with loop(0, rows) as i:
-        call(huge, builder, [a + a_row * i, a_col, k, in_row])
-        with loop(0, columns) as j:
-            to = c + c_row * i + j * 4
-            found = load(to, F32, 4)
-            doubtful = builder.or_(load(in_row, I64, 8), load(in_columns + j * 8, I64, 8))
-            repairs = builder.and_(builder.fcmp_unordered("uno", found, found),
-                                   builder.icmp_signed("!=", doubtful, I64(0)))  # fmt: skip
-            with builder.if_then(repairs):
-                store(F32(0.0), to, 4)
-                with loop(0, k) as step:
-                    x = load(a + a_row * i + a_col * step, F32, 4)
-                    y = load(b + b_row * step + b_col * j, F32, 4)
-                    store(builder.call(multiply_add, [x, y, load(to, F32, 4)]), to, 4)
-    builder.ret_void()
-    return made
-
-
-def _huge_function(module: Any) -> Any:
-    """`huge(source, step, count, to)`: 1 at `to` if a number is infinite, or becomes so as it is split; else 0."""
-    name = "tile_huge"
-    if name in module.globals:
-        return module.globals[name]
-    made, builder, (source, step, count, to) = function(module, name, 4)
-    store(I64(0), to, 8)
-    with loop(0, count) as i:
-        bits = builder.and_(load(source + step * i, I32, 4), I32(0x7FFFFFFF))
-        with builder.if_then(builder.icmp_unsigned("<=", builder.sub(bits, I32(0x7F7F8000)), I32(0x8000))):
-            store(I64(1), to, 8)
+    with loop(0, rows) as i, loop(0, columns) as j:
+        to = c + c_row * i + j * 4
+        found = load(to, F32, 4)
+        with builder.if_then(builder.fcmp_unordered("uno", found, found)):
+            store(F32(0.0), to, 4)
+            with loop(0, k) as step:
+                x = load(a + a_row * i + a_col * step, F32, 4)
+                y = load(b + b_row * step + b_col * j, F32, 4)
+                store(builder.call(multiply_add, [x, y, load(to, F32, 4)]), to, 4)
     builder.ret_void()
     return made

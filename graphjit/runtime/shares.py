@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graphjit.codegen.call import KernelCall
 
 FORK = 1_000.0    # ns of a fork and join, and of threads that are not quite equal
-MOVE = 0.02       # ns a byte of a kernel's operands takes by moving between cores, on the average
+MOVE = 0.03       # ns a byte of a kernel's operands takes by moving between cores, on the average
 CACHED = 1 << 18  # and most of the bytes that do: large operands are shared out in their order, again and again
 WORTH = 0.15      # of a program's time that sharing must save, for any of its kernels to be shared
 SMALL = 400.0     # ns of a kernel that is shared in such a program: the operands lie with several cores anyway
