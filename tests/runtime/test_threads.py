@@ -79,7 +79,8 @@ def test_folds_of_everything_are_shared_out_in_chunks(shape: tuple[int, ...]) ->
         step = gj.compile(f)
         found.append([t.numpy() for t in step(x, y)])
         shares = step.latest.program.table[:, 4].any()
-        assert shares == (n > 1 and x.size > 30_000)
+        assert not shares or (n > 1 and x.size > 900)
+        assert shares or n == 1 or x.size < 300_000
     z = np.tanh(x.astype(np.float64)) * y.T
     with np.errstate(invalid="ignore"):
         expected = z.sum(), (z * z).sum() / np.float64(z.size) + 1, np.all(z < 3), np.exp(z), np.any(z > 3)
