@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.capture import EMPTY, containers_hold
+from graphjit.runtime.builtin import fields_are_known
 from graphjit.runtime.driver import caller, holder
 from graphjit.runtime.holding import KINDS, plan_checks
 from graphjit.specialize import Specialization
@@ -35,11 +36,12 @@ def shortcut(spec: Specialization) -> Shortcut:
     program, capture = spec.program, spec.capture
     alike = [(it, held) for it, _, held in capture.containers if type(it) in KINDS]
     others = [(it, name, held) for it, name, held in capture.containers if type(it) not in KINDS]
+    fields = fields_are_known()
     checks, kept = plan_checks(capture.names, [(cell, held) for cell, _, held in capture.cells], alike, EMPTY)
     names: dict[str, Any] = {
         "MISS": MISS, "ndarray": np.ndarray, "Tensor": Tensor, "Value": Value, "of": Tensor._of, "state": state,
         "clock": clock, "spec": spec, "program": program, "tick": clock.tick, "others": others,
-        "containers_hold": containers_hold, "holds": holder(checks), "kept": kept,
+        "containers_hold": containers_hold, "holds": holder(checks) if fields else capture.holds, "kept": kept,
     }
     conditions = [
         f"state.compiled is not {state.grad_enabled}", "clock.structure != spec.seen",
@@ -48,7 +50,7 @@ def shortcut(spec: Specialization) -> Shortcut:
         *(["not holds()"] if checks[0] else []),
         *(["not containers_hold(others)"] if others else []),
     ]
-    native = program.native(_is_single(spec), spec.written if spec.writes else None, MISS)
+    native = program.native(_is_single(spec), spec.written if spec.writes else None, MISS) if fields else None
     lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
     if native is not None:
         plan, alive = native

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 
 import graphjit as gj
-from graphjit import nn, optim
+from graphjit import nn, optim, shortcut
 from graphjit.errors import GraphjitError
 from graphjit.runtime.driver import caller, runner
 from graphjit.tree import flatten, unflatten
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture(params=["native", "python"], autouse=True)
+def _way(request, monkeypatch):
+    """Everything again as where the fields of Python's objects are not known."""
+    assert shortcut.fields_are_known()
+    if request.param == "python":
+        monkeypatch.setattr(shortcut, "fields_are_known", lambda: False)
 
 
 def native(f):
