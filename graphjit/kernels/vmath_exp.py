@@ -67,7 +67,7 @@ def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V]:
 
 def scale(x: V, bits: V) -> V:
     """x 2^k by the bits that `round_to_int` gives for k + 2 bias: results may overflow or be denormal."""
-    if target().vector == 64:  # AVX-512 has an instruction for it
+    if target().scales:
         return ldexp(x, bits - x.const(1.5 * 2.0 ** mantissa_bits(x.type) + 2 * bias(x.type)).bits())
     up, rest = pow2_parts(bits)
     return x * up * rest
