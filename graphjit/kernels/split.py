@@ -26,6 +26,7 @@ _INTS = ir.VectorType(I32, 16)
 _FLOATS = ir.VectorType(F32, 16)
 _HIGH_BITS = 0xFFFF0000
 _INFINITE = 0x7F800000
+DOUBTFUL = _INFINITE - 0x58800000  # 2**50: where no number is as large, no sum of products overflows
 
 
 def split_function(module: Any, element: Element, which: str) -> Any:
@@ -34,7 +35,8 @@ def split_function(module: Any, element: Element, which: str) -> Any:
 
     Strides are bytes from line to line and from one k to the next; `turned` says that the operand's contiguous
     direction is the other one than its chunks want (k for A, lines for B). What lies behind the last k is zero.
-    The vector of int32 at `doubt` gets a 0 for a number that is infinite or rounded to be so.
+    The vector of uint32 at `doubt` collects the least distance of a number's bits from infinity's: with at most
+    `DOUBTFUL`, products may have overflowed.
     """
     name = f"split_{which}"
     if name in module.globals:
@@ -108,8 +110,8 @@ def _chunk_function(module: Any, which: str) -> Any:
         thirds = [_thirds(b, x) for x in pair]
         least = load(doubt, _INTS, 64)
         for high, *_ in thirds:
-            bits = b.xor(b.and_(high, _ints(0x7FFFFFFF)), _ints(_INFINITE))
-            least = b.select(b.icmp_unsigned("<", bits, least), bits, least)
+            below = b.sub(_ints(_INFINITE), b.and_(high, _ints(0x7FFFFFFF)))  # of NaN more than of any number
+            least = b.select(b.icmp_unsigned("<", below, least), below, least)
         store(least, doubt, 64)
         for part, (x, y) in enumerate(zip(*thirds, strict=True)):
             store(b.or_(b.lshr(x, _ints(16)), y), to + r * 64 + part * PART, 64)

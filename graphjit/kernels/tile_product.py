@@ -5,8 +5,9 @@ larger than those of a chain of multiply-adds, as the unit adds up 32 products f
 16 times as many products a cycle as the vector units, so with six for one there is a factor of 2.7 to gain, less the
 splitting: this pays from some 32 rows and columns on.
 
-Splitting makes a NaN of an infinity, so where an operand holds one, NaNs of the result are computed again by a
-plain chain of multiply-adds. Numbers below 2**-110 lose low bits: the unit takes denormal parts for zero.
+Splitting makes a NaN of an infinity, and partial products that overflow may cancel to one. So where an operand holds
+numbers so large, NaNs of the result are computed again by a plain chain of multiply-adds. Numbers below 2**-110 lose
+low bits: the unit takes denormal parts for zero.
 """
 
 import functools
@@ -22,7 +23,7 @@ from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.problem import Matrix, Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
-from graphjit.kernels.split import CHUNK, LINES, STEPS, split_function
+from graphjit.kernels.split import CHUNK, DOUBTFUL, LINES, STEPS, split_function
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tile_unit import BYTE, configure, release, tiles_function
 from graphjit.kernels.tiles import array, balanced
@@ -156,7 +157,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     with builder.if_then(builder.not_(direct)):
                         _copy_out(module, element, panel, to, at["c_row"], height, columns, k0)
                     with builder.if_then(ends):
-                        with builder.if_then(_saw_infinity(module, builder, doubt), likely=False):
+                        with builder.if_then(_may_overflow(module, builder, doubt), likely=False):
                             call(_repair_function(module), builder,
                                  [a + at["a_row"] * i0, at["a_row"], at["a_col"], b + at["b_col"] * j0, at["b_row"],
                                   at["b_col"], to, at["c_row"], height, columns, at["k"]])  # fmt: skip
@@ -169,9 +170,9 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     release(module, builder)
 
 
-def _saw_infinity(module: Any, builder: Any, doubt: Int) -> Any:
+def _may_overflow(module: Any, builder: Any, doubt: Int) -> Any:
     least = intrinsic(module, "llvm.vector.reduce.umin.v16i32", I32, _INTS)
-    return builder.icmp_signed("==", builder.call(least, [load(doubt, _INTS, 64)]), I32(0))
+    return builder.icmp_unsigned("<=", builder.call(least, [load(doubt, _INTS, 64)]), I32(DOUBTFUL))
 
 
 def _prefetch(module: Any, at: Slots, b: Int, i: Int, height: Int) -> None:

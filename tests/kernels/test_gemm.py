@@ -264,6 +264,17 @@ def test_tiles_with_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(c, whole)
 
 
+def test_tiles_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partial products of either sign overflow where the whole product is of one."""
+    prefer_tiles(monkeypatch)
+    rng = np.random.default_rng(0)
+    a, b = (np.full(shape, 1e-3, np.float32) for shape in ((40, 96), (96, 48)))
+    a[::3, 7], b[7] = 1e30 * rng.uniform(1, 2, 14), 1e30 * rng.uniform(1, 2, 48)
+    c = np.empty((40, 48), np.float32)
+    product(a, b, c)
+    assert np.isposinf(c[::3]).all() and np.isfinite(np.delete(c, np.s_[::3], 0)).all()
+
+
 @pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row"])
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 128, 784), (128, 784, 64), (784, 100, 33), (200, 90, 1100),
                                            (64, 128, 128), (37, 300, 500)])
