@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.irmath import V, declared, fabs, llvm_type, suffix
+from graphjit.kernels.irmath import V, declared, fabs, llvm_type, select, suffix
 
 LANES = (2, 4, 8, 16)
 I32 = ir.IntType(32)
@@ -23,38 +23,36 @@ PURE = ("nounwind", "willreturn", "speculatable", "memory(none)")
 
 
 def rarely(
-    name: str, bound: float, slow: Callable[..., V], usual: V, measure: V, *operands: V, below: bool = False
-) -> V:
+    name: str, bound: float, slow: Callable[..., V], usual: V, measure: V, *operands: V,
+    below: bool = False, together: bool = False,
+) -> V:  # fmt: skip
     """`usual` where |measure| < bound or is NaN, else slow(measure, *operands); all of one float type.
 
-    With `below`, what is rare is measure < bound.  `slow` must be a fixed function of its operands: the name stands
-    for it in the whole module.
+    With `below`, what is rare is measure < bound.  With `together`, NaN is rare as well, and the slow path is one for
+    all lanes, with no branches in it: whole arrays may be rare.  `slow` must be a fixed function of its operands: the
+    name stands for it in the whole module.
     """
     b = usual.builder
     name = f"graphjit.{name}.{suffix(usual.type)}"
-    function = b.module.globals.get(name) or _Rare(b.module, name, bound, below, slow, usual.type, len(operands)).scalar
+    function = b.module.globals.get(name)
+    if function is None:
+        function = _Rare(b.module, name, bound, below, together, slow, usual.type, len(operands)).scalar
     return V(b, b.call(function, [usual.ir, measure.ir, *(v.ir for v in operands)]), usual.type)
 
 
 class _Rare:
     """The functions of one slow path in a module."""
 
-    def __init__(self, module: Any, name: str, bound: float, below: bool, slow: Callable[..., V], t: Any,
-                 operands: int) -> None:
-        self.module, self.name, self.bound, self.below, self.slow, self.type = module, name, bound, below, slow, t
-        self.element = llvm_type(t)
+    def __init__(self, module: Any, name: str, bound: float, below: bool, together: bool, slow: Callable[..., V],
+                 t: Any, operands: int) -> None:
+        self.module, self.name, self.bound, self.below, self.together = module, name, bound, below, together
+        self.slow, self.type, self.element = slow, t, llvm_type(t)
         self.arity = 2 + operands
-        self.scalar = self._declare(name, self.element)
-        # kept whole until the vectoriser has seen it
-        _attribute(self.scalar, "noinline")
-        # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's
-        # place
-        mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * self.arity}_{name}({name}.x{n})" for n in LANES)
-        _attribute(self.scalar, f'"vector-function-abi-variant"="{mapping}"')
+        self.scalar, forms = vector_function(module, name, self.element, [self.element] * self.arity)
         lanes = self._define_lanes()
         self._define_scalar(lanes)
-        for n in LANES:
-            self._define_form(n, lanes)
+        for n, form in forms.items():
+            self._define_form(n, form, lanes)
 
     def _define_scalar(self, lanes: Any) -> None:
         b = ir.IRBuilder(self.scalar.append_basic_block())
@@ -72,6 +70,8 @@ class _Rare:
         b.ret(values[0])
 
     def _is_rare(self, measure: V) -> V:
+        if self.together:
+            return ~fabs(measure).lt(self.bound)
         return measure.lt(self.bound) if self.below else fabs(measure).ge(self.bound)
 
     def _define_lanes(self) -> Any:
@@ -79,8 +79,8 @@ class _Rare:
         pointers = [self.element.as_pointer()] * self.arity
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [*pointers, I32]), f"{self.name}.lanes")
         function.linkage = "weak_odr"
-        for attribute in ("noinline", "cold", "nounwind", "optsize"):
-            _attribute(function, attribute)
+        for name in ("noinline", "nounwind", *(() if self.together else ("cold", "optsize"))):
+            attribute(function, name)
         *arrays, n = function.args
         for array in arrays:
             array.add_attribute("noalias")
@@ -92,8 +92,12 @@ class _Rare:
         i.add_incoming(I32(0), entry)
         places = [b.gep(array, [i]) for array in arrays]
         measure, *operands = (V(b, b.load(place), self.type) for place in places[1:])
-        with b.if_then(self._is_rare(measure).ir):
-            b.store(self.slow(measure, *operands).ir, places[0])
+        if self.together:
+            usual = V(b, b.load(places[0]), self.type)
+            b.store(select(self._is_rare(measure), self.slow(measure, *operands), usual).ir, places[0])
+        else:
+            with b.if_then(self._is_rare(measure).ir):
+                b.store(self.slow(measure, *operands).ir, places[0])
         following = b.add(i, I32(1))
         i.add_incoming(following, b.block)
         b.cbranch(b.icmp_signed("<", following, n), head, done)
@@ -101,30 +105,44 @@ class _Rare:
         b.ret_void()
         return function
 
-    def _define_form(self, n: int, lanes: Any) -> None:
-        vector = ir.VectorType(self.element, n)
-        function = self._declare(f"{self.name}.x{n}", vector)
-        _attribute(function, "alwaysinline")
+    def _define_form(self, n: int, function: Any, lanes: Any) -> None:
         b = ir.IRBuilder(function.append_basic_block())
         measure = function.args[1]
-        bounds = ir.Constant(vector, [self.bound] * n)
+        bounds = ir.Constant(measure.type, [self.bound] * n)
         if self.below:
             rare = b.fcmp_ordered("<", measure, bounds)
         else:
             form = f"llvm.fabs.v{n}{suffix(self.type)}"
-            rare = b.fcmp_ordered(">=", b.call(declared(self.module, form, vector, [vector]), [measure]), bounds)
+            size = b.call(declared(self.module, form, measure.type, [measure.type]), [measure])
+            rare = (b.fcmp_unordered if self.together else b.fcmp_ordered)(">=", size, bounds)
         bits = ir.IntType(n)
         self._decide(b, function.args, b.icmp_unsigned("!=", b.bitcast(rare, bits), bits(0)), lanes, n)
 
-    def _declare(self, name: str, t: Any) -> Any:
-        function = ir.Function(self.module, ir.FunctionType(t, [t] * self.arity), name)
+
+def vector_function(module: Any, name: str, result: Any, operands: Sequence[Any]) -> tuple[Any, dict[int, Any]]:
+    """A pure function of scalars and, by their lanes, its vector forms: all without a body yet."""
+
+    def declare(name: str, lanes: int | None = None) -> Any:
+        first, *rest = (ir.VectorType(t, lanes) if lanes else t for t in (result, *operands))
+        function = ir.Function(module, ir.FunctionType(first, rest), name)
         # not discardable: until the vectoriser runs, only the attribute refers to the vector forms
         function.linkage = "weak_odr"
-        for attribute in PURE:
-            _attribute(function, attribute)
+        for each in PURE:
+            attribute(function, each)
         return function
 
+    scalar = declare(name)
+    # kept whole until the vectoriser has seen it
+    attribute(scalar, "noinline")
+    # `_LLVM_`: the form is used on whatever instruction set; N: not masked; v: a vector in each operand's place
+    mapping = ",".join(f"_ZGV_LLVM_N{n}{'v' * len(operands)}_{name}({name}.x{n})" for n in LANES)
+    attribute(scalar, f'"vector-function-abi-variant"="{mapping}"')
+    forms = {n: declare(f"{name}.x{n}", n) for n in LANES}
+    for form in forms.values():
+        attribute(form, "alwaysinline")
+    return scalar, forms
 
-def _attribute(function: Any, text: str) -> None:
+
+def attribute(function: Any, text: str) -> None:
     """llvmlite checks names of attributes against a list that lacks ours; it prints what the set holds."""
     set.add(function.attributes, text)
