@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
-from graphjit.kernels.vmath_exp import EXP2, log_two_parts, reduce_exp, scale
+from graphjit.kernels.vmath_exp import EXP2, reduce_exp, scale
+from graphjit.kernels.vmath_log import log_two_parts
 from graphjit.kernels.vmath_parts import bias, poly, pow2, round_to_int, sqrt_residue
 
 INF, NAN = math.inf, math.nan

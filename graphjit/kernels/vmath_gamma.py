@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from graphjit.kernels.irmath import V, call, copysign, fabs, fma, select
-from graphjit.kernels.vmath_exp import log, log_two_parts
+from graphjit.kernels.vmath_log import log, log_two_parts
 from graphjit.kernels.vmath_parts import poly, through_double
 
 INF, NAN = math.inf, math.nan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
-from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E, log1p_parts
+from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E
+from graphjit.kernels.vmath_log import log1p_parts
 from graphjit.kernels.vmath_parts import (
     bias,
     float_of,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select
 from graphjit.kernels.target import target
-from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE, LOG2E_PARTS, UNUSUAL, split
+from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE
+from graphjit.kernels.vmath_log import LOG2E_PARTS, UNUSUAL, split
 from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import bias, clamp, mantissa_bits, poly, pow2, round_to_int
 from graphjit.kernels.vmath_rare import rarely

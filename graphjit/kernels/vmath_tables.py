@@ -15,7 +15,7 @@ import numpy as np
 
 from graphjit.kernels.irmath import F32, F64, V, fma, round_to_f32
 from graphjit.kernels.vmath_lookup import lookup
-from graphjit.kernels.vmath_parts import float_of, mantissa_bits
+from graphjit.kernels.vmath_parts import bias, float_of, mantissa_bits
 
 INDEX_BITS = {F32: 5, F64: 4}
 # so many intervals, of equal length in the numbering of floats, are below 1, such that 1 is inside of one
@@ -79,17 +79,30 @@ def root_table(t: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(shifted.view(real).tolist()), tuple(np.array(rests, real).tolist())
 
 
-def reduce_log(x: V) -> tuple[V, V, V]:
-    """(k, f, index) with x = 2^k (1 + f) / c, c the reciprocal of that index, for normal positive x.
+def _parted(x: V) -> tuple[V, V, V]:
+    """(k, its bits in their place, the index of m's interval) of x = 2^k m."""
+    mb = mantissa_bits(x.type)
+    u = x.bits() - _lowest(x.type)
+    return (u >> mb).to(x.type), u & -(1 << mb), u.shift_right_logical(mb - INDEX_BITS[x.type])
 
-    Of what is not normal and positive the exponent k is unusual.
-    """
-    t, mb = x.type, mantissa_bits(x.type)
-    lowest = _lowest(t)
-    u = x.bits() - lowest
-    m = float_of((u & ((1 << mb) - 1)) + lowest)
-    index = u.shift_right_logical(mb - INDEX_BITS[t])
-    return (u >> mb).to(t), fma(m, lookup("reciprocal", index, reciprocals(t)), -1.0), index
+
+def exponent_of(x: V) -> tuple[V, V, V]:
+    """(k, 2^-k, the index of m's interval) of normal positive x = 2^k m; of other x the exponent k is unusual."""
+    k, place, index = _parted(x)
+    return k, float_of((bias(x.type) << mantissa_bits(x.type)) - place), index
+
+
+def reduced_by_table(f: V, index: V) -> V:
+    """c (1 + f) - 1 for the reciprocal c of that index."""
+    c = lookup("reciprocal", index, reciprocals(f.type))
+    return fma(f, c, c - 1.0)
+
+
+def reduce_log(x: V) -> tuple[V, V, V]:
+    """(k, f, index) with x = 2^k (1 + f) / c, c the reciprocal of that index; else as `exponent_of`."""
+    k, place, index = _parted(x)
+    m = float_of(x.bits() - place)
+    return k, fma(m, lookup("reciprocal", index, reciprocals(x.type)), -1.0), index
 
 
 def power_of_two(x: V) -> tuple[V, V, V]:
