@@ -15,6 +15,7 @@ from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, ldexp, sel
 from graphjit.kernels.target import target
 from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2, pow2_parts, round_to_int
 from graphjit.kernels.vmath_rare import rarely
+from graphjit.kernels.vmath_tables import EXP2_NEAR, root_of_two
 
 INF, NAN = math.inf, math.nan
 LOG2E = 1.4426950408889634
@@ -44,6 +45,8 @@ EXP2 = {
         0.00961812910767061, 0.055504108664823755, 0.24022650695909997, 0.6931471805599453,
     ),
 }  # fmt: skip
+
+EXP_NEAR = [c / LN2 ** (6 - i) for i, c in enumerate(EXP2_NEAR[F64])]  # (e^r - 1) / r on |r| <= ln(2)/32
 
 # where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
 EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
@@ -79,8 +82,20 @@ def unless_below(x: V, lo: float, hi: float, formula: Callable[[V], V]) -> V:
     return select(low, 0.0, formula(select(low, 0.0, select(x.gt(hi), hi, x))))
 
 
+def _scale_by(x: V, k: V) -> V:
+    """x 2^k: results may overflow or be denormal."""
+    if target().scales:
+        return ldexp(x, k)
+    up, rest = pow2_parts(k + 2 * bias(x.type))
+    return x * up * rest
+
+
 def exp(x: V) -> V:
     def formula(x: V) -> V:
+        if target().permutes and x.type == F64:
+            n, root, k = root_of_two(x, LOG2E)
+            r = fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
+            return _scale_by(fma(root, r * poly(r, EXP_NEAR), root), k)
         r, bits = reduced(x, 2 * bias(x.type))
         return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), bits)
 
@@ -89,6 +104,10 @@ def exp(x: V) -> V:
 
 def exp2(x: V) -> V:
     def formula(x: V) -> V:
+        if target().permutes:
+            n, root, k = root_of_two(x)
+            r = x - n
+            return _scale_by(fma(root, r * poly(r, EXP2_NEAR[x.type]), root), k)
         n, bits = round_to_int(x, offset=2 * bias(x.type))
         r = x - n
         return scale(fma(poly(r, EXP2[x.type]), r, 1.0), bits)

@@ -12,7 +12,7 @@ from graphjit.kernels.vmath_log import LOG2E_PARTS, UNUSUAL, split
 from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import bias, clamp, mantissa_bits, poly, pow2, round_to_int
 from graphjit.kernels.vmath_rare import rarely
-from graphjit.kernels.vmath_tables import log_table, power_of_two, reduce_log
+from graphjit.kernels.vmath_tables import EXP2_NEAR, log_table, power_of_two, reduce_log
 
 INF, NAN = math.inf, math.nan
 
@@ -23,14 +23,6 @@ LOG2_TAIL = {
     F64: (
         0.13170716041766317, -0.14481707616490108, 0.16029844116957742, -0.18033600388354815, 0.20609929236672425,
         -0.24044917405314709, 0.28853900817752304, -0.3606737602221173, 0.48089834696298783,
-    ),
-}  # fmt: skip
-# (2^r - 1) / r on |r| <= 1/32; minimax, errors of 2^r 2^-29.2 and 2^-56.9
-EXP2_NEAR = {
-    F32: (0.055502143, 0.24023429, 0.6931472),
-    F64: (
-        0.00015403351241797348, 0.001333381852833384, 0.00961812911216626, 0.05550410865213338, 0.24022650695909906,
-        0.6931471805599468,
     ),
 }  # fmt: skip
 # (log(m) - 2 s - 2/3 s^3) / s^5 in s^2, s = (m-1)/(m+1), LEAST <= m <= 2 LEAST; minimax, errors of

@@ -26,6 +26,14 @@ RECIPROCAL_BITS = {F32: (6, 5), F64: (5, 5)}
 HEAD_BITS = {F32: 16, F64: 42}
 PRECISE = Context(prec=60)
 ROOT_BITS = 4  # the table of powers of two has 2^(i/16)
+# (2^r - 1) / r on |r| <= 1/32; minimax, errors of 2^r 2^-29.2 and 2^-56.9
+EXP2_NEAR = {
+    F32: (0.055502143, 0.24023429, 0.6931472),
+    F64: (
+        0.00015403351241797348, 0.001333381852833384, 0.00961812911216626, 0.05550410865213338, 0.24022650695909906,
+        0.6931471805599468,
+    ),
+}  # fmt: skip
 
 
 def _lowest(t: Any) -> int:
@@ -112,5 +120,14 @@ def power_of_two(x: V) -> tuple[V, V, V]:
     t = x + magic
     bits = t.bits()
     roots, rests = root_table(x.type)
-    power = float_of(lookup("root", bits, roots).bits() + (bits << shift))
+    power = float_of(lookup("root.shifted", bits, roots).bits() + (bits << shift))
     return t - magic, power, lookup("root.rest", bits, rests)
+
+
+def root_of_two(x: V, factor: float = 1.0) -> tuple[V, V, V]:
+    """(n, 2^(n-k), k) for the multiple n of 1/16 nearest to x * factor and the integer k below it."""
+    magic = x.const(1.5 * 2.0 ** (mantissa_bits(x.type) - ROOT_BITS))
+    t = fma(x, factor, magic) if factor != 1.0 else x + magic
+    j = t.bits() - magic.bits()
+    roots = [2.0 ** (i / 2**ROOT_BITS) for i in range(2**ROOT_BITS)]
+    return t - magic, lookup("root", j, roots), j >> ROOT_BITS
