@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
+
+import numpy as np
+from numpy.polynomial.chebyshev import chebpts1
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
+from graphjit.kernels.target import target
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E
 from graphjit.kernels.vmath_log import log1p_parts
+from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import (
     bias,
     float_of,
@@ -81,6 +88,36 @@ TANH = {
 SATURATED = {F32: 10.0, F64: 20.0}  # beyond it tanh rounds to 1
 
 
+# float32: |x| is next to an integer i < 32 of these steps, or else tanh rounds to 1; the least i have tanh(i STEP)
+# very near a float32, so that what it lacks is of no account though tanh(x) may be half of it
+STEP, LAST = 19 / 64, 31.49 * 19 / 64
+
+
+@functools.cache
+def tanh_table() -> list[tuple[float, ...]]:
+    """For each power of r, from the highest down, its factors in tanh(i STEP + r), |r| <= STEP / 2: errors 2^-25.7."""
+
+    def expand(centre: float) -> list[float]:
+        def slope(r: Any) -> Any:
+            return (np.tanh(centre + r) - math.tanh(centre)) / r
+
+        nodes = STEP / 2 * chebpts1(6)
+        return [*np.polyfit(nodes, slope(nodes), 5).tolist(), math.tanh(centre)]
+
+    return list(zip(*(expand(i * STEP) for i in range(32)), strict=True))
+
+
+def _tanh_by_table(x: V) -> V:
+    a = fabs(x)
+    a = select(a.gt(LAST), LAST, a)
+    n, bits = round_to_int(a, 1 / STEP)
+    r = fma(n, -STEP, a)
+    y, *factors = (lookup(f"tanh{i}", bits, values) for i, values in enumerate(tanh_table()))
+    for factor in factors:
+        y = fma(y, r, factor)
+    return copysign(y, x)
+
+
 def tanh(x: V) -> V:
     """By the addition theorem: a = |x| = r + n ln(2)/2, tanh(n ln(2)/2) = (2^n - 1) / (2^n + 1).
 
@@ -88,6 +125,8 @@ def tanh(x: V) -> V:
     that this is where tanh > 1/2.
     """
     t = x.type
+    if t == F32 and target().permutes:
+        return _tanh_by_table(x)
     a = fabs(x)
     a = select(a.gt(SATURATED[t]), SATURATED[t], a)
     n, bits = round_to_int(a - 0.0295, 2 * LOG2E, bias(t))

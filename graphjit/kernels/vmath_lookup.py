@@ -32,6 +32,7 @@ def lookup(name: str, index: V, values: Sequence[float]) -> V:
     The name stands for the values in the whole module.
     """
     t = float_of(index).type
+    values = [index.const(value, t).ir.constant for value in values]
     name = f"graphjit.table.{name}.{suffix(t)}"
     module = index.builder.module
     function = module.globals.get(name) or _define(module, name, values, t, index.ir.type)
