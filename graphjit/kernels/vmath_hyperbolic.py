@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.polynomial.chebyshev import chebpts1
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
 from graphjit.kernels.target import target
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E
-from graphjit.kernels.vmath_log import log1p_parts
+from graphjit.kernels.vmath_log import NATURAL, log1p_parts, log_of_normal
 from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import (
     bias,
@@ -24,6 +25,7 @@ from graphjit.kernels.vmath_parts import (
     round_to_int,
     sqrt_residue,
 )
+from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 LN2 = 0.6931471805599453
@@ -43,38 +45,53 @@ COSH = {
         0.041666666666666685, 0.5,
     ),
 }  # fmt: skip
+LARGE = {F32: 87.0, F64: 708.0}  # from here on 2^n is no longer a normal number
 OVERFLOW = {F32: 90.0, F64: 711.0}  # beyond it sinh and cosh are infinite
 
 
-def _reduced(a: V) -> tuple[V, V, V, V, V, V]:
+def _reduced(a: V, large: bool) -> tuple[V, V, V, V, V, V]:
     """(r, s, c, sh, ch, scale) of a >= 0: for the reduced argument r = a - n ln 2, sinh(r) = r + s and
-    cosh(r) = 1 + c; sinh(n ln 2) = sh scale and cosh(n ln 2) = ch scale.
+    cosh(r) = 1 + c; sinh(n ln 2) = sh scale and cosh(n ln 2) = ch scale, the scale 1 unless `large`.
 
     The addition theorems then need no division, and nothing cancels for small a.
     """
-    a = select(a.gt(OVERFLOW[a.type]), OVERFLOW[a.type], a)
-    n, bits = round_to_int(a, LOG2E, 2 * bias(a.type))
-    r = fma(n, -LN2_LO[a.type], fma(n, -LN2_HI[a.type], a))
+    t, mb = a.type, mantissa_bits(a.type)
+    n, bits = round_to_int(a, LOG2E, 2 * bias(t) if large else bias(t) - 1)
+    r = fma(n, -LN2_LO[t], fma(n, -LN2_HI[t], a))
     w = r * r
-    s = r * w * poly(w, SINH[a.type])
-    c = w * poly(w, COSH[a.type])
-    up, rest = pow2_parts(bits)
-    # down = 2^-n / (2 rest) by its bits; 0 where it no longer exists
-    down_bits = up.const((4 * bias(a.type) - 1) << mantissa_bits(a.type), up.bits().type)
-    down_bits = down_bits - up.bits() - (rest.bits() << 1)
-    down = float_of(select(down_bits.lt(0), 0, down_bits))
-    up = up * 0.5
-    return r, s, c, up - down, up + down, rest
+    s = r * w * poly(w, SINH[t])
+    c = w * poly(w, COSH[t])
+    if large:
+        up, scale = pow2_parts(bits)
+        up = up * 0.5
+        return r, s, c, up, up, scale  # 2^-n is of no account
+    up = pow2(bits)
+    down = float_of(((2 * bias(t) - 2) << mb) - up.bits())
+    return r, s, c, up - down, up + down, a.const(1.0)
+
+
+def _sinh(a: V, large: bool) -> V:
+    r, s, c, sh, ch, scale = _reduced(a, large)
+    return (fma(r, ch, sh) + fma(sh, c, s * ch)) * scale
+
+
+def _cosh(a: V, large: bool) -> V:
+    r, s, c, sh, ch, scale = _reduced(a, large)
+    return (ch + fma(ch, c, (r + s) * sh)) * scale
+
+
+def _large(formula: Callable[[V, bool], V]) -> Callable[[V], V]:
+    return lambda a: formula(select(a.gt(OVERFLOW[a.type]), OVERFLOW[a.type], a), True)
 
 
 def sinh(x: V) -> V:
-    r, s, c, sh, ch, scale = _reduced(fabs(x))
-    return copysign((fma(r, ch, sh) + fma(sh, c, s * ch)) * scale, x)
+    a = fabs(x)
+    return copysign(rarely("sinh", LARGE[x.type], _large(_sinh), _sinh(a, False), a, together=True), x)
 
 
 def cosh(x: V) -> V:
-    r, s, c, sh, ch, scale = _reduced(fabs(x))
-    return (ch + fma(ch, c, (r + s) * sh)) * scale
+    a = fabs(x)
+    return rarely("cosh", LARGE[x.type], _large(_cosh), _cosh(a, False), a, together=True)
 
 
 # (tanh r - r) / r^3 in r^2, |r| <= 0.204; minimax, errors 2^-30.2 and 2^-61.9
@@ -149,35 +166,41 @@ def tanh(x: V) -> V:
 # ---------------------------------------------------------------------------------------- inverses
 
 
-HUGE = {F32: 2.0**30, F64: 2.0**60}  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
-FAR, FAR_LOG = 2.0**-8, 9 * LN2  # keeps exponents usual; log(2 x) = log(x FAR) + FAR_LOG
+HUGE = {F32: 2.0**31, F64: 2.0**61}  # where 1 + x^2 is x^2, and x + sqrt(x^2) is 2 x
+HUGE_HALVED = {F32: 2.0**-48, F64: 2.0**-481}  # the numbers of half their bits
 
 
 def asinh(x: V) -> V:
     """log1p(a + a^2 / (1 + sqrt(1 + a^2))) of a = |x|."""
     a = fabs(x)
-    big = a.gt(HUGE[x.type])
     w = a * a
     step = w / (sqrt(w + 1.0) + 1.0)
     u = a + step
-    tail = step - (u - a)
-    y = log1p_parts(select(big, a * FAR, u), select(big, 0.0, tail))[0]
-    y = select(big, y + FAR_LOG, y)
-    return copysign(select(a.lt(INF), y, a), x)
+    y, _ = log1p_parts(u, step - (u - a))
+    return copysign(rarely("asinh", HUGE[x.type], _log_of_twice, y, a, together=True), x)
 
 
 def acosh(x: V) -> V:
     """log1p(t + sqrt(2 t + t^2)) of t = x - 1."""
-    big = x.gt(HUGE[x.type])
     t = x - 1.0
     twice = t + t
     square = fma(t, t, twice)
     root = sqrt(square)
     u = root + t  # the larger first: what the sum lost is exact
     tail = t - (u - root) + sqrt_residue(root, square, fma(t, t, twice - square))
-    y = log1p_parts(select(big, x * FAR, u), select(big, 0.0, tail))[0]
-    y = select(big, y + FAR_LOG, y)
-    return select(x.lt(1.0), NAN, select(x.lt(INF), y, x))
+    y, _ = log1p_parts(u, tail)
+    # halved, the bits of negative numbers are above those of positive ones
+    order = float_of(t.bits().shift_right_logical(1))
+    return rarely("acosh", HUGE_HALVED[x.type], _acosh_unusual, y, order, x, together=True)
+
+
+def _log_of_twice(x: V) -> V:
+    """log(2 x) of large x."""
+    return select(x.lt(INF), log_of_normal(x, NATURAL)[0] + LN2, x)
+
+
+def _acosh_unusual(_: V, x: V) -> V:
+    return select(x.lt(1.0), NAN, _log_of_twice(x))
 
 
 def atanh(x: V) -> V:

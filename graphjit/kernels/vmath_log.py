@@ -144,10 +144,12 @@ def _near(k: V, f: V, index: V, base: Base) -> V:
     rest = lookup(name + ".rest", index, rests)
     if two_lo:
         rest = fma(k, two_lo, rest)
-    return whole + fma(f, base.e, fma(f * f, poly(f, [c * base.e for c in LOG_NEAR[t]]), rest))
+    if base.number:
+        return whole + fma(f, poly(f, [c * base.e for c in (*LOG_NEAR[t], 1.0)]), rest)
+    return whole + (f + fma(f * f, poly(f, LOG_NEAR[t]), rest))
 
 
-def _log(x: V, base: Base, less: V | float = 0.0) -> tuple[V, V]:
+def log_of_normal(x: V, base: Base, less: V | float = 0.0) -> tuple[V, V]:
     """(log(x) - less log(2), k) of x = m 2^k, for normal positive x."""
     if target().permutes:
         k, f, index = reduce_log(x)
@@ -160,14 +162,14 @@ def _any_log(x: V, base: Base) -> V:
     """Of any x."""
     small = x.lt(2.0 ** (1 - bias(x.type)))
     mb = mantissa_bits(x.type)
-    y, _ = _log(select(small, x * 2.0**mb, x), base, select(small, x.const(mb), 0.0))
+    y, _ = log_of_normal(select(small, x * 2.0**mb, x), base, select(small, x.const(mb), 0.0))
     y = select(x.lt(INF), y, x)
     return select(x.gt(0), y, select(x.eq(0), x.const(-INF), NAN))
 
 
 def _logarithm(name: str, base: Base) -> Callable[[V], V]:
     def function(x: V) -> V:
-        y, k = _log(x, base)
+        y, k = log_of_normal(x, base)
         return rarely(name, UNUSUAL[x.type], lambda _, x: _any_log(x, base), y, k, x)
 
     return function

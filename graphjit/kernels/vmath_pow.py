@@ -73,7 +73,7 @@ def _log2_two_parts(x: V, less: V | float = 0.0) -> tuple[V, V, V]:
         slope_lo = fma(f, poly(f, LOG2_TAIL[t]), e_lo)
     else:
         slope = fma(f, -e / 2, e)
-        slope_lo = fma(f, -e / 2, e - slope) + fma(f * f, poly(f, LOG2_TAIL[t]), e_lo)
+        slope_lo = fma(f * f, poly(f, LOG2_TAIL[t]), fma(f, -e / 2, e - slope) + e_lo)
     hi = fma(f, slope, head)
     return k, hi, fma(f, slope_lo, fma(f, slope, head - hi)) + lookup("log2.rest", index, rests)
 
