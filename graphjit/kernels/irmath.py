@@ -277,12 +277,6 @@ def fma(a: V, b: V | Number, c: V | Number) -> V:
     return call("llvm.fma", a, b, c)
 
 
-def ldexp(x: V, k: V) -> V:
-    """x * 2**k for an integer k."""
-    name = f"llvm.ldexp.{suffix(x.type)}.{suffix(k.type)}"
-    return V(x.builder, _call(x.builder, name, llvm_type(x.type), [x.ir, k.ir]), x.type)
-
-
 def fabs(x: V) -> V:
     return call("llvm.fabs", x)
 

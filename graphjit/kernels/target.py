@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
 from graphjit.kernels.emit import F32, F64
@@ -24,16 +23,14 @@ _AVX2 = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver", 
 class Target:
     """Widths in bytes; `masks`: there are instructions for masked stores; `assembly`: there are tiles in assembly;
     `tile_unit`: there is a unit that multiplies tiles of bfloat16 numbers (AMX), and this process may use it;
-    `scales`: an instruction multiplies vectors by powers of two, and this LLVM makes it of `ldexp`; `permutes`: one
-    looks up each lane of a vector in a table of two registers."""
+    `avx512`: instructions of AVX-512 may be used."""
 
     vector: int
     registers: int
     masks: bool
     assembly: bool
     tile_unit: bool
-    scales: bool
-    permutes: bool
+    avx512: bool
     l1: int
     l2: int
 
@@ -77,8 +74,7 @@ def target() -> Target:
     assembly = vector == 64 and platform.system() in ("Linux", "Windows")
     tile_unit = vector == 64 and bool(features.get("amx-bf16") and features.get("amx-tile")) and _tile_unit_is_ours()
     caches = _cache_size(1, 32 << 10), _cache_size(2, 512 << 10)
-    scales = vector == 64 and llvm.llvm_version_info >= (22,)  # LLVM 20 takes vectors apart for it
-    return Target(vector, registers, vector > 16, assembly, tile_unit, scales, vector == 64, *caches)
+    return Target(vector, registers, vector > 16, assembly, tile_unit, vector == 64, *caches)
 
 
 def _features() -> dict[str, bool]:

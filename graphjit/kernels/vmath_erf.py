@@ -89,7 +89,7 @@ def erfc(x: V) -> V:
     inverse = 1.0 / (d * e)
     p = poly((a - K[t]) * (e * inverse), ERFC[t])
     square = a * a
-    r, w, bits = reduce_exp(-square, bias(F64) if t == F32 else 2 * bias(F64))
+    n, bits, r, w = reduce_exp(-square, bias(F64) if t == F32 else 2 * bias(F64))
     if t == F32:
         y = (p * (r + w + 1.0) * (d * inverse) * pow2(bits)).to(F32)
     else:
@@ -102,7 +102,7 @@ def erfc(x: V) -> V:
         y = u * e_inverse
         e_lo = fma(a, 2.0, 1.0 - e)
         residue = fma(-y, e, u) + (u_lo - y * e_lo)
-        y = scale(fma(residue, e_inverse, y), bits)
+        y = scale(fma(residue, e_inverse, y), n, bits)
         # near 0 p is too steep
         near = 1.0 - fma(x, poly(square, ERF_NEAR[t]), x)
         return select(a.lt(0.4375), near, select(x.lt(0), 2.0 - y, y))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, ldexp, select
+from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select
 from graphjit.kernels.target import target
+from graphjit.kernels.vmath_avx512 import scale_by
 from graphjit.kernels.vmath_parts import bias, clamp, float_of, mantissa_bits, poly, pow2, pow2_parts, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 from graphjit.kernels.vmath_tables import EXP2_NEAR, root_of_two
@@ -56,22 +57,22 @@ EPSILON = {F32: 2.0**-26, F64: 2.0**-55}  # where 1 + t is 1
 EXPM1_LOWEST = {F32: -20.0, F64: -40.0}
 
 
-def reduced(x: V, offset: int = 0) -> tuple[V, V]:
-    """(r, bits) with e^x = e^r 2^k, |r| <= ln(2)/2; `bits` those of k + offset."""
+def _rest(x: V, n: V) -> V:
+    """x - n ln(2)."""
+    return fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
+
+
+def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V, V]:
+    """(n, bits, r, w) with e^x = (1 + r + w) 2^n, |r| <= ln(2)/2 and w = O(r^2); `bits` those of n + offset."""
     n, bits = round_to_int(x, LOG2E, offset)
-    return fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x)), bits
+    r = _rest(x, n)
+    return n, bits, r, poly(r, EXPM1[x.type]) * (r * r)
 
 
-def reduce_exp(x: V, offset: int = 0) -> tuple[V, V, V]:
-    """(r, w, bits) with e^x = (1 + r + w) 2^k, |r| <= ln(2)/2 and w = O(r^2); `bits` those of k + offset."""
-    r, bits = reduced(x, offset)
-    return r, poly(r, EXPM1[x.type]) * (r * r), bits
-
-
-def scale(x: V, bits: V) -> V:
-    """x 2^k by the bits that `round_to_int` gives for k + 2 bias: results may overflow or be denormal."""
-    if target().scales:
-        return ldexp(x, bits - x.const(1.5 * 2.0 ** mantissa_bits(x.type) + 2 * bias(x.type)).bits())
+def scale(x: V, n: V, bits: V) -> V:
+    """x 2^n by the integer n and the bits of n + 2 bias: results may overflow or be denormal."""
+    if target().avx512:
+        return scale_by(x, n)
     up, rest = pow2_parts(bits)
     return x * up * rest
 
@@ -82,41 +83,34 @@ def unless_below(x: V, lo: float, hi: float, formula: Callable[[V], V]) -> V:
     return select(low, 0.0, formula(select(low, 0.0, select(x.gt(hi), hi, x))))
 
 
-def _scale_by(x: V, k: V) -> V:
-    """x 2^k: results may overflow or be denormal."""
-    if target().scales:
-        return ldexp(x, k)
-    up, rest = pow2_parts(k + 2 * bias(x.type))
-    return x * up * rest
-
-
 def exp(x: V) -> V:
     def formula(x: V) -> V:
-        if target().permutes and x.type == F64:
-            n, root, k = root_of_two(x, LOG2E)
-            r = fma(n, -LN2_LO[x.type], fma(n, -LN2_HI[x.type], x))
-            return _scale_by(fma(root, r * poly(r, EXP_NEAR), root), k)
-        r, bits = reduced(x, 2 * bias(x.type))
-        return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), bits)
+        if target().avx512 and x.type == F64:
+            n, root = root_of_two(x, LOG2E)
+            r = _rest(x, n)
+            return scale_by(fma(root, r * poly(r, EXP_NEAR), root), n)
+        n, bits = round_to_int(x, LOG2E, 2 * bias(x.type))
+        r = _rest(x, n)
+        return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), n, bits)
 
     return unless_below(x, *EXP_RANGE[x.type], formula)
 
 
 def exp2(x: V) -> V:
     def formula(x: V) -> V:
-        if target().permutes:
-            n, root, k = root_of_two(x)
+        if target().avx512:
+            n, root = root_of_two(x)
             r = x - n
-            return _scale_by(fma(root, r * poly(r, EXP2_NEAR[x.type]), root), k)
+            return scale_by(fma(root, r * poly(r, EXP2_NEAR[x.type]), root), n)
         n, bits = round_to_int(x, offset=2 * bias(x.type))
         r = x - n
-        return scale(fma(poly(r, EXP2[x.type]), r, 1.0), bits)
+        return scale(fma(poly(r, EXP2[x.type]), r, 1.0), n, bits)
 
     return unless_below(x, *EXP2_RANGE[x.type], formula)
 
 
 def expm1(x: V) -> V:
-    r, w, bits = reduce_exp(clamp(x, EXPM1_LOWEST[x.type], EXP_RANGE[x.type][1]), 2 * bias(x.type))
+    _, bits, r, w = reduce_exp(clamp(x, EXPM1_LOWEST[x.type], EXP_RANGE[x.type][1]), 2 * bias(x.type))
     up, rest = pow2_parts(bits)
     down = float_of((2 * bias(x.type) << mantissa_bits(x.type)) - rest.bits())
     # 2^k (1 + r + w) - 1, the -1 taken at the scale of `up`; the small w last; r + w for k = 0

@@ -12,9 +12,9 @@ from numpy.polynomial.chebyshev import chebpts1
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
 from graphjit.kernels.target import target
+from graphjit.kernels.vmath_avx512 import lookup
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E
 from graphjit.kernels.vmath_log import NATURAL, log1p_parts, log_of_normal
-from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import (
     bias,
     float_of,
@@ -142,7 +142,7 @@ def tanh(x: V) -> V:
     that this is where tanh > 1/2.
     """
     t = x.type
-    if t == F32 and target().permutes:
+    if t == F32 and target().avx512:
         return _tanh_by_table(x)
     a = fabs(x)
     a = select(a.gt(SATURATED[t]), SATURATED[t], a)

@@ -12,8 +12,8 @@ from typing import Any
 
 from graphjit.kernels.irmath import F32, F64, FLOATS, V, copysign, fma, select
 from graphjit.kernels.target import target
+from graphjit.kernels.vmath_avx512 import lookup
 from graphjit.kernels.vmath_exp import LN2, LN2_HI, LN2_LO
-from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import bias, float_of, mantissa_bits, poly
 from graphjit.kernels.vmath_rare import rarely
 from graphjit.kernels.vmath_tables import exponent_of, log_table, reduce_log, reduced_by_table
@@ -151,7 +151,7 @@ def _near(k: V, f: V, index: V, base: Base) -> V:
 
 def log_of_normal(x: V, base: Base, less: V | float = 0.0) -> tuple[V, V]:
     """(log(x) - less log(2), k) of x = m 2^k, for normal positive x."""
-    if target().permutes:
+    if target().avx512:
         k, f, index = reduce_log(x)
         return _near(k - less, f, index, base), k
     m, k, _ = split(x)
@@ -183,14 +183,14 @@ log10 = _logarithm("log10", DECIMAL)
 def log1p_parts(x: V, tail: V | None = None) -> tuple[V, V]:
     """(log(1 + x + tail), k), for a tail below x's last place, k the exponent of 1 + x: |k| < UNUSUAL."""
     u = x + 1.0
-    if target().permutes:
+    if target().avx512:
         k, down, index = exponent_of(u)
     else:
         _, k, e = split(u)
         down = float_of(((2 * bias(x.type)) - e) << mantissa_bits(x.type))
     # (1 + x + tail) 2^-k - 1, rounded once
     f = fma(x, down, down - 1.0) if tail is None else fma(x - (u - 1.0) + tail, down, fma(u, down, -1.0))
-    if target().permutes:
+    if target().avx512:
         return _near(k, reduced_by_table(f, index), index, NATURAL), k
     return add_exponent(k, *log1p_small(f)), k
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select
 from graphjit.kernels.target import target
+from graphjit.kernels.vmath_avx512 import lookup
 from graphjit.kernels.vmath_exp import EXP2, EXP2_RANGE
 from graphjit.kernels.vmath_log import LOG2E_PARTS, UNUSUAL, split
-from graphjit.kernels.vmath_lookup import lookup
 from graphjit.kernels.vmath_parts import bias, clamp, mantissa_bits, poly, pow2, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 from graphjit.kernels.vmath_tables import EXP2_NEAR, log_table, power_of_two, reduce_log
@@ -50,7 +50,7 @@ def pow_(x: V, y: V) -> V:
 def _power_of_two(z: V) -> tuple[V, Callable[[V], V]]:
     """A multiple n of 1/16 (without tables: of 1) next to z, and the function 2^(n + r) of a small r; |n| < bias."""
     t = z.type
-    if target().permutes:
+    if target().avx512:
         n, root, root_lo = power_of_two(z)
         return n, lambda r: fma(root, fma(r, poly(r, EXP2_NEAR[t]), root_lo), root)
     n, bits = round_to_int(z, offset=bias(t))
@@ -61,7 +61,7 @@ def _log2_two_parts(x: V, less: V | float = 0.0) -> tuple[V, V, V]:
     """(k, hi, lo) for x = 2^k m: log2(x) - less as an unevaluated sum with a relative error near 2^-63 (float32
     2^-31), for y log2(x) may be 1000 times larger than 1, and its absolute error is the relative one of the power."""
     t = x.type
-    if not target().permutes:
+    if not target().avx512:
         m, k, _ = split(x)
         return k, *_log2_by_quotient(m, k - less)
     k, f, index = reduce_log(x)

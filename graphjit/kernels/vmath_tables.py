@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.kernels.irmath import F32, F64, V, fma, round_to_f32
-from graphjit.kernels.vmath_lookup import lookup
+from graphjit.kernels.vmath_avx512 import lookup
 from graphjit.kernels.vmath_parts import bias, float_of, mantissa_bits
 
 INDEX_BITS = {F32: 5, F64: 4}
@@ -124,10 +124,8 @@ def power_of_two(x: V) -> tuple[V, V, V]:
     return t - magic, power, lookup("root.rest", bits, rests)
 
 
-def root_of_two(x: V, factor: float = 1.0) -> tuple[V, V, V]:
-    """(n, 2^(n-k), k) for the multiple n of 1/16 nearest to x * factor and the integer k below it."""
+def root_of_two(x: V, factor: float = 1.0) -> tuple[V, V]:
+    """(n, 2^(n - floor(n))) for the multiple n of 1/16 nearest to x * factor."""
     magic = x.const(1.5 * 2.0 ** (mantissa_bits(x.type) - ROOT_BITS))
     t = fma(x, factor, magic) if factor != 1.0 else x + magic
-    j = t.bits() - magic.bits()
-    roots = [2.0 ** (i / 2**ROOT_BITS) for i in range(2**ROOT_BITS)]
-    return t - magic, lookup("root", j, roots), j >> ROOT_BITS
+    return t - magic, lookup("root", t.bits(), [2.0 ** (i / 2**ROOT_BITS) for i in range(2**ROOT_BITS)])
