@@ -15,7 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.irmath import V, declared, llvm_type, suffix, width
+from graphjit.kernels.irmath import F32, V, declared, llvm_type, round_to_f32, suffix, width
 from graphjit.kernels.vmath_parts import float_of
 from graphjit.kernels.vmath_rare import vector_function
 
@@ -39,17 +39,32 @@ def lookup(name: str, index: V, values: Sequence[float]) -> V:
     The name stands for the values in the whole module.
     """
     t = float_of(index).type
+    return _call(f"table.{name}", t, lambda b, places: _permute(b, places, values, t), index)
+
+
+def poly_by_table(name: str, index: V, x: V, coefficients: Sequence[Sequence[float]]) -> V:
+    """Horner's rule with fused steps; each coefficient, from the highest power down, is looked up."""
+
+    def horner(b: Any, places: Any, x: Any) -> Any:
+        form = f"llvm.fma.v{x.type.count}{suffix(t)}"
+        step = declared(b.module, form, x.type, [x.type] * 3)
+        acc, *rest = (_permute(b, places, values, t) for values in coefficients)
+        for c in rest:
+            acc = b.call(step, [acc, x, c])
+        return acc
+
+    t = x.type
+    return _call(f"poly.{name}", t, horner, index, x)
+
+
+def _permute(b: Any, places: Any, values: Sequence[float], t: Any) -> Any:
     full = REGISTER // width(t)
     vector = ir.VectorType(llvm_type(t), full)
-    tables = [ir.Constant(vector, [index.const(value, t).ir.constant for value in values[i : i + full]])
-              for i in range(0, len(values), full)]  # fmt: skip
-
-    def permute(b: Any, places: Any) -> Any:
-        operands = [tables[0], places, *tables[1:]]
-        form = declared(b.module, PERMUTES[width(t), len(tables)], vector, [operand.type for operand in operands])
-        return b.call(form, operands)
-
-    return _call(f"table.{name}", t, permute, index)
+    rounded = [round_to_f32(value) if t == F32 else value for value in values]
+    tables = [ir.Constant(vector, rounded[i : i + full]) for i in range(0, len(values), full)]
+    operands = [tables[0], places, *tables[1:]]
+    form = declared(b.module, PERMUTES[width(t), len(tables)], vector, [operand.type for operand in operands])
+    return b.call(form, operands)
 
 
 def scale_by(x: V, n: V) -> V:

@@ -12,7 +12,7 @@ from numpy.polynomial.chebyshev import chebpts1
 
 from graphjit.kernels.irmath import F32, F64, V, copysign, fabs, fma, select, sqrt
 from graphjit.kernels.target import target
-from graphjit.kernels.vmath_avx512 import lookup
+from graphjit.kernels.vmath_avx512 import poly_by_table
 from graphjit.kernels.vmath_exp import LN2_HI, LN2_LO, LOG2E
 from graphjit.kernels.vmath_log import NATURAL, log1p_parts, log_of_normal
 from graphjit.kernels.vmath_parts import (
@@ -128,11 +128,7 @@ def _tanh_by_table(x: V) -> V:
     a = fabs(x)
     a = select(a.gt(LAST), LAST, a)
     n, bits = round_to_int(a, 1 / STEP)
-    r = fma(n, -STEP, a)
-    y, *factors = (lookup(f"tanh{i}", bits, values) for i, values in enumerate(tanh_table()))
-    for factor in factors:
-        y = fma(y, r, factor)
-    return copysign(y, x)
+    return copysign(poly_by_table("tanh", bits, fma(n, -STEP, a), tanh_table()), x)
 
 
 def tanh(x: V) -> V:
