@@ -173,6 +173,32 @@ def test_one_huge_argument_among_usual_ones(name, dtype, rng):
     np.testing.assert_allclose(got[huge], FUNCTIONS[name].numpy(x[huge].astype(np.float64)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("share", [0.03, 0.5, 1.0])
+def test_unusual_powers_among_usual_ones(dtype, share, rng):
+    """Negative bases, zeros, overflow, denormals: as alone, and next to them nothing changes."""
+    x, y = (rng.uniform(0.1, 4, 131).astype(dtype) for _ in range(2))
+    usual = run("pow_", x, y)
+    unusual = rng.uniform(size=x.size) < share
+    pairs = np.array([(-1.5, 3), (-2.5, 2), (0, 2), (-0.0, -1), (1e-3, 1e5), (1e3, 1e5), (-2, 0.5), (1, np.nan)], dtype)
+    x[unusual], y[unusual] = pairs[rng.integers(0, len(pairs), np.count_nonzero(unusual))].T
+    got = run("pow_", x, y)
+    np.testing.assert_array_equal(got[~unusual], usual[~unusual])
+    np.testing.assert_array_equal(got, [run("pow_", x[i : i + 1], y[i : i + 1])[0] for i in range(x.size)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_huge_powers_of_bases_near_one(dtype, rng):
+    """Where the error of the logarithm is multiplied most."""
+    if dtype is np.float64 and not EXTENDED:
+        pytest.skip("no long double wider than double")
+    x = (1 + rng.uniform(1e-4, 0.1, 200_000) * rng.choice([-1, 1], 200_000)).astype(dtype)
+    largest = np.log(float(np.finfo(dtype).max)) * rng.choice([-0.98, 0.98], x.size)
+    y = (largest / np.log(x.astype(np.float64))).astype(dtype)
+    error = ulps(run("pow_", x, y), exact("pow_", x, y))
+    assert error.max() <= FUNCTIONS["pow_"].bound
+
+
 # ---- eager twins --------------------------------------------------------------------------------------------
 
 
