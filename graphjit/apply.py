@@ -15,6 +15,8 @@ from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, leaked
 from graphjit.types import is_float
 
+_new: Callable[..., Tensor] = object.__new__
+
 
 def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     """Apply an op to tensors: record it in a trace, run its eager rule otherwise; note it on the tape.
@@ -24,12 +26,14 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     """
     if state.trace is not None:
         return _record(state.trace, op, tensors, params)
-    values = tuple([t._value for t in tensors])
+    values: list[Value] = []
     arrays: list[Any] = []
     needs_grad = False
-    for v in values:
+    for t in tensors:
+        v = t._value
         if v.trace is not None:
             raise leaked(v)
+        values.append(v)
         arrays.append(v.data)
         if v.requires_grad:
             needs_grad = True
@@ -42,12 +46,16 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     if type(out) is not ndarray:
         out = asarray(out)
     if needs_grad and state.grad_enabled and out.dtype.kind == "f":
-        value = Value(out, True, None, op, values, params)
+        value = Value(out, True, None, op, tuple(values), params)
     else:
         value = Value(out)
     if op.view:
         guard_view(values[0], value)
-    return Tensor._of(value)
+    made = _new(Tensor)  # as Tensor._of, without the call
+    made._value = value
+    made._grad = None
+    made._label = ""
+    return made
 
 
 def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:

@@ -188,17 +188,17 @@ def on_arrays(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
 def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Callable[..., Any]:
     """Source and compiled function of a graph; the memory of its first input, a cotangent, may be handed on."""
     names: dict[Node, str] = {node: f"x{i}" for i, node in enumerate(inputs)}
-    lines, found, scope = statements(names, inputs[0], results)
+    lines, found, scope = statements(names, inputs[:1], results)
     return compiled("pull", ", ".join(names[node] for node in inputs), [*lines, f"return ({found},)"], scope)
 
 
-def statements(names: dict[Node, str], own: Node,
+def statements(names: dict[Node, str], own: Iterable[Node],
                results: Sequence[Node | None]) -> tuple[list[str], str, dict[str, Any]]:
     """Python statements that compute a graph on arrays by the eager rules: the lines, an expression of the results,
     and the names they use.
 
     Args:
-        names: those of the inputs. own: the input whose memory, or views of it, may be handed on as a result.
+        names: those of the inputs. own: inputs whose memory, or views of it, may be handed on as results.
     """
     wanted = {r for r in results if r is not None}
     nodes = [n for n in topological(wanted) if isinstance(n, (Apply, Const))]
@@ -209,7 +209,7 @@ def statements(names: dict[Node, str], own: Node,
     last = {a: n for n, args in operands.items() for a in args}
     viewed = {n.args[0] for n in operands if n.op.view}
     names, given = dict(names), len(names)
-    fresh = {own}
+    fresh = set(own)
     scope: dict[str, Any] = {"asarray": asarray, "add": add}
     lines: list[str] = []
     for i, node in enumerate(nodes, given):

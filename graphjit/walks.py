@@ -150,7 +150,7 @@ def _computer(nodes: Sequence[Input], start: Input, gradients: Sequence[Node],
               cotangents: Sequence[Node]) -> Callable[..., Any]:
     names: dict[Node, str] = {start: "g"}
     names |= {node: f"x{i}" for i, node in enumerate(nodes)}
-    lines, found, scope = statements(names, start, [*gradients, *cotangents])
+    lines, found, scope = statements(names, [start], [*gradients, *cotangents])
     used = set(re.findall(r"\bx\d+\b", "\n".join([*lines, found])))
     read = [f"x{i} = values[{i}].data" for i in range(len(nodes)) if f"x{i}" in used]
     # without any number on the way the second of the results is empty

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
@@ -83,8 +84,13 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     """
     found = agreeing(x, y)
     a, b = promoted(x, y) if found is None else found
-    if a.ndim == b.ndim == 2:
-        return apply(MATMUL, a, b)
+    m, n = a.ndim, b.ndim
+    return apply(MATMUL, a, b) if m == n == 2 or m > 2 < n else _matmul_in_steps(a, b)
+
+
+@composed
+def _matmul_in_steps(a: Tensor, b: Tensor) -> Tensor:
+    """The product where an operand is a vector, or one matrix stands for many."""
     if not a.ndim or not b.ndim:
         raise ShapeError("matmul has no meaning for scalars", detail=operands_text((a._type, b._type)),
                          hint="Use x * y.")
@@ -107,6 +113,7 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     return reshape_to(out, out.shape[:-1]) if column else out
 
 
+@composed
 def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     """Inner products along an axis; the other axes broadcast.
 
@@ -133,6 +140,7 @@ def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     return (a * b).sum(axis=axis, dtype=a.dtype)
 
 
+@composed
 def dot(x: TensorLike, y: TensorLike) -> Tensor:
     """NumPy's ``dot``: inner product of vectors, product of matrices, scaling by a scalar; otherwise a sum
     over the last axis of x and the last but one of y.
@@ -149,6 +157,7 @@ def dot(x: TensorLike, y: TensorLike) -> Tensor:
     return tensordot(a, b, ([-1], [-2]))
 
 
+@composed
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
     """Every product of an element of x and one of y, both flattened: (x.size, y.size).
 
@@ -160,6 +169,7 @@ def outer(x: TensorLike, y: TensorLike) -> Tensor:
     return a.reshape((joined(a.shape), 1)) * b.reshape((1, joined(b.shape)))
 
 
+@composed
 def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[Any] = 2) -> Tensor:
     """Sum of products over chosen axes.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphjit.apply import apply
 from graphjit.arrays import default_dtype
+from graphjit.composed import composed
 from graphjit.convert import filled, scalar
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Indexed, Op, register
@@ -180,6 +181,7 @@ def _triangle(x: TensorLike, what: str) -> tuple[Tensor, Tensor]:
     return t, _below(*t.shape[-2:])
 
 
+@composed
 def tril(x: TensorLike, k: int = 0) -> Tensor:
     """The lower triangle of the last two axes up to the k-th diagonal, 0 above.
 
@@ -190,6 +192,7 @@ def tril(x: TensorLike, k: int = 0) -> Tensor:
     return where(place <= k, t, scalar(0, t.dtype))
 
 
+@composed
 def triu(x: TensorLike, k: int = 0) -> Tensor:
     """The upper triangle of the last two axes from the k-th diagonal on, 0 below.
 
@@ -200,6 +203,7 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
     return where(place >= k, t, scalar(0, t.dtype))
 
 
+@composed
 def one_hot(x: TensorLike, n: int, dtype: Any = FLOAT32) -> Tensor:
     """1 at the place that each integer of x names along a new last axis of length n, 0 elsewhere.
 

@@ -18,7 +18,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, BoundsError, DataDependentError, DTypeError
-from graphjit.op import Array, Op
+from graphjit.op import Array, Layout, Op, View
 from graphjit.operators import attach
 from graphjit.ops.gather import TAKE, out_of_range, places
 from graphjit.ops.movement import FLIP, SLICE, broadcast_to, permute_dims
@@ -181,17 +181,12 @@ def take_apart(entries: Sequence[Any], shape: Shape) -> Index:
 
 # ---- reading
 
-WHOLE = {int, type(None)}     # what a slice is made of that has a key
 Step = tuple[Op, dict[str, Any]]  # a view's op and its parameters
 
 
 def view(x: Tensor, spans: Sequence[Span]) -> Tensor:
     """The basic part."""
-    return viewed(x, view_steps(spans))
-
-
-def viewed(x: Tensor, steps: Sequence[Step]) -> Tensor:
-    for op, params in steps:
+    for op, params in view_steps(spans):
         x = apply(op, x, **params)
     return x
 
@@ -213,24 +208,67 @@ def view_steps(spans: Sequence[Span]) -> list[Step]:
 
 def plain_key(index: Any) -> tuple[Any, ...] | None:
     """An index of ints, slices of ints, None and Ellipsis as something hashable; None for any other."""
+    if type(index) is int:
+        return (index,)
     key = []
     for e in index if type(index) is tuple else (index,):
         kind = type(e)
         if kind is slice:
-            if not {type(e.start), type(e.stop), type(e.step)} <= WHOLE:
-                return None
             e = (e.start, e.stop, e.step)
+            for part in e:
+                if part is not None and type(part) is not int:
+                    return None
         elif kind is not int and e is not None and e is not Ellipsis:
             return None
         key.append(e)
     return tuple(key)
 
 
-@lru_cache(maxsize=1024)
-def plain_steps(key: tuple[Any, ...], shape: Shape) -> list[Step]:
-    """What such an index does to a tensor of this shape."""
-    entries = entries_of(tuple([slice(*e) if type(e) is tuple else e for e in key]), len(shape))
-    return view_steps(take_apart(entries, shape).spans)
+@dataclass(frozen=True, slots=True, eq=False)
+class Basic:
+    """An index of integers, slices and None for tensors of one shape; one object for equal ones, as long as they are
+    in use.
+
+    Attributes:
+        index: as NumPy takes it, which gives a view, of one element too.
+        steps: the same as ops; none where it is all of the tensor.
+        shape: of what it shows.
+    """
+
+    index: tuple[Any, ...]
+    steps: tuple[Step, ...]
+    shape: Shape
+
+
+@lru_cache(maxsize=4096)
+def basic(key: tuple[Any, ...], shape: Shape) -> Basic:
+    """What a ``plain_key`` stands for."""
+    index = tuple([slice(*e) if type(e) is tuple else e for e in key])
+    spans = take_apart(entries_of(index, len(shape)), shape).spans
+    return Basic(index if Ellipsis in key else (*index, Ellipsis), tuple(view_steps(spans)), view_shape(spans))
+
+
+def _index_vjp(g: Tensor, out: Tensor, x: Tensor, at: Basic) -> tuple[Tensor]:
+    shown = [x]
+    for op, params in at.steps[:-1]:
+        shown.append(apply(op, shown[-1], **params))
+    for (op, params), y in zip(reversed(at.steps), reversed(shown), strict=True):
+        assert op.vjp is not None, "views have a derivative"
+        [g] = op.vjp(g, g, y, **params)
+    return (g,)
+
+
+def _index_layout(x: Layout, at: Basic) -> Layout | None:
+    layout: Layout | None = x
+    for op, params in at.steps:
+        if layout is not None and isinstance(op.lower, View):
+            layout = op.lower.layout(layout, **params)
+    return layout
+
+
+# the basic part as one step, for eager code; a trace records its steps, which the passes know
+INDEX = Op("index", lambda x, at: x[at.index], lambda x, at: x.with_shape(at.shape), _index_vjp, View(_index_layout),
+           view=True)
 
 
 def view_shape(spans: Sequence[Span]) -> Shape:
@@ -286,9 +324,10 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         BoundsError: an integer out of range, or more entries than axes. DTypeError: floating indices.
         DataDependentError: a boolean mask in a compiled function.
     """
-    x = operand(x)
     if state.trace is None and (key := plain_key(index)) is not None:
-        return viewed(x, plain_steps(key, x.shape))
+        at = basic(key, x.shape)
+        return apply(INDEX, x, at=at) if at.steps else x
+    x = operand(x)
     found = take_apart(entries_of(index, x.ndim), x.shape)
     y = view(x, found.spans)
     if not found.arrays:

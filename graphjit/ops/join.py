@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import filled
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Assemble, Layout, Op, register
@@ -90,6 +91,7 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
 concatenate = concat
 
 
+@composed
 def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis.
 
@@ -130,6 +132,7 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     return [cut(t, axis, a, m) for a, m in zip(starts, [*sizes, like(n - starts[-1], n)], strict=True)]
 
 
+@composed
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
     """The parts along an axis, each without it: the inverse of ``stack``."""
     t = operand(x)
@@ -190,6 +193,7 @@ def fill_value(number: bool | int | float, t: Tensor) -> Any:
         raise DTypeError(f"{number!r} does not fit {t._type}") from None
 
 
+@composed
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved along an axis, those that leave at the end coming in again at the start.
 
@@ -214,6 +218,7 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
     return t
 
 
+@composed
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     """Each element ``repeats`` times in a row, along an axis or of the flattened x.
 
@@ -234,6 +239,7 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     return reshape_to(wide, shape)
 
 
+@composed
 def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     """The whole of x repeated along each axis; ``reps`` is matched from the right, as in ``numpy.tile``."""
     t = operand(x)

@@ -63,10 +63,13 @@ def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
         ShapeError: when ``axes`` does not name every axis once.
     """
     t = operand(x)
-    order = shape_argument((axes, *more), "permute_dims")
-    if not all(-t.ndim <= a < t.ndim for a in order):
-        _infer_permute(t._type, order)
-    return apply(PERMUTE, t, axes=tuple([a % t.ndim for a in order]))
+    order = shape_argument((axes, *more) if more else (axes,), "permute_dims")
+    n = t.ndim
+    if order and min(order) < 0:
+        if min(order) < -n:
+            _infer_permute(t._type, order)
+        order = tuple([a + n if a < 0 else a for a in order])
+    return apply(PERMUTE, t, axes=order)
 
 
 def transpose(x: TensorLike, axes: Any = None, *more: Any) -> Tensor:

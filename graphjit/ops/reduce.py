@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
@@ -82,7 +83,9 @@ def _need_elements(name: str, x: TensorType, axis: Axes) -> None:
 
 # ---- sum and product
 
-_add_reduce: Callable[..., Any] = np.add.reduce  # np.sum, without its wrapper
+# np.sum and its like without their wrappers
+_add_reduce: Callable[..., Any] = np.add.reduce
+_multiply_reduce: Callable[..., Any] = np.multiply.reduce
 
 
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
@@ -110,7 +113,7 @@ def _prod_vjp(g: Tensor, out: Tensor, x: Tensor, axis: Axes, keepdims: bool) -> 
 
 
 PROD = register(Op(
-    "prod", lambda x, axis, keepdims: np.prod(x, axis, dtype=x.dtype, keepdims=keepdims),
+    "prod", lambda x, axis, keepdims: _multiply_reduce(x, axis, x.dtype, None, keepdims),
     _infer("prod", "fiu"), _prod_vjp, Reduction("prod")))
 
 
@@ -139,8 +142,8 @@ def _truth(name: str, function: Callable[..., Any]) -> Op:
                        _infer(name, "b"), None, Reduction(name), why="its result is a truth value"))
 
 
-ANY = _truth("any", np.any)
-ALL = _truth("all", np.all)
+ANY = _truth("any", np.logical_or.reduce)
+ALL = _truth("all", np.logical_and.reduce)
 
 
 def _position(name: str, function: Callable[..., Any]) -> Op:
@@ -245,6 +248,7 @@ def _index(op: Op, t: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
 
 
+@composed
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the largest element (or the first NaN) along an axis, or in the flattened x; int64.
 
@@ -256,6 +260,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     return _index(ARGMAX, operand(x), axis, keepdims)
 
 
+@composed
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the smallest element (or the first NaN) along an axis, or in the flattened x; int64.
 

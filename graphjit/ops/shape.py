@@ -10,6 +10,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,10 @@ from graphjit.types import (
 
 def operand(x: TensorLike) -> Tensor:
     """A tensor for whatever stands for one; a run-time Python float becomes float32, as it is eagerly."""
+    if state.trace is None:
+        return x if isinstance(x, Tensor) else as_tensor(x)
     t = as_tensor(x)
-    return t.astype(FLOAT32) if state.trace is not None and t._type.weak else t
+    return t.astype(FLOAT32) if t._type.weak else t
 
 
 def text(shape: Sequence[int]) -> str:
@@ -136,12 +139,19 @@ def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     [[0, 1, 2], [3, 4, 5]]
     """
     t = operand(x)
-    lengths = shape_argument((shape, *more), "reshape")
-    if state.trace is not None or min(lengths, default=0) < 0:
+    lengths = shape_argument((shape, *more) if more else (shape,), "reshape")
+    if state.trace is not None:
         lengths = _resolved(lengths, t._type)
-        if min(lengths, default=0) < 0:
-            _infer_reshape(t._type, lengths)
-    return reshape_to(t, lengths)
+    elif -1 in lengths:
+        lengths = _eager_resolved(lengths, t._type)
+    if lengths and min(lengths) < 0:
+        _infer_reshape(t._type, lengths)
+    return apply(RESHAPE, t, shape=lengths)
+
+
+@lru_cache(maxsize=512)
+def _eager_resolved(shape: Shape, x: TensorType) -> Shape:
+    return _resolved(shape, x)
 
 
 def _resolved(shape: Shape, x: TensorType) -> Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphjit.apply import with_rule
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.ops.elementwise import relu, where
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 
+@composed
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x above 0, ``negative_slope * x`` elsewhere (Maas et al., 2013).
 
@@ -30,6 +32,7 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     return where(t > 0, t, t * negative_slope)
 
 
+@composed
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x above 0, ``alpha * (e ** x - 1)`` elsewhere (Clevert et al., 2016)."""
     t = as_tensor(x)
@@ -44,6 +47,7 @@ def silu(x: TensorLike) -> Tensor:
     return with_rule("silu", t * s, t, lambda g: g * (s * (t * (1 - s) + 1)))
 
 
+@composed
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + e ** (beta * x)) / beta``, without overflow; x itself where ``beta * x > threshold``.
 
@@ -57,6 +61,7 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return where(scaled > threshold, t, soft if beta == 1 else soft / beta)
 
 
+@composed
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x held between two bounds; its gradient is 0 at the bounds and beyond.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.rules import need_float
@@ -73,6 +74,7 @@ def _move(running: Tensor, batch: Tensor, momentum: TensorLike) -> None:
     running.assign(running * (1 - share) + batch.astype(running.dtype) * share)
 
 
+@composed
 def layer_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: TensorLike | None = None,
                bias: TensorLike | None = None, eps: float = 1e-5) -> Tensor:
     """Scale the last axes of each sample to mean 0, variance 1, then ``* weight + bias`` (Ba et al., 2016).
@@ -93,6 +95,7 @@ def layer_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: Ten
     return out if bias is None else out + bias
 
 
+@composed
 def group_norm(x: TensorLike, num_groups: int, weight: TensorLike | None = None,
                bias: TensorLike | None = None, eps: float = 1e-5) -> Tensor:
     """Scale each group of channels of each sample to mean 0, variance 1, then ``* weight + bias`` by channel
@@ -122,6 +125,7 @@ def group_norm(x: TensorLike, num_groups: int, weight: TensorLike | None = None,
     return out if bias is None else out + as_tensor(bias).reshape(channels)
 
 
+@composed
 def rms_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: TensorLike | None = None,
              eps: float | None = None) -> Tensor:
     """Divide each sample by the root of the mean square over its last axes, then ``* weight`` (Zhang and
