@@ -15,12 +15,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from numpy import ndarray
 
+from graphjit.apply import note_rule
 from graphjit.buffers import guard_view
 from graphjit.errors import TraceError
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Op
 from graphjit.replay import RULE, compiled, statements
-from graphjit.tape import Value, state
+from graphjit.tape import Call, Item, Value, state
 from graphjit.tensor import Tensor, shared
 from graphjit.trace import Trace, tracing
 from graphjit.types import HELD
@@ -53,7 +54,15 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
         plan: Plan | None = None
         try:
             for x in args:
-                _note(x, parts, values)
+                if isinstance(x, Tensor):  # as _note, without the call
+                    value = x._value
+                    if value.trace is not None:
+                        raise TypeError("a tensor of a trace")
+                    data = value.data
+                    values.append(value)
+                    parts += (data.shape, data.dtype, value.requires_grad)  # type: ignore[union-attr]  # an array
+                else:
+                    _note(x, parts, values)
             for name, x in named.items():
                 parts.append(name)
                 _note(x, parts, values)
@@ -81,7 +90,7 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _note(x: object, parts: list[Any], values: list[Value]) -> None:
-    """Add to a key what a call depends on in this argument, and the tensors in it to the values.
+    """Add to a key what a call depends on in this argument, and to the values those of tensors in it.
 
     Raises:
         TypeError: it is of a kind that calls are not kept for.
@@ -114,7 +123,7 @@ def _note(x: object, parts: list[Any], values: list[Value]) -> None:
 
 
 def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Plan | None:
-    """The call as a function of the values in its arguments; None if it reads more than them, or gives no new tensor."""
+    """The call as a function of the values in its arguments; None if it reads more, or gives no new tensor."""
     trace = Trace()
     trace.where = RULE
     copies: dict[Value, Value] = {}
@@ -165,10 +174,23 @@ def _tape(results: Sequence[Value]) -> list[Value] | None:
             continue
         found.add(value)
         if value.requires_grad and value.inputs:
-            if type(value.op) is not Op:
+            rule = _rule(value)
+            if rule is not None:
+                source, _, saved = rule
+                stack += [source, *saved]
+            elif type(value.op) is Op:
+                stack.extend(value.inputs)
+            else:
                 return None
-            stack.extend(value.inputs)
     return sorted(found, key=lambda v: v.stamp)
+
+
+def _rule(value: Value) -> tuple[Value, Callable[..., Tensor], Sequence[Value]] | None:
+    """Of a value made by ``with_rule``: what it was computed from, the rule, what that reads."""
+    if not isinstance(value.op, Item) or not value.inputs:
+        return None
+    [step] = value.inputs
+    return (step.inputs[0], *step.op.rule) if isinstance(step.op, Call) and step.op.rule and step.inputs else None
 
 
 def _text(inputs: Sequence[Value], tape: Sequence[Value],
@@ -180,7 +202,7 @@ def _text(inputs: Sequence[Value], tape: Sequence[Value],
     wanted: list[Any] = [v.data for v in made]
     lines, found, scope = statements(names, nodes, wanted)
     lines = [f"x{i} = v{i}.data" for i in range(len(inputs))] + lines + [f"{_list('r', len(made))} = {found},"]
-    scope |= {"Value": Value, "of": Tensor._of, "guard_view": guard_view}
+    scope |= {"Value": Value, "of": Tensor._of, "guard_view": guard_view, "note_rule": note_rule}
     known = {v: f"v{i}" for i, v in reversed(list(enumerate(inputs)))}
     owners: dict[Node, str] = {node: f"v{i}" for i, node in enumerate(nodes)}  # whose memory a view shows
     for i, (value, node) in enumerate(zip(made, wanted, strict=True)):
@@ -188,7 +210,14 @@ def _text(inputs: Sequence[Value], tape: Sequence[Value],
         if isinstance(node, Const) and value not in results:
             scope[f"w{i}"] = Value(node.value)
             continue
-        if value.requires_grad and value.inputs:
+        rule = _rule(value)
+        if rule is not None and value.op is not None:
+            source, scope[f"pull{i}"], saved = rule
+            scope[f"name{i}"] = value.op.name
+            operands = "".join(f"{known[v]}, " for v in saved)
+            lines += [f"w{i} = Value(r{i}, True)",
+                      f"note_rule(name{i}, {known[source]}, w{i}, pull{i}, ({operands}))"]
+        elif value.requires_grad and value.inputs:
             scope[f"op{i}"], scope[f"params{i}"] = value.op, value.params
             operands = "".join(f"{known[v]}, " for v in value.inputs)
             lines.append(f"w{i} = Value(r{i}, True, None, op{i}, ({operands}), params{i})")

@@ -144,6 +144,8 @@ def check_dtype(dtype: Any) -> DType:
     Raises:
         DTypeError: for complex, float16, strings, objects and whatever else is not held.
     """
+    if isinstance(dtype, np.dtype) and dtype in HELD and dtype.isnative:
+        return dtype
     try:
         found = np.dtype(dtype)
     except TypeError as error:
@@ -229,6 +231,13 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     if axis is None:
         return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
     if isinstance(axis, (tuple, list)):
+        last = -1
+        for a in axis:
+            if type(a) is not int or not last < a < ndim:
+                break
+            last = a
+        else:  # as they are to be
+            return tuple(axis)
         axes = sorted(normalize_axis(a, ndim) for a in axis)
         if len(set(axes)) != len(axes):
             raise ShapeError(f"axis {axis!r} names a dimension twice")

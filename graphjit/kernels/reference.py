@@ -53,9 +53,8 @@ def digamma(x: Floats) -> Floats:
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow and with full relative accuracy in both tails."""
-    with np.errstate(under="ignore"):
-        t = np.exp(-np.abs(x))
-        return _like(x, np.where(np.less(x, 0), t, np.ones_like(t)) / (t + 1))
+    t = np.exp(-np.abs(x))  # where it underflows, 0 is right
+    return _like(x, np.where(x < 0, t, x.dtype.type(1)) / (t + 1))
 
 
 def softplus(x: Floats) -> Floats:

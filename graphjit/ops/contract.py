@@ -14,8 +14,9 @@ from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import operands_text
-from graphjit.ops.shape import joined, reshape_to
+from graphjit.ops.shape import expand_dims, joined, reshape_to, squeeze
 from graphjit.promotion import agreeing, promoted
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     TensorType,
@@ -63,6 +64,26 @@ MATMUL = register(Op("matmul", _matmul, _infer_matmul,
                      Library("matmul")))
 
 
+def _product_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
+    row, column = x.ndim == 1, y.ndim == 1
+    if column:
+        g, y = expand_dims(g, -1), expand_dims(y, -1)
+    if row:
+        g, x = expand_dims(g, -2), expand_dims(x, 0)
+    left, right = matmul(g, y.mT), matmul(x.mT, g)
+    return squeeze(left, -2) if row else left, squeeze(right, -1) if column else right
+
+
+def _infer_product(x: TensorType, y: TensorType) -> TensorType:
+    row, column = x.ndim == 1, y.ndim == 1
+    made = _infer_matmul(x.with_shape((1, *x.shape)) if row else x, y.with_shape((*y.shape, 1)) if column else y)
+    return made.with_shape((*made.shape[:-2], *made.shape[-2:][row:2 - column]))
+
+
+# a product with a vector as one step, for eager code; a trace records a product of matrices between reshapes
+PRODUCT = Op("matmul", _matmul, _infer_product, _product_vjp, Library("matmul"))
+
+
 # ---- functions
 
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
@@ -85,7 +106,11 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     found = agreeing(x, y)
     a, b = promoted(x, y) if found is None else found
     m, n = a.ndim, b.ndim
-    return apply(MATMUL, a, b) if m == n == 2 or m > 2 < n else _matmul_in_steps(a, b)
+    if m == n == 2 or m > 2 < n:
+        return apply(MATMUL, a, b)
+    if state.trace is None and (m == 1 <= n or n == 1 <= m) and a.shape[-1] == b.shape[-2:][0] and a.dtype.kind != "b":
+        return apply(PRODUCT, a, b)
+    return _matmul_in_steps(a, b)
 
 
 @composed

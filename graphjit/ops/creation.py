@@ -34,7 +34,8 @@ IOTA = register(Op("iota", lambda shape: np.arange(math.prod(shape)).reshape(sha
 
 def _shape(shape: Any) -> Shape:
     found = shape_argument((shape,), "a new tensor")
-    _infer_iota(found)
+    if found and min(found) < 0:
+        _infer_iota(found)
     return found
 
 

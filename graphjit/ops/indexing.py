@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, BoundsError, DataDependentError, DTypeError
 from graphjit.op import Array, Layout, Op, View
@@ -23,7 +24,7 @@ from graphjit.operators import attach
 from graphjit.ops.gather import TAKE, out_of_range, places
 from graphjit.ops.movement import FLIP, SLICE, broadcast_to, permute_dims
 from graphjit.ops.shape import RESHAPE, joined, operand, reshape_to, text
-from graphjit.tape import state
+from graphjit.tape import Value, state
 from graphjit.tensor import Tensor
 from graphjit.types import BOOL, Extent, Shape, broadcast_shapes
 
@@ -219,7 +220,9 @@ def plain_key(index: Any) -> tuple[Any, ...] | None:
                 if part is not None and type(part) is not int:
                     return None
         elif kind is not int and e is not None and e is not Ellipsis:
-            return None
+            if not isinstance(e, np.integer):
+                return None
+            e = int(e)
         key.append(e)
     return tuple(key)
 
@@ -327,6 +330,20 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if state.trace is None and (key := plain_key(index)) is not None:
         at = basic(key, x.shape)
         return apply(INDEX, x, at=at) if at.steps else x
+    if state.trace is None and is_mask(index) and 0 < index.ndim <= x.ndim:
+        return _where(x, index)
+    return _getitem(x, index)
+
+
+def _where(x: Tensor, mask: Array | Tensor) -> Tensor:
+    """The elements, or rows, where a mask of the first axes holds."""
+    lead = x.shape[:mask.ndim]
+    at = Tensor._of(Value(np.flatnonzero(_known(mask, lead))))
+    return apply(TAKE, x if mask.ndim == 1 else reshape_to(x, (joined(lead), *x.shape[mask.ndim:])), at, axis=0)
+
+
+@composed
+def _getitem(x: Tensor, index: Any) -> Tensor:
     x = operand(x)
     found = take_apart(entries_of(index, x.ndim), x.shape)
     y = view(x, found.spans)

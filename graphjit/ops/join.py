@@ -21,6 +21,7 @@ from graphjit.ops.movement import PAD, broadcast_to, cut, slice_axes
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import expand_dims, joined, like, operand, reshape_to, shape_argument, text
 from graphjit.promotion import promoted
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, TensorType, contiguous_strides, normalize_axis
 
@@ -66,7 +67,8 @@ def _operands(xs: Sequence[TensorLike], what: str) -> list[Tensor]:
         raise ArgumentError(f"{what} needs a sequence of tensors, not {type(xs).__name__}")
     if not len(xs):
         raise ArgumentError(f"{what} needs at least one tensor")
-    return [operand(t) for t in promoted(*xs)]
+    ts = promoted(*xs)
+    return ts if state.trace is None else [operand(t) for t in ts]
 
 
 def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:

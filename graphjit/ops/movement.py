@@ -173,10 +173,17 @@ def broadcast_arrays(*xs: TensorLike) -> tuple[Tensor, ...]:
 # ---- slice and pad, each the other's gradient
 
 def _slice_eager(x: Array, starts: Ints, sizes: Ints, steps: Ints) -> Array:
-    out = x[tuple([slice(a, a + n * s, s) for a, n, s in zip(starts, sizes, steps, strict=True)])]
-    if out.shape != sizes or min(starts, default=0) < 0 or min(steps, default=1) < 1:
+    out = x[_slices(starts, sizes, steps)]
+    if out.shape != sizes:
         raise ValueError("slice out of range")
     return out
+
+
+@lru_cache(maxsize=1024)
+def _slices(starts: Ints, sizes: Ints, steps: Ints) -> tuple[slice, ...]:
+    if min(starts, default=0) < 0 or min(steps, default=1) < 1:
+        raise ValueError("slice out of range")
+    return tuple([slice(a, a + n * s, s) for a, n, s in zip(starts, sizes, steps, strict=True)])
 
 
 def _infer_slice(x: TensorType, starts: Ints, sizes: Ints, steps: Ints) -> TensorType:

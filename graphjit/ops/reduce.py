@@ -91,7 +91,7 @@ _multiply_reduce: Callable[..., Any] = np.multiply.reduce
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
     dtype, n = x.dtype, x.ndim
-    if dtype == FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
+    if dtype is FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
         return _add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32)  # type: ignore[no-any-return]
     return _add_reduce(x, axis, dtype, None, keepdims)  # type: ignore[no-any-return]
 
@@ -156,23 +156,22 @@ def _position(name: str, function: Callable[..., Any]) -> Op:
     def eager(x: Array, axis: int, keepdims: bool) -> Array:
         if x.size == 0 and math.prod(_left(x.shape, (axis,), keepdims)) == 0:
             return np.empty(_left(x.shape, (axis,), keepdims), INT64)
-        return np.asarray(function(x, axis=axis, keepdims=keepdims), INT64)
+        return np.asarray(function(x, axis, keepdims=keepdims), INT64)
 
     return register(Op(name, eager, infer, None, Library("argreduce"), why="its result is an index"))
 
 
-ARGMAX = _position("argmax", np.argmax)
-ARGMIN = _position("argmin", np.argmin)
+ARGMAX = _position("argmax", np.ndarray.argmax)
+ARGMIN = _position("argmin", np.ndarray.argmin)
 
 
 # ---- functions
 
 def wide(x: TensorLike) -> Tensor:
     """As a tensor to be summed: bools and small integers become 64 bits wide, as in NumPy."""
-    t = x if isinstance(x, Tensor) else as_tensor(x)
-    if t._value.trace is None and t.dtype.kind == "f":
-        return t
-    t = operand(t)
+    if isinstance(x, Tensor) and x._value.trace is None and x.dtype.kind == "f":
+        return x
+    t = operand(x)
     dtype = t.dtype
     if dtype.kind == "f" or dtype.itemsize == 8:
         return t
@@ -244,11 +243,20 @@ def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> T
 def _index(op: Op, t: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     if axis is not None:
         return apply(op, t, axis=normalize_axis(axis, t.ndim), keepdims=bool(keepdims))
-    flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
-    return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
+    return _of_all[op](t, bool(keepdims))
 
 
-@composed
+def _flat_index(op: Op) -> Callable[[Tensor, bool], Tensor]:
+    @composed
+    def function(t: Tensor, keepdims: bool) -> Tensor:
+        flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
+        return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
+    return function
+
+
+_of_all = {op: _flat_index(op) for op in (ARGMAX, ARGMIN)}
+
+
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the largest element (or the first NaN) along an axis, or in the flattened x; int64.
 
@@ -260,7 +268,6 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     return _index(ARGMAX, operand(x), axis, keepdims)
 
 
-@composed
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the smallest element (or the first NaN) along an axis, or in the flattened x; int64.
 

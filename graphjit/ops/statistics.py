@@ -81,6 +81,7 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     return out if keepdims else squeeze(out, normalize_axes(axis, t.ndim))
 
 
+@composed
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) divided by its sum along an axis, without overflow.
 
@@ -90,18 +91,13 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """
     t = floating(x)
     axis = normalize_axis(axis, t.ndim)
-    return softmax_of(t, _shares(t, axis), axis)
-
-
-@composed
-def _shares(t: Tensor, axis: int) -> Tensor:
     e = exp(t - largest(t, axis, keepdims=True).detach())
-    return e / total(e, axis, keepdims=True)
+    return softmax_of(t, e / total(e, axis, keepdims=True), axis)
 
 
 def softmax_of(x: Tensor, p: Tensor, axis: int) -> Tensor:
     """The softmax ``p`` of ``x`` with the rule that needs nothing but p, and no division."""
-    return with_rule("softmax", p, x, lambda g: p * (g - total(p * g, axis, keepdims=True)))
+    return with_rule("softmax", p, x, lambda g, p: p * (g - total(p * g, axis, keepdims=True)), p)
 
 
 @composed

@@ -40,11 +40,12 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     return where(above, t, expm1(where(above, 0, t)) * alpha)
 
 
+@composed
 def silu(x: TensorLike) -> Tensor:
     """x * sigmoid(x), also called swish (Elfwing et al., 2018)."""
     t = floating(x)
     s = sigmoid(t)
-    return with_rule("silu", t * s, t, lambda g: g * (s * (t * (1 - s) + 1)))
+    return with_rule("silu", t * s, t, lambda g, t, s: g * (s * (t * (1 - s) + 1)), t, s)
 
 
 @composed
@@ -74,6 +75,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
     return where(t <= min_val, min_val, where(t >= max_val, max_val, t))
 
 
+@composed
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x (Hendrycks and Gimpel, 2016).
 
@@ -89,12 +91,14 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     if approximate == "none":
         below = (erf(t * math.sqrt(0.5)) + 1) * 0.5
         return with_rule("gelu", t * below, t,
-                         lambda g: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below))
+                         lambda g, t, below: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below),
+                         t, below)
     if approximate == "tanh":
         square, scale = t * t, 2 * math.sqrt(2 / math.pi)
         s = sigmoid(t * (square * (0.044715 * scale) + scale))  # (1 + tanh(x)) / 2 without its cancellation
         return with_rule("gelu", t * s, t,
-                         lambda g: g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)))
+                         lambda g, t, s, square:
+                         g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)), t, s, square)
     raise ArgumentError(f"approximate is 'none' or 'tanh', not {approximate!r}")
 
 
