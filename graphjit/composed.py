@@ -13,7 +13,7 @@ from functools import wraps
 from types import EllipsisType, NoneType
 from typing import Any, ParamSpec, TypeVar
 
-from numpy import ndarray
+from numpy import dtype, ndarray
 
 from graphjit.apply import note_rule
 from graphjit.buffers import guard_view
@@ -66,7 +66,7 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
             for name, x in named.items():
                 parts.append(name)
                 _note(x, parts, values)
-            if len(values) > 1 and len(set(values)) < len(values):
+            if len(values) > 1 and (len(values) > 2 or values[0] is values[1]) and len(set(values)) < len(values):
                 parts.append(tuple([values.index(v) for v in values]))
             key = tuple(parts)
             plan = plans.get(key)
@@ -102,7 +102,7 @@ def _note(x: object, parts: list[Any], values: list[Value]) -> None:
             raise TypeError("a tensor of a trace")
         values.append(value)
         parts += (value.data.shape, value.data.dtype, value.requires_grad)  # type: ignore[union-attr]  # an array
-    elif kind in EXACT:
+    elif kind in EXACT or isinstance(x, dtype):
         parts += (kind, x)
     elif kind is ndarray and x.dtype in HELD:  # type: ignore[attr-defined]
         values.append(shared(x))

@@ -210,8 +210,8 @@ def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
     Raises:
         ShapeError: when there is no such axis.
     """
-    if type(axis) is int and 0 <= axis < ndim:
-        return axis
+    if type(axis) is int and -ndim <= axis < ndim:
+        return axis + ndim if axis < 0 else axis
     if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, (int, np.integer)):
         raise ShapeError(f"{what} must be an integer, not {axis!r}")
     if not -ndim <= axis < ndim:
@@ -230,6 +230,8 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     """
     if axis is None:
         return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
+    if type(axis) is int and 0 <= axis < ndim:
+        return (axis,)
     if isinstance(axis, (tuple, list)):
         last = -1
         for a in axis:

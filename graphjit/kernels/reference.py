@@ -53,8 +53,7 @@ def digamma(x: Floats) -> Floats:
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow and with full relative accuracy in both tails."""
-    t = np.exp(-np.abs(x))  # where it underflows, 0 is right
-    return _like(x, np.where(x < 0, t, x.dtype.type(1)) / (t + 1))
+    return _like(x, np.exp(np.minimum(x, 0)) / (np.exp(-np.abs(x)) + 1))  # where they underflow, 0 is right
 
 
 def softplus(x: Floats) -> Floats:

@@ -96,6 +96,7 @@ def _number(x: Any, what: str) -> int | float:
     return x
 
 
+@composed
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
     """Evenly spaced numbers from ``start`` (0 when only one is given) up to but without ``stop``.
 
@@ -135,6 +136,7 @@ def _counted(n: int, start: int | float, step: int | float, dtype: DType) -> Ten
     return i if dtype == i.dtype else i.astype(dtype)
 
 
+@composed
 def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool = True,
              dtype: Any = FLOAT32) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``, the end included or not; computed in float64.
@@ -154,6 +156,7 @@ def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool 
     return out.astype(check_dtype(dtype))
 
 
+@composed
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = FLOAT32) -> Tensor:
     """An (n, m) matrix with ones on the k-th diagonal and zeros elsewhere; square without ``m``.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from graphjit.apply import apply
 from graphjit.errors import DTypeError
 from graphjit.op import Array, Library, Op, register

@@ -46,8 +46,10 @@ def out_of_range(found: int, size: int) -> BoundsError:
 def _check_index(idx: Array, size: int, what: str = "") -> Array:
     if idx.dtype.kind not in "iu":
         raise TypeError("not integers")
-    if idx.dtype == INT64 and np.maximum.reduce(idx.view(UINT64), None, initial=0) < size:
-        return idx  # negative ones would be huge
+    if idx.dtype == INT64 and idx.size:
+        unsigned = idx.view(UINT64)  # negative ones are huge
+        if unsigned.item(unsigned.argmax()) < size:
+            return idx
     if idx.size:
         lowest, highest = int(idx.min()), int(idx.max())
         if what and (lowest < 0 or highest >= size):

@@ -338,7 +338,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 def _where(x: Tensor, mask: Array | Tensor) -> Tensor:
     """The elements, or rows, where a mask of the first axes holds."""
     lead = x.shape[:mask.ndim]
-    at = Tensor._of(Value(np.flatnonzero(_known(mask, lead))))
+    at = Tensor._of(Value(_known(mask, lead).ravel().nonzero()[0]))
     return apply(TAKE, x if mask.ndim == 1 else reshape_to(x, (joined(lead), *x.shape[mask.ndim:])), at, axis=0)
 
 

@@ -255,6 +255,7 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     return reshape_to(wide, [joined(pair) for pair in zip(counts, shape, strict=True)])
 
 
+@composed
 def diag(x: TensorLike, k: int = 0) -> Tensor:
     """The k-th diagonal of a matrix, or for a vector the matrix with it there and 0 elsewhere.
 

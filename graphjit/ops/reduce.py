@@ -14,7 +14,6 @@ import numpy as np
 
 from graphjit.apply import apply
 from graphjit.composed import composed
-from graphjit.convert import as_tensor
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach

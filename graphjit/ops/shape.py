@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Layout, Op, View, register
@@ -24,6 +25,7 @@ from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,
+    DType,
     Extent,
     Shape,
     TensorType,
@@ -143,15 +145,16 @@ def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     if state.trace is not None:
         lengths = _resolved(lengths, t._type)
     elif -1 in lengths:
-        lengths = _eager_resolved(lengths, t._type)
+        lengths = _computed(lengths, t.shape, t.dtype)
     if lengths and min(lengths) < 0:
         _infer_reshape(t._type, lengths)
     return apply(RESHAPE, t, shape=lengths)
 
 
 @lru_cache(maxsize=512)
-def _eager_resolved(shape: Shape, x: TensorType) -> Shape:
-    return _resolved(shape, x)
+def _computed(shape: Shape, given: Shape, dtype: DType) -> Shape:
+    """``_resolved``, for eager code."""
+    return _resolved(shape, TensorType(given, dtype))
 
 
 def _resolved(shape: Shape, x: TensorType) -> Shape:
@@ -180,6 +183,7 @@ def ravel(x: TensorLike) -> Tensor:
     return reshape(x, -1)
 
 
+@composed
 def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Axes ``start_dim`` to ``end_dim`` (both included) made one, as in PyTorch; a 0-d tensor becomes 1-d."""
     t = operand(x)

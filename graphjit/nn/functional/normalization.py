@@ -47,21 +47,38 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
         if count <= 1:
             raise ShapeError(f"batch_norm finds no variance in {count} values a channel of {t._type}",
                              hint="Use a larger batch (DataLoader(..., drop_last=True)) or model.eval().")
-        mean = t.mean(axis=axes, keepdims=True)
-        centred = t - mean
-        var = (centred * centred).mean(axis=axes, keepdims=True)
+        out, mean, var = _by_batch(t, axes, channels, weight, bias, eps)
         with grad_mode(False):
             if running_mean is not None:
-                _move(running_mean, mean.detach().reshape(running_mean.shape), momentum)
+                running_mean.assign(_moved(running_mean, mean, momentum))
             if running_var is not None:
-                unbiased = var.detach() * (count / (count - 1))
-                _move(running_var, unbiased.reshape(running_var.shape), momentum)
-    else:
-        if running_mean is None or running_var is None:
-            raise ArgumentError("batch_norm in evaluation needs running_mean and running_var",
-                                hint="Pass training=True to use the statistics of the batch.")
-        centred = t - as_tensor(running_mean).reshape(channels)
-        var = as_tensor(running_var).reshape(channels)
+                running_var.assign(_moved(running_var, var * (count / (count - 1)), momentum))
+        return out
+    if running_mean is None or running_var is None:
+        raise ArgumentError("batch_norm in evaluation needs running_mean and running_var",
+                            hint="Pass training=True to use the statistics of the batch.")
+    return _by_channel(t, running_mean, running_var, channels, weight, bias, eps)
+
+
+@composed
+def _by_batch(t: Tensor, axes: tuple[int, ...], channels: tuple[int, ...], weight: TensorLike | None,
+              bias: TensorLike | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and the batch's mean and variance."""
+    mean = t.mean(axis=axes, keepdims=True)
+    centred = t - mean
+    var = (centred * centred).mean(axis=axes, keepdims=True)
+    return _affine(centred, var, channels, weight, bias, eps), mean.detach(), var.detach()
+
+
+@composed
+def _by_channel(t: Tensor, mean: TensorLike, var: TensorLike, channels: tuple[int, ...], weight: TensorLike | None,
+                bias: TensorLike | None, eps: float) -> Tensor:
+    centred = t - as_tensor(mean).reshape(channels)
+    return _affine(centred, as_tensor(var).reshape(channels), channels, weight, bias, eps)
+
+
+def _affine(centred: Tensor, var: Tensor, channels: tuple[int, ...], weight: TensorLike | None,
+            bias: TensorLike | None, eps: float) -> Tensor:
     scale = rsqrt(var + eps)
     if weight is not None:
         scale = scale * as_tensor(weight).reshape(channels)
@@ -69,9 +86,10 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
     return out if bias is None else out + as_tensor(bias).reshape(channels)
 
 
-def _move(running: Tensor, batch: Tensor, momentum: TensorLike) -> None:
+@composed
+def _moved(running: Tensor, batch: Tensor, momentum: TensorLike) -> Tensor:
     share = as_tensor(momentum, running.dtype).astype(running.dtype)
-    running.assign(running * (1 - share) + batch.astype(running.dtype) * share)
+    return running * (1 - share) + batch.reshape(running.shape).astype(running.dtype) * share
 
 
 @composed
