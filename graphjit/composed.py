@@ -144,7 +144,8 @@ def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str,
 
     try:
         with tracing(trace):
-            out = function(*map(traced, args), **{name: traced(x) for name, x in named.items()})
+            given = [traced(x) for x in args]  # before those with names, as in the key
+            out = function(*given, **{name: traced(x) for name, x in named.items()})
     except TraceError:  # it looks at values
         return None
     several = isinstance(out, (tuple, list))
