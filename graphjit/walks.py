@@ -102,10 +102,10 @@ def _form(order: Sequence[Value]) -> int:
     places: dict[Value, int] = {}
     form: list[Any] = []
     for value in order:
-        places[value] = len(places)
         operands = value.inputs or ()
         form.append((value.op, None if operands else value.type, *(value.params or {}).items(),
-                     *[places.get(v, v.type) for v in operands]))
+                     *[(places.setdefault(v, len(places)), None if v.requires_grad else v.type) for v in operands]))
+        places[value] = len(places)
     return hash(tuple(form))
 
 
