@@ -19,9 +19,9 @@ from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, BoundsError, DataDependentError, DTypeError
-from graphjit.op import Array, Layout, Op, View
+from graphjit.op import Array, Host, Layout, Op, View
 from graphjit.operators import attach
-from graphjit.ops.gather import TAKE, out_of_range, places
+from graphjit.ops.gather import TAKE, TAKE_GRAD, out_of_range, places
 from graphjit.ops.movement import FLIP, SLICE, broadcast_to, permute_dims
 from graphjit.ops.shape import RESHAPE, joined, operand, reshape_to, text
 from graphjit.tape import Value, state
@@ -274,6 +274,16 @@ INDEX = Op("index", lambda x, at: x[at.index], lambda x, at: x.with_shape(at.sha
            view=True)
 
 
+def _masked_vjp(g: Tensor, out: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+    at = Tensor._of(Value(mask.data.ravel().nonzero()[0]))
+    rows = apply(TAKE_GRAD, at, g, axis=0, size=joined(x.shape[:mask.ndim]))
+    return reshape_to(rows, x.shape), None
+
+
+# the elements, or rows, where a mask of the first axes holds: in a trace no one knows how many
+MASKED = Op("mask", lambda x, mask: x[mask], lambda x, mask: x, _masked_vjp, Host())
+
+
 def view_shape(spans: Sequence[Span]) -> Shape:
     return tuple(s.size for s in spans if not s.dropped)
 
@@ -331,15 +341,9 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         at = basic(key, x.shape)
         return apply(INDEX, x, at=at) if at.steps else x
     if state.trace is None and is_mask(index) and 0 < index.ndim <= x.ndim:
-        return _where(x, index)
+        fit_mask(index, x.shape[:index.ndim])
+        return apply(MASKED, x, as_tensor(index))
     return _getitem(x, index)
-
-
-def _where(x: Tensor, mask: Array | Tensor) -> Tensor:
-    """The elements, or rows, where a mask of the first axes holds."""
-    lead = x.shape[:mask.ndim]
-    at = Tensor._of(Value(_known(mask, lead).ravel().nonzero()[0]))
-    return apply(TAKE, x if mask.ndim == 1 else reshape_to(x, (joined(lead), *x.shape[mask.ndim:])), at, axis=0)
 
 
 @composed

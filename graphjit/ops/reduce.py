@@ -90,7 +90,7 @@ _multiply_reduce: Callable[..., Any] = np.multiply.reduce
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     # NumPy sums pairwise along memory but one by one across it: there float32 needs a wider accumulator
     dtype, n = x.dtype, x.ndim
-    if dtype is FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
+    if dtype == FLOAT32 and not (x.flags.c_contiguous and axis[:1] == (n - len(axis),)):
         return _add_reduce(x, axis, FLOAT64, None, keepdims).astype(FLOAT32)  # type: ignore[no-any-return]
     return _add_reduce(x, axis, dtype, None, keepdims)  # type: ignore[no-any-return]
 
