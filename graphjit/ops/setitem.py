@@ -15,34 +15,14 @@ from graphjit.operators import attach
 from graphjit.ops.creation import arange
 from graphjit.ops.elementwise import where
 from graphjit.ops.gather import SCATTER_SET, constant
-from graphjit.ops.indexing import (
-    Basic,
-    Index,
-    Span,
-    basic,
-    entries_of,
-    fit_mask,
-    is_mask,
-    merge,
-    pick,
-    plain_key,
-    take_apart,
-    to_front,
-    view,
-    view_shape,
-)
+from graphjit.ops.index_parts import Index, Span, entries_of, fit_mask, is_mask, take_apart
+from graphjit.ops.indexing import Basic, basic, merge, pick, plain_key, to_front, view, view_shape
 from graphjit.ops.movement import FLIP, PAD, broadcast_to, permute_dims
 from graphjit.ops.shape import joined, operand, reshape_to, text
 from graphjit.promotion import agreeing
 from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, Shape, is_one
-
-
-def _set_index(x: Array, v: Array, at: Basic) -> Array:
-    out = x.copy()
-    out[at.index] = v
-    return out
 
 
 def with_item(x: Tensor, index: Any, value: TensorLike) -> Tensor:
@@ -79,6 +59,12 @@ def _cast(value: TensorLike, x: Tensor) -> Tensor:
     pair = agreeing(x, value)
     return pair[1] if pair is not None else operand(
         as_tensor(value, x.dtype if _fits(value, x) else None)).astype(x.dtype)
+
+
+def _set_index(x: Array, v: Array, at: Basic) -> Array:
+    out = x.copy()
+    out[at.index] = v
+    return out
 
 
 def _set_index_vjp(g: Tensor, out: Tensor, x: Tensor, v: Tensor, at: Basic) -> tuple[Any, Any]:
