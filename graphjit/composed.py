@@ -17,7 +17,7 @@ from numpy import dtype, ndarray
 
 from graphjit.apply import note_rule
 from graphjit.buffers import guard_view
-from graphjit.errors import TraceError
+from graphjit.errors import GraphjitError
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Op
 from graphjit.replay import RULE, compiled, statements
@@ -146,7 +146,7 @@ def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str,
         with tracing(trace):
             given = [traced(x) for x in args]  # before those with names, as in the key
             out = function(*given, **{name: traced(x) for name, x in named.items()})
-    except TraceError:  # it looks at values
+    except GraphjitError:  # it looks at values: the call itself went well
         return None
     several = isinstance(out, (tuple, list))
     results = [t._value for t in (out if several else (out,))]
