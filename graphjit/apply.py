@@ -15,6 +15,8 @@ from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, leaked
 from graphjit.types import is_float
 
+_new: Callable[..., Tensor] = object.__new__
+
 
 def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     """Apply an op to tensors: record it in a trace, run its eager rule otherwise; note it on the tape.
@@ -24,12 +26,14 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     """
     if state.trace is not None:
         return _record(state.trace, op, tensors, params)
-    values = tuple([t._value for t in tensors])
+    values: list[Value] = []
     arrays: list[Any] = []
     needs_grad = False
-    for v in values:
+    for t in tensors:
+        v = t._value
         if v.trace is not None:
             raise leaked(v)
+        values.append(v)
         arrays.append(v.data)
         if v.requires_grad:
             needs_grad = True
@@ -42,12 +46,16 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     if type(out) is not ndarray:
         out = asarray(out)
     if needs_grad and state.grad_enabled and out.dtype.kind == "f":
-        value = Value(out, True, None, op, values, params)
+        value = Value(out, True, None, op, tuple(values), params)
     else:
         value = Value(out)
     if op.view:
         guard_view(values[0], value)
-    return Tensor._of(value)
+    made = _new(Tensor)  # as Tensor._of, without the call
+    made._value = value
+    made._grad = None
+    made._label = ""
+    return made
 
 
 def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:
@@ -61,23 +69,29 @@ def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str,
     return Tensor._of(value)
 
 
-def with_rule(name: str, out: Tensor, x: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+def with_rule(name: str, out: Tensor, x: Tensor, pull: Callable[..., Tensor], *saved: Tensor) -> Tensor:
     """``out``, computed from ``x``, with a gradient rule that is shorter, or saves less, than what its steps give.
 
-    ``pull`` makes x's cotangent of that of the result. Second derivatives are those of ``pull``.
+    ``pull(g, *saved)`` makes x's cotangent of that of the result, and reads no other tensors. Second derivatives are
+    those of ``pull``.
     """
     source, made = value_of(x), value_of(out)
     if not (state.grad_enabled and source.requires_grad):
         return out
     result = Value(made.data, True, made.trace, where=made.where)
     guard_view(made, result)
+    note_rule(name, source, result, pull, [value_of(t) for t in saved])
+    return Tensor._of(result)
 
+
+def note_rule(name: str, source: Value, result: Value, pull: Callable[..., Tensor], saved: Sequence[Value]) -> None:
+    """Note on the tape that ``result`` was computed from ``source`` by a step whose gradient rule is ``pull``."""
     def pullback(given: Sequence[Tensor | None]) -> list[Tensor]:
         assert given[0] is not None, "a step is walked when its one result has a cotangent"
-        return [pull(given[0])]
+        return [pull(given[0], *map(Tensor._of, saved))]
 
-    note_call(name, [source], [result], pullback)
-    return Tensor._of(result)
+    call = note_call(name, [source], [result], pullback)
+    call.rule = pull, saved
 
 
 def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:

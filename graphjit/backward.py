@@ -114,6 +114,7 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
                 value.inputs = None
                 if type(value.op) is Call:
                     value.op.pullback = released
+                    value.op.rule = None
     return found
 
 

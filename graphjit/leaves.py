@@ -174,6 +174,10 @@ def assign(self: Tensor, x: TensorLike) -> Tensor:
 
 
 def set_item(self: Tensor, index: Any, x: TensorLike) -> None:
+    value = self._value
+    if (state.trace is None and value.op is None and value.trace is None
+            and not (value.requires_grad and state.grad_enabled) and self._write_item(index, x)):
+        return
     new = self._with_item(index, x)
     value = value_of(self)
     if state.trace is not None and self._value.trace is None:

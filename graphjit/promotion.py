@@ -61,6 +61,8 @@ def agreeing(x: TensorLike, y: TensorLike) -> list[Tensor] | None:
         if isinstance(y, Tensor):
             value = y._value
             return [x, y] if value.trace is None and value.data.dtype is dtype else None  # type: ignore[union-attr]
+        if type(y) is np.ndarray:
+            return [x, as_tensor(y)] if y.dtype is dtype else None
         return [x, operand(y, dtype)] if _takes(dtype, type(y)) else None
     if isinstance(y, Tensor) and _takes(y.dtype, type(x)):
         return [operand(x, y.dtype), y]

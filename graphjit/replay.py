@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
@@ -27,6 +28,7 @@ from graphjit.types import TensorType, stretched_axes
 Pull = Callable[..., Sequence[Array | None]]  # (g, out, *operands) -> a cotangent for each operand that needs one
 
 MET = 3      # how often a rule goes through its operations before it is traced
+FOLDED = 1024  # elements of constants that are kept for what is written down
 KEPT = 4096  # rules that are kept; those of types long gone leave when there are more
 
 _pulls: dict[Hashable, Pull] = {}
@@ -188,18 +190,19 @@ def on_arrays(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
 def _function(inputs: Sequence[Input], results: Sequence[Node | None]) -> Callable[..., Any]:
     """Source and compiled function of a graph; the memory of its first input, a cotangent, may be handed on."""
     names: dict[Node, str] = {node: f"x{i}" for i, node in enumerate(inputs)}
-    lines, found, scope = statements(names, inputs[0], results)
+    lines, found, scope = statements(names, inputs[:1], results)
     return compiled("pull", ", ".join(names[node] for node in inputs), [*lines, f"return ({found},)"], scope)
 
 
-def statements(names: dict[Node, str], own: Node,
+def statements(names: dict[Node, str], own: Iterable[Node],
                results: Sequence[Node | None]) -> tuple[list[str], str, dict[str, Any]]:
     """Python statements that compute a graph on arrays by the eager rules: the lines, an expression of the results,
     and the names they use.
 
     Args:
-        names: those of the inputs. own: the input whose memory, or views of it, may be handed on as a result.
+        names: those of the inputs. own: inputs whose memory, or views of it, may be handed on as results.
     """
+    results = _folded(results)
     wanted = {r for r in results if r is not None}
     nodes = [n for n in topological(wanted) if isinstance(n, (Apply, Const))]
     parts = _added_parts([n for n in nodes if isinstance(n, Apply)], wanted)
@@ -209,7 +212,7 @@ def statements(names: dict[Node, str], own: Node,
     last = {a: n for n, args in operands.items() for a in args}
     viewed = {n.args[0] for n in operands if n.op.view}
     names, given = dict(names), len(names)
-    fresh = {own}
+    fresh = set(own)
     scope: dict[str, Any] = {"asarray": asarray, "add": add}
     lines: list[str] = []
     for i, node in enumerate(nodes, given):
@@ -244,6 +247,21 @@ def statements(names: dict[Node, str], own: Node,
             lines.append(f"del {', '.join([names[a] for a in done])}")
     found = ["None" if r is None else names[r] if r in fresh else f"{names[r]}.copy()" for r in results]
     return lines, ", ".join(found), scope
+
+
+def _folded(results: Sequence[Node | None]) -> list[Node | None]:
+    """The graph with what is small and depends on no input computed."""
+    known: dict[Node, Node] = {}
+    for node in topological([r for r in results if r is not None]):
+        known[node] = node
+        if isinstance(node, Apply):
+            args = tuple([known[a] for a in node.args])
+            if node.type.size <= FOLDED and all(isinstance(a, Const) for a in args):
+                arrays = [a.value for a in args if isinstance(a, Const)]
+                known[node] = Const(asarray(state.quiet(node.op.eager, *arrays, **node.kwargs)).copy())
+            elif args != node.args:
+                known[node] = replace(node, args=args)
+    return [None if r is None else known[r] for r in results]
 
 
 def _added_parts(nodes: Sequence[Apply], wanted: set[Node]) -> dict[Node, tuple[Apply, Apply]]:

@@ -77,11 +77,12 @@ class Call:
     one (or None) per input.
     """
 
-    __slots__ = ("name", "pullback")
+    __slots__ = ("name", "pullback", "rule")
 
     def __init__(self, name: str, pullback: Callable[[list[Tensor | None]], Sequence[Tensor | None]]) -> None:
         self.name = name
         self.pullback = pullback
+        self.rule: tuple[Callable[..., Tensor], Sequence[Value]] | None = None  # see ``apply.note_rule``
 
 
 class Item:
@@ -180,13 +181,15 @@ class Value:
 
 
 def note_call(name: str, inputs: Sequence[Value], results: Sequence[Value],
-              pullback: Callable[[list[Tensor | None]], Sequence[Tensor | None]]) -> None:
+              pullback: Callable[[list[Tensor | None]], Sequence[Tensor | None]]) -> Call:
     """Note on the tape that ``results`` were computed from ``inputs`` by a step that is not an op."""
-    step = Value(None, True, results[0].trace, Call(name, pullback), tuple(inputs))
+    call = Call(name, pullback)
+    step = Value(None, True, results[0].trace, call, tuple(inputs))
     for index, result in enumerate(results):
         result.requires_grad = True
         result.op = Item(name, index)
         result.inputs = (step,)
+    return call
 
 
 @contextmanager

@@ -144,6 +144,8 @@ def check_dtype(dtype: Any) -> DType:
     Raises:
         DTypeError: for complex, float16, strings, objects and whatever else is not held.
     """
+    if isinstance(dtype, np.dtype) and dtype in HELD and dtype.isnative:
+        return dtype
     try:
         found = np.dtype(dtype)
     except TypeError as error:
@@ -208,8 +210,8 @@ def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
     Raises:
         ShapeError: when there is no such axis.
     """
-    if type(axis) is int and 0 <= axis < ndim:
-        return axis
+    if type(axis) is int and -ndim <= axis < ndim:
+        return axis + ndim if axis < 0 else axis
     if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, (int, np.integer)):
         raise ShapeError(f"{what} must be an integer, not {axis!r}")
     if not -ndim <= axis < ndim:
@@ -228,7 +230,16 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     """
     if axis is None:
         return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
+    if type(axis) is int and 0 <= axis < ndim:
+        return (axis,)
     if isinstance(axis, (tuple, list)):
+        last = -1
+        for a in axis:
+            if type(a) is not int or not last < a < ndim:
+                break
+            last = a
+        else:  # as they are to be
+            return tuple(axis)
         axes = sorted(normalize_axis(a, ndim) for a in axis)
         if len(set(axes)) != len(axes):
             raise ShapeError(f"axis {axis!r} names a dimension twice")

@@ -102,10 +102,10 @@ def _form(order: Sequence[Value]) -> int:
     places: dict[Value, int] = {}
     form: list[Any] = []
     for value in order:
-        places[value] = len(places)
         operands = value.inputs or ()
         form.append((value.op, None if operands else value.type, *(value.params or {}).items(),
-                     *[places.get(v, v.type) for v in operands]))
+                     *[(places.setdefault(v, len(places)), None if v.requires_grad else v.type) for v in operands]))
+        places[value] = len(places)
     return hash(tuple(form))
 
 
@@ -150,7 +150,7 @@ def _computer(nodes: Sequence[Input], start: Input, gradients: Sequence[Node],
               cotangents: Sequence[Node]) -> Callable[..., Any]:
     names: dict[Node, str] = {start: "g"}
     names |= {node: f"x{i}" for i, node in enumerate(nodes)}
-    lines, found, scope = statements(names, start, [*gradients, *cotangents])
+    lines, found, scope = statements(names, [start], [*gradients, *cotangents])
     used = set(re.findall(r"\bx\d+\b", "\n".join([*lines, found])))
     read = [f"x{i} = values[{i}].data" for i in range(len(nodes)) if f"x{i}" in used]
     # without any number on the way the second of the results is empty

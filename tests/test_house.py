@@ -22,9 +22,10 @@ PACKAGE = ROOT / "graphjit"
 # lower rooms first; a module may import at its top level from its own room and from those before it
 ROOMS = (
     "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "trail", "buffers", "trace",
-    "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "structure",
-    "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops", "transforms",
-    "passes", "codegen", "runtime", "capture", "generators", "signature", "pullback", "specialize", "shortcut",
+    "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "composed",
+    "structure", "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops",
+    "transforms", "passes", "codegen", "runtime", "capture", "generators", "signature", "pullback", "specialize",
+    "shortcut",
     "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg",
     "random", "plots", "drawing", "cli", "__main__", "",
 )

@@ -282,3 +282,22 @@ def test_a_labelled_number_is_a_variable():
                   tensor(2.0, label="c", requires_grad=False),
                   tensor(2.0, label="i", dtype="int32"), tensor(np.float32(2), label="s")):
         assert not other.requires_grad
+
+
+def test_writing_to_a_leaf_leaves_what_was_taken_of_it() -> None:
+    t, factor = gj.tensor([1.0, 2.0, 3.0, 4.0]), gj.tensor(2.0, requires_grad=True)
+    part, product = t[1:3], factor * t
+    t[1:] = t[:-1]
+    assert t.tolist() == [1.0, 1.0, 2.0, 3.0] and part.tolist() == [2.0, 3.0]
+    with pytest.raises(GradientError, match="overwritten in place"):
+        product.sum().backward()
+    t[np.int64(-1)] = 7
+    t[::2] = part[::-1]
+    assert t.tolist() == [3.0, 1.0, 2.0, 7.0]
+
+
+def test_writing_to_a_tensor_over_an_array_leaves_the_array() -> None:
+    array = np.arange(4.0)
+    t = gj.Tensor(array)
+    t[2] = -1.0
+    assert t.tolist() == [0.0, 1.0, -1.0, 3.0] and array.tolist() == [0.0, 1.0, 2.0, 3.0]

@@ -53,9 +53,7 @@ def digamma(x: Floats) -> Floats:
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow and with full relative accuracy in both tails."""
-    with np.errstate(under="ignore"):
-        t = np.exp(-np.abs(x))
-        return _like(x, np.where(np.less(x, 0), t, np.ones_like(t)) / (t + 1))
+    return _like(x, np.exp(np.minimum(x, 0)) / (np.exp(-np.abs(x)) + 1))  # where they underflow, 0 is right
 
 
 def softplus(x: Floats) -> Floats:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.rules import operands_text
-from graphjit.ops.shape import joined, reshape_to
+from graphjit.ops.shape import expand_dims, joined, reshape_to, squeeze
 from graphjit.promotion import agreeing, promoted
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     TensorType,
@@ -62,6 +64,26 @@ MATMUL = register(Op("matmul", _matmul, _infer_matmul,
                      Library("matmul")))
 
 
+def _product_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
+    row, column = x.ndim == 1, y.ndim == 1
+    if column:
+        g, y = expand_dims(g, -1), expand_dims(y, -1)
+    if row:
+        g, x = expand_dims(g, -2), expand_dims(x, 0)
+    left, right = matmul(g, y.mT), matmul(x.mT, g)
+    return squeeze(left, -2) if row else left, squeeze(right, -1) if column else right
+
+
+def _infer_product(x: TensorType, y: TensorType) -> TensorType:
+    row, column = x.ndim == 1, y.ndim == 1
+    made = _infer_matmul(x.with_shape((1, *x.shape)) if row else x, y.with_shape((*y.shape, 1)) if column else y)
+    return made.with_shape((*made.shape[:-2], *made.shape[-2:][row:2 - column]))
+
+
+# a product with a vector as one step, for eager code; a trace records a product of matrices between reshapes
+PRODUCT = Op("matmul", _matmul, _infer_product, _product_vjp, Library("matmul"))
+
+
 # ---- functions
 
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
@@ -83,8 +105,17 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     """
     found = agreeing(x, y)
     a, b = promoted(x, y) if found is None else found
-    if a.ndim == b.ndim == 2:
+    m, n = a.ndim, b.ndim
+    if m == n == 2 or m > 2 < n:
         return apply(MATMUL, a, b)
+    if state.trace is None and (m == 1 <= n or n == 1 <= m) and a.shape[-1] == b.shape[-2:][0] and a.dtype.kind != "b":
+        return apply(PRODUCT, a, b)
+    return _matmul_in_steps(a, b)
+
+
+@composed
+def _matmul_in_steps(a: Tensor, b: Tensor) -> Tensor:
+    """The product where an operand is a vector, or one matrix stands for many."""
     if not a.ndim or not b.ndim:
         raise ShapeError("matmul has no meaning for scalars", detail=operands_text((a._type, b._type)),
                          hint="Use x * y.")
@@ -107,6 +138,7 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     return reshape_to(out, out.shape[:-1]) if column else out
 
 
+@composed
 def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     """Inner products along an axis; the other axes broadcast.
 
@@ -133,6 +165,7 @@ def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     return (a * b).sum(axis=axis, dtype=a.dtype)
 
 
+@composed
 def dot(x: TensorLike, y: TensorLike) -> Tensor:
     """NumPy's ``dot``: inner product of vectors, product of matrices, scaling by a scalar; otherwise a sum
     over the last axis of x and the last but one of y.
@@ -149,6 +182,7 @@ def dot(x: TensorLike, y: TensorLike) -> Tensor:
     return tensordot(a, b, ([-1], [-2]))
 
 
+@composed
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
     """Every product of an element of x and one of y, both flattened: (x.size, y.size).
 
@@ -160,6 +194,7 @@ def outer(x: TensorLike, y: TensorLike) -> Tensor:
     return a.reshape((joined(a.shape), 1)) * b.reshape((1, joined(b.shape)))
 
 
+@composed
 def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[Any] = 2) -> Tensor:
     """Sum of products over chosen axes.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.rules import operands_text
@@ -192,6 +193,7 @@ def _pads(name: str, padding: Any, rank: int, stride: Ints, span: Ints) -> Pads:
     return tuple((p, p) for p in ints(padding, rank, f"{name}: padding", 0))
 
 
+@composed
 def _conv_nd(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None, stride: Any,
              padding: Any, dilation: Any, groups: int) -> Tensor:
     t, w, b, single = _operands(name, rank, x, weight, bias)
@@ -202,6 +204,7 @@ def _conv_nd(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: Tens
     return _finish(name, out, b, single)
 
 
+@composed
 def _conv_transpose_nd(name: str, rank: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None,
                        stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any) -> Tensor:
     t, w, b, single = _operands(name, rank, x, weight, bias)

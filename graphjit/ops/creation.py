@@ -10,6 +10,7 @@ import numpy as np
 
 from graphjit.apply import apply
 from graphjit.arrays import default_dtype
+from graphjit.composed import composed
 from graphjit.convert import filled, scalar
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Indexed, Op, register
@@ -33,7 +34,8 @@ IOTA = register(Op("iota", lambda shape: np.arange(math.prod(shape)).reshape(sha
 
 def _shape(shape: Any) -> Shape:
     found = shape_argument((shape,), "a new tensor")
-    _infer_iota(found)
+    if found and min(found) < 0:
+        _infer_iota(found)
     return found
 
 
@@ -94,6 +96,7 @@ def _number(x: Any, what: str) -> int | float:
     return x
 
 
+@composed
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
     """Evenly spaced numbers from ``start`` (0 when only one is given) up to but without ``stop``.
 
@@ -133,6 +136,7 @@ def _counted(n: int, start: int | float, step: int | float, dtype: DType) -> Ten
     return i if dtype == i.dtype else i.astype(dtype)
 
 
+@composed
 def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool = True,
              dtype: Any = FLOAT32) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``, the end included or not; computed in float64.
@@ -152,6 +156,7 @@ def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool 
     return out.astype(check_dtype(dtype))
 
 
+@composed
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = FLOAT32) -> Tensor:
     """An (n, m) matrix with ones on the k-th diagonal and zeros elsewhere; square without ``m``.
 
@@ -180,6 +185,7 @@ def _triangle(x: TensorLike, what: str) -> tuple[Tensor, Tensor]:
     return t, _below(*t.shape[-2:])
 
 
+@composed
 def tril(x: TensorLike, k: int = 0) -> Tensor:
     """The lower triangle of the last two axes up to the k-th diagonal, 0 above.
 
@@ -190,6 +196,7 @@ def tril(x: TensorLike, k: int = 0) -> Tensor:
     return where(place <= k, t, scalar(0, t.dtype))
 
 
+@composed
 def triu(x: TensorLike, k: int = 0) -> Tensor:
     """The upper triangle of the last two axes from the k-th diagonal on, 0 below.
 
@@ -200,6 +207,7 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
     return where(place >= k, t, scalar(0, t.dtype))
 
 
+@composed
 def one_hot(x: TensorLike, n: int, dtype: Any = FLOAT32) -> Tensor:
     """1 at the place that each integer of x names along a new last axis of length n, 0 elsewhere.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from graphjit.apply import apply
 from graphjit.errors import DTypeError
 from graphjit.op import Array, Library, Op, register
@@ -27,8 +25,8 @@ def _infer_cumulative(name: str) -> Callable[..., TensorType]:
 
 def _cumsum_eager(x: Array, axis: int) -> Array:
     if x.dtype == FLOAT32:  # one by one, so with a wider accumulator, as in sum
-        return np.cumsum(x, axis, dtype=FLOAT64).astype(FLOAT32)
-    return np.cumsum(x, axis, dtype=x.dtype)
+        return x.cumsum(axis, FLOAT64).astype(FLOAT32)
+    return x.cumsum(axis, x.dtype)
 
 
 def _cumsum_vjp(g: Tensor, out: Tensor, x: Tensor, axis: int) -> tuple[Tensor]:
@@ -55,7 +53,7 @@ def _cumprod_vjp(g: Tensor, out: Tensor, x: Tensor, axis: int) -> tuple[Tensor]:
     return (moveaxis(before(rows) * sums, -1, axis),)
 
 
-CUMPROD = register(Op("cumprod", lambda x, axis: np.cumprod(x, axis, dtype=x.dtype),
+CUMPROD = register(Op("cumprod", lambda x, axis: x.cumprod(axis, x.dtype),
                       _infer_cumulative("cumprod"), _cumprod_vjp, Library("cumulative")))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.contract import Label, Labels, Part, arrange, contract, need_numeric
 from graphjit.ops.rules import operands_text
@@ -15,6 +16,7 @@ from graphjit.tensor import Tensor
 from graphjit.types import Extent
 
 
+@composed
 def einsum(subscripts: Any, *operands: Any) -> Tensor:
     """Sum of products in Einstein's notation, as NumPy's ``einsum``.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError
 from graphjit.op import Array, Elementwise, Op, register
@@ -204,6 +205,7 @@ def where(cond: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     return apply(WHERE, astype(cond, BOOL), *(strong(promoted(x, y)) if found is None else found))
 
 
+@composed
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
     """x held between min and max (either may be None); the gradient passes at the bounds."""
     t = as_tensor(x)
@@ -214,6 +216,7 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     return t
 
 
+@composed
 def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     """x with ``value`` where the mask holds."""
     return where(mask, as_tensor(value, as_tensor(x).dtype), x)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.op import Array, Elementwise, Op, register
 from graphjit.ops.rules import same
@@ -58,9 +59,13 @@ def floating(x: TensorLike) -> Tensor:
 
 
 def binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
+    @composed
+    def converted(x: TensorLike, y: TensorLike) -> Tensor:
+        return apply(op, *promoted(x, y))
+
     def function(x: TensorLike, y: TensorLike) -> Tensor:
         found = agreeing(x, y)
-        return apply(op, *(promoted(x, y) if found is None else found))
+        return converted(x, y) if found is None else apply(op, *found)
     return document(function, op, doc)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor, filled
 from graphjit.errors import BoundsError, DTypeError, ShapeError
 from graphjit.op import Array, Gather, Library, Op, register
@@ -25,6 +26,7 @@ from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     INT64,
+    UINT64,
     Shape,
     TensorType,
     broadcast_shapes,
@@ -44,6 +46,10 @@ def out_of_range(found: int, size: int) -> BoundsError:
 def _check_index(idx: Array, size: int, what: str = "") -> Array:
     if idx.dtype.kind not in "iu":
         raise TypeError("not integers")
+    if idx.dtype == INT64 and idx.size:
+        unsigned = idx.view(UINT64)  # negative ones are huge
+        if unsigned.item(unsigned.argmax()) < size:
+            return idx
     if idx.size:
         lowest, highest = int(idx.min()), int(idx.max())
         if what and (lowest < 0 or highest >= size):
@@ -101,7 +107,7 @@ def places(indices: Any, size: int, what: str = "an index") -> Tensor:
 def _take(x: Array, idx: Array, axis: int) -> Array:
     if idx.dtype != np.int64 or not 0 <= axis < x.ndim:
         raise TypeError("not places")
-    return np.take(x, idx, axis, mode="clip")  # the places were checked; "raise" would copy once more
+    return x.take(idx, axis, None, "clip")  # the places were checked; "raise" would copy once more
 
 
 def _infer_take(x: TensorType, idx: TensorType, axis: int) -> TensorType:
@@ -211,6 +217,7 @@ SCATTER_SET = register(Op(
 
 # ---- functions
 
+@composed
 def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     """Elements (rows, columns, ...) of x at the given indices along an axis.
 
@@ -236,6 +243,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     return apply(TAKE, t, places(indices, t.shape[axis]), axis=axis)
 
 
+@composed
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tensor:
     """For each position of ``indices`` the element of x there, but at the given index along ``axis``.
 

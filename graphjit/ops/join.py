@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import filled
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Assemble, Layout, Op, register
@@ -20,6 +21,7 @@ from graphjit.ops.movement import PAD, broadcast_to, cut, slice_axes
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import expand_dims, joined, like, operand, reshape_to, shape_argument, text
 from graphjit.promotion import promoted
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, TensorType, contiguous_strides, normalize_axis
 
@@ -65,7 +67,8 @@ def _operands(xs: Sequence[TensorLike], what: str) -> list[Tensor]:
         raise ArgumentError(f"{what} needs a sequence of tensors, not {type(xs).__name__}")
     if not len(xs):
         raise ArgumentError(f"{what} needs at least one tensor")
-    return [operand(t) for t in promoted(*xs)]
+    ts = promoted(*xs)
+    return ts if state.trace is None else [operand(t) for t in ts]
 
 
 def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
@@ -90,6 +93,7 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
 concatenate = concat
 
 
+@composed
 def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis.
 
@@ -130,6 +134,7 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     return [cut(t, axis, a, m) for a, m in zip(starts, [*sizes, like(n - starts[-1], n)], strict=True)]
 
 
+@composed
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
     """The parts along an axis, each without it: the inverse of ``stack``."""
     t = operand(x)
@@ -190,6 +195,7 @@ def fill_value(number: bool | int | float, t: Tensor) -> Any:
         raise DTypeError(f"{number!r} does not fit {t._type}") from None
 
 
+@composed
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved along an axis, those that leave at the end coming in again at the start.
 
@@ -214,6 +220,7 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
     return t
 
 
+@composed
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     """Each element ``repeats`` times in a row, along an axis or of the flattened x.
 
@@ -234,6 +241,7 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     return reshape_to(wide, shape)
 
 
+@composed
 def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     """The whole of x repeated along each axis; ``reps`` is matched from the right, as in ``numpy.tile``."""
     t = operand(x)
@@ -247,6 +255,7 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     return reshape_to(wide, [joined(pair) for pair in zip(counts, shape, strict=True)])
 
 
+@composed
 def diag(x: TensorLike, k: int = 0) -> Tensor:
     """The k-th diagonal of a matrix, or for a vector the matrix with it there and 0 elsewhere.
 

@@ -63,10 +63,13 @@ def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
         ShapeError: when ``axes`` does not name every axis once.
     """
     t = operand(x)
-    order = shape_argument((axes, *more), "permute_dims")
-    if not all(-t.ndim <= a < t.ndim for a in order):
-        _infer_permute(t._type, order)
-    return apply(PERMUTE, t, axes=tuple([a % t.ndim for a in order]))
+    order = shape_argument((axes, *more) if more else (axes,), "permute_dims")
+    n = t.ndim
+    if order and min(order) < 0:
+        if min(order) < -n:
+            _infer_permute(t._type, order)
+        order = tuple([a + n if a < 0 else a for a in order])
+    return apply(PERMUTE, t, axes=order)
 
 
 def transpose(x: TensorLike, axes: Any = None, *more: Any) -> Tensor:
@@ -170,10 +173,17 @@ def broadcast_arrays(*xs: TensorLike) -> tuple[Tensor, ...]:
 # ---- slice and pad, each the other's gradient
 
 def _slice_eager(x: Array, starts: Ints, sizes: Ints, steps: Ints) -> Array:
-    out = x[tuple([slice(a, a + n * s, s) for a, n, s in zip(starts, sizes, steps, strict=True)])]
-    if out.shape != sizes or min(starts, default=0) < 0 or min(steps, default=1) < 1:
+    out = x[_slices(starts, sizes, steps)]
+    if out.shape != sizes:
         raise ValueError("slice out of range")
     return out
+
+
+@lru_cache(maxsize=1024)
+def _slices(starts: Ints, sizes: Ints, steps: Ints) -> tuple[slice, ...]:
+    if min(starts, default=0) < 0 or min(steps, default=1) < 1:
+        raise ValueError("slice out of range")
+    return tuple([slice(a, a + n * s, s) for a, n, s in zip(starts, sizes, steps, strict=True)])
 
 
 def _infer_slice(x: TensorType, starts: Ints, sizes: Ints, steps: Ints) -> TensorType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.decompose import svd
 from graphjit.ops.elementwise import where
@@ -17,6 +18,7 @@ from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, normalize_axes
 
 
+@composed
 def norm(x: TensorLike, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """A norm of vectors or matrices, as ``numpy.linalg.norm``.
 
@@ -104,6 +106,7 @@ def matrix_norm(x: TensorLike, keepdims: bool = False, ord: Any = "fro") -> Tens
     return _matrix(t, ord, (t.ndim - 2, t.ndim - 1), keepdims)
 
 
+@composed
 def diagonal(x: TensorLike, offset: int = 0) -> Tensor:
     """The elements [..., i, i + offset] of (stacks of) matrices.
 
@@ -124,6 +127,7 @@ def diagonal(x: TensorLike, offset: int = 0) -> Tensor:
     return slice_axes(flat, (*(0,) * (t.ndim - 2), start), (*t.shape[:-2], n), (*(1,) * (t.ndim - 2), columns + 1))
 
 
+@composed
 def trace(x: TensorLike, offset: int = 0) -> Tensor:
     """The sum of the diagonal of each matrix in the last two axes; integers are summed in 64 bits.
 

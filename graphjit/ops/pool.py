@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.contract import matmul
@@ -198,6 +199,7 @@ def _window(name: str, x: Tensor, kernel: Any, stride: Any, padding: Any, dilati
     return sizes, steps, tuple(out), apart
 
 
+@composed
 def _max_pool_nd(name: str, rank: int, x: TensorLike, kernel: Any, stride: Any, padding: Any, dilation: Any,
                  ceil_mode: bool) -> Tensor:
     t, single = _operand(name, rank, x)
@@ -206,6 +208,7 @@ def _max_pool_nd(name: str, rank: int, x: TensorLike, kernel: Any, stride: Any, 
     return squeeze(out, 0) if single else out
 
 
+@composed
 def _avg_pool_nd(name: str, rank: int, x: TensorLike, kernel: Any, stride: Any, padding: Any,
                  ceil_mode: bool, count_include_pad: bool) -> Tensor:
     t, single = _operand(name, rank, floating(x))
@@ -293,6 +296,7 @@ def avg_pool2d(x: TensorLike, kernel_size: Any, stride: Any = None, padding: Any
     return _avg_pool_nd("avg_pool2d", 2, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
+@composed
 def _adaptive(name: str, rank: int, x: TensorLike, output_size: Any) -> Tensor:
     t, single = _operand(name, rank, floating(x))
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * rank

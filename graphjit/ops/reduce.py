@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
-from graphjit.convert import as_tensor
+from graphjit.composed import composed
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import Array, Library, Op, Reduction, register
 from graphjit.operators import attach
@@ -82,7 +82,9 @@ def _need_elements(name: str, x: TensorType, axis: Axes) -> None:
 
 # ---- sum and product
 
-_add_reduce: Callable[..., Any] = np.add.reduce  # np.sum, without its wrapper
+# np.sum and its like without their wrappers
+_add_reduce: Callable[..., Any] = np.add.reduce
+_multiply_reduce: Callable[..., Any] = np.multiply.reduce
 
 
 def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
@@ -110,7 +112,7 @@ def _prod_vjp(g: Tensor, out: Tensor, x: Tensor, axis: Axes, keepdims: bool) -> 
 
 
 PROD = register(Op(
-    "prod", lambda x, axis, keepdims: np.prod(x, axis, dtype=x.dtype, keepdims=keepdims),
+    "prod", lambda x, axis, keepdims: _multiply_reduce(x, axis, x.dtype, None, keepdims),
     _infer("prod", "fiu"), _prod_vjp, Reduction("prod")))
 
 
@@ -139,8 +141,8 @@ def _truth(name: str, function: Callable[..., Any]) -> Op:
                        _infer(name, "b"), None, Reduction(name), why="its result is a truth value"))
 
 
-ANY = _truth("any", np.any)
-ALL = _truth("all", np.all)
+ANY = _truth("any", np.logical_or.reduce)
+ALL = _truth("all", np.logical_and.reduce)
 
 
 def _position(name: str, function: Callable[..., Any]) -> Op:
@@ -153,23 +155,22 @@ def _position(name: str, function: Callable[..., Any]) -> Op:
     def eager(x: Array, axis: int, keepdims: bool) -> Array:
         if x.size == 0 and math.prod(_left(x.shape, (axis,), keepdims)) == 0:
             return np.empty(_left(x.shape, (axis,), keepdims), INT64)
-        return np.asarray(function(x, axis=axis, keepdims=keepdims), INT64)
+        return np.asarray(function(x, axis, keepdims=keepdims), INT64)
 
     return register(Op(name, eager, infer, None, Library("argreduce"), why="its result is an index"))
 
 
-ARGMAX = _position("argmax", np.argmax)
-ARGMIN = _position("argmin", np.argmin)
+ARGMAX = _position("argmax", np.ndarray.argmax)
+ARGMIN = _position("argmin", np.ndarray.argmin)
 
 
 # ---- functions
 
 def wide(x: TensorLike) -> Tensor:
     """As a tensor to be summed: bools and small integers become 64 bits wide, as in NumPy."""
-    t = x if isinstance(x, Tensor) else as_tensor(x)
-    if t._value.trace is None and t.dtype.kind == "f":
-        return t
-    t = operand(t)
+    if isinstance(x, Tensor) and x._value.trace is None and x.dtype.kind == "f":
+        return x
+    t = operand(x)
     dtype = t.dtype
     if dtype.kind == "f" or dtype.itemsize == 8:
         return t
@@ -241,8 +242,18 @@ def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> T
 def _index(op: Op, t: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     if axis is not None:
         return apply(op, t, axis=normalize_axis(axis, t.ndim), keepdims=bool(keepdims))
-    flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
-    return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
+    return _of_all[op](t, bool(keepdims))
+
+
+def _flat_index(op: Op) -> Callable[[Tensor, bool], Tensor]:
+    @composed
+    def function(t: Tensor, keepdims: bool) -> Tensor:
+        flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
+        return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
+    return function
+
+
+_of_all = {op: _flat_index(op) for op in (ARGMAX, ARGMIN)}
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:

@@ -6,27 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphjit.apply import apply
+from graphjit.buffers import mark_written, protect_views
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ShapeError
+from graphjit.op import Array, Host, Op
 from graphjit.operators import attach
 from graphjit.ops.creation import arange
 from graphjit.ops.elementwise import where
 from graphjit.ops.gather import SCATTER_SET, constant
-from graphjit.ops.indexing import (
-    Index,
-    Span,
-    entries_of,
-    fit_mask,
-    is_mask,
-    merge,
-    pick,
-    take_apart,
-    to_front,
-    view,
-    view_shape,
-)
+from graphjit.ops.index_parts import Index, Span, entries_of, fit_mask, is_mask, take_apart
+from graphjit.ops.indexing import Basic, basic, merge, pick, plain_key, to_front, view, view_shape
 from graphjit.ops.movement import FLIP, PAD, broadcast_to, permute_dims
 from graphjit.ops.shape import joined, operand, reshape_to, text
+from graphjit.promotion import agreeing
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Extent, Shape, is_one
 
@@ -37,8 +31,54 @@ def with_item(x: Tensor, index: Any, value: TensorLike) -> Tensor:
     Raises:
         ShapeError: the value does not broadcast to what is written. Otherwise as reading.
     """
+    if state.trace is None and (key := plain_key(index)) is not None:
+        at = basic(key, x.shape)
+        return apply(SET_INDEX, x, _spread(_cast(value, x), at.shape), at=at)
+    return _with_item(x, index, value)
+
+
+def write_item(x: Tensor, index: Any, value: TensorLike) -> bool:
+    """``x[index] = value`` in the buffer of a leaf, outside of traces and tapes. False, and nothing done, where it
+    takes ``with_item``: the index holds arrays, or the value has a gradient.
+    """
+    key = plain_key(index)
+    if key is None:
+        return False
+    at = basic(key, x.shape)
+    v = _spread(_cast(value, x), at.shape)
+    if v.requires_grad:
+        return False
+    protect_views(x._value)
+    x.data[at.index] = v.data
+    mark_written(x._value)
+    return True
+
+
+def _cast(value: TensorLike, x: Tensor) -> Tensor:
+    """A value to be written into x."""
+    pair = agreeing(x, value)
+    return pair[1] if pair is not None else operand(
+        as_tensor(value, x.dtype if _fits(value, x) else None)).astype(x.dtype)
+
+
+def _set_index(x: Array, v: Array, at: Basic) -> Array:
+    out = x.copy()
+    out[at.index] = v
+    return out
+
+
+def _set_index_vjp(g: Tensor, out: Tensor, x: Tensor, v: Tensor, at: Basic) -> tuple[Any, Any]:
+    return lambda: with_item(g, at.index, 0), lambda: g[at.index]
+
+
+# with an index of integers and slices as one step, for eager code; a trace records a choice of each element
+SET_INDEX = Op("set_index", _set_index, lambda x, v, at: x, _set_index_vjp, Host())
+
+
+@composed
+def _with_item(x: Tensor, index: Any, value: TensorLike) -> Tensor:
     x = operand(x)
-    v = operand(as_tensor(value, x.dtype if _fits(value, x) else None)).astype(x.dtype)
+    v = _cast(value, x)
     entries = entries_of(index, x.ndim)
     masks = [i for i, e in enumerate(entries) if is_mask(e)]
     if len(masks) == 1 and entries[masks[0]].ndim:
@@ -64,6 +104,8 @@ def _spread(v: Tensor, shape: Shape) -> Tensor:
     Raises:
         ShapeError: v does not broadcast to ``shape``.
     """
+    if not v.shape:
+        return v
     extra = v.ndim - len(shape)
     if extra > 0 and all(n == 1 for n in v.shape[:extra]):
         v = reshape_to(v, v.shape[extra:])
@@ -167,6 +209,6 @@ def _with_mask(x: Tensor, entries: list[Any], place: int, v: Tensor) -> Tensor |
     return y if all(s.whole and not s.flip for s in spans) else _set_view(x, spans, y)
 
 
-attach(_with_item=with_item)
+attach(_with_item=with_item, _write_item=write_item)
 
 __all__: list[str] = []

@@ -10,11 +10,13 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Layout, Op, View, register
@@ -23,6 +25,7 @@ from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,
+    DType,
     Extent,
     Shape,
     TensorType,
@@ -36,8 +39,10 @@ from graphjit.types import (
 
 def operand(x: TensorLike) -> Tensor:
     """A tensor for whatever stands for one; a run-time Python float becomes float32, as it is eagerly."""
+    if state.trace is None:
+        return x if isinstance(x, Tensor) else as_tensor(x)
     t = as_tensor(x)
-    return t.astype(FLOAT32) if state.trace is not None and t._type.weak else t
+    return t.astype(FLOAT32) if t._type.weak else t
 
 
 def text(shape: Sequence[int]) -> str:
@@ -136,12 +141,20 @@ def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     [[0, 1, 2], [3, 4, 5]]
     """
     t = operand(x)
-    lengths = shape_argument((shape, *more), "reshape")
-    if state.trace is not None or min(lengths, default=0) < 0:
+    lengths = shape_argument((shape, *more) if more else (shape,), "reshape")
+    if state.trace is not None:
         lengths = _resolved(lengths, t._type)
-        if min(lengths, default=0) < 0:
-            _infer_reshape(t._type, lengths)
-    return reshape_to(t, lengths)
+    elif -1 in lengths:
+        lengths = _computed(lengths, t.shape, t.dtype)
+    if lengths and min(lengths) < 0:
+        _infer_reshape(t._type, lengths)
+    return apply(RESHAPE, t, shape=lengths)
+
+
+@lru_cache(maxsize=512)
+def _computed(shape: Shape, given: Shape, dtype: DType) -> Shape:
+    """``_resolved``, for eager code."""
+    return _resolved(shape, TensorType(given, dtype))
 
 
 def _resolved(shape: Shape, x: TensorType) -> Shape:
@@ -170,6 +183,7 @@ def ravel(x: TensorLike) -> Tensor:
     return reshape(x, -1)
 
 
+@composed
 def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Axes ``start_dim`` to ``end_dim`` (both included) made one, as in PyTorch; a 0-d tensor becomes 1-d."""
     t = operand(x)

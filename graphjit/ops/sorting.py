@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Host, Op, register
 from graphjit.operators import attach
@@ -57,6 +58,7 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: boo
     return apply(ARGSORT, t, axis=normalize_axis(axis, t.ndim), descending=bool(descending))
 
 
+@composed
 def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """x in order along an axis; NaN counts as larger than any number, equal elements keep their order.
 
@@ -94,12 +96,17 @@ def topk(x: TensorLike, k: int, axis: int = -1) -> TopK:
     >>> values.tolist(), indices.tolist()
     ([5.0, 3.0], [1, 2])
     """
+    return TopK(*_largest(x, k, axis))
+
+
+@composed
+def _largest(x: TensorLike, k: int, axis: int) -> tuple[Tensor, Tensor]:
     t = operand(x)
     axis = normalize_axis(axis, t.ndim)
     if isinstance(k, (bool, Tensor)) or not isinstance(k, (int, np.integer)) or not 0 <= k <= t.shape[axis]:
         raise ArgumentError(f"topk: no {k!r} largest of {int(t.shape[axis])} elements")
     indices = cut(argsort(t, axis, descending=True), axis, 0, int(k))
-    return TopK(take_along_axis(t, indices, axis), indices)
+    return take_along_axis(t, indices, axis), indices
 
 
 def _searchsorted(x: Array, v: Array, side: str) -> Array:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from graphjit.apply import with_rule
+from graphjit.composed import composed
 from graphjit.operators import attach
 from graphjit.ops.elementwise import where
 from graphjit.ops.logic import equal, isfinite
@@ -30,6 +31,7 @@ def _count(t: Tensor, axis: Axis) -> int:
     return math.prod(shape if axis is None else [shape[i] for i in normalize_axes(axis, len(shape))])
 
 
+@composed
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean along the given axes, or of all elements; NaN where there are none.
 
@@ -43,6 +45,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return total(t, axis, keepdims) / _count(t, axis)
 
 
+@composed
 def var(x: TensorLike, axis: Axis = None, correction: float = 0, keepdims: bool = False) -> Tensor:
     """The variance: the sum of squared distances from the mean over (count - correction).
 
@@ -54,6 +57,7 @@ def var(x: TensorLike, axis: Axis = None, correction: float = 0, keepdims: bool 
     return total(apart * apart, axis, keepdims) / (count if count > 0 else 0)
 
 
+@composed
 def std(x: TensorLike, axis: Axis = None, correction: float = 0, keepdims: bool = False) -> Tensor:
     """The standard deviation, the square root of ``var``; its gradient is 0 where it is 0."""
     v = var(x, axis, correction, keepdims)
@@ -61,6 +65,7 @@ def std(x: TensorLike, axis: Axis = None, correction: float = 0, keepdims: bool 
     return where(zero, v, sqrt(where(zero, 1, v)))
 
 
+@composed
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along the given axes, without overflow; -inf, with gradient 0, where all are -inf.
 
@@ -76,6 +81,7 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     return out if keepdims else squeeze(out, normalize_axes(axis, t.ndim))
 
 
+@composed
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) divided by its sum along an axis, without overflow.
 
@@ -91,9 +97,10 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 
 def softmax_of(x: Tensor, p: Tensor, axis: int) -> Tensor:
     """The softmax ``p`` of ``x`` with the rule that needs nothing but p, and no division."""
-    return with_rule("softmax", p, x, lambda g: p * (g - total(p * g, axis, keepdims=True)))
+    return with_rule("softmax", p, x, lambda g, p: p * (g - total(p * g, axis, keepdims=True)), p)
 
 
+@composed
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """log(softmax(x)), without cancellation."""
     t = floating(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphjit.apply import with_rule
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError
 from graphjit.ops.elementwise import relu, where
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 
+@composed
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x above 0, ``negative_slope * x`` elsewhere (Maas et al., 2013).
 
@@ -30,6 +32,7 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     return where(t > 0, t, t * negative_slope)
 
 
+@composed
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x above 0, ``alpha * (e ** x - 1)`` elsewhere (Clevert et al., 2016)."""
     t = as_tensor(x)
@@ -37,13 +40,15 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     return where(above, t, expm1(where(above, 0, t)) * alpha)
 
 
+@composed
 def silu(x: TensorLike) -> Tensor:
     """x * sigmoid(x), also called swish (Elfwing et al., 2018)."""
     t = floating(x)
     s = sigmoid(t)
-    return with_rule("silu", t * s, t, lambda g: g * (s * (t * (1 - s) + 1)))
+    return with_rule("silu", t * s, t, lambda g, t, s: g * (s * (t * (1 - s) + 1)), t, s)
 
 
+@composed
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + e ** (beta * x)) / beta``, without overflow; x itself where ``beta * x > threshold``.
 
@@ -57,6 +62,7 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return where(scaled > threshold, t, soft if beta == 1 else soft / beta)
 
 
+@composed
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x held between two bounds; its gradient is 0 at the bounds and beyond.
 
@@ -69,6 +75,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
     return where(t <= min_val, min_val, where(t >= max_val, max_val, t))
 
 
+@composed
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x (Hendrycks and Gimpel, 2016).
 
@@ -84,12 +91,14 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     if approximate == "none":
         below = (erf(t * math.sqrt(0.5)) + 1) * 0.5
         return with_rule("gelu", t * below, t,
-                         lambda g: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below))
+                         lambda g, t, below: g * (t * (exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))) + below),
+                         t, below)
     if approximate == "tanh":
         square, scale = t * t, 2 * math.sqrt(2 / math.pi)
         s = sigmoid(t * (square * (0.044715 * scale) + scale))  # (1 + tanh(x)) / 2 without its cancellation
         return with_rule("gelu", t * s, t,
-                         lambda g: g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)))
+                         lambda g, t, s, square:
+                         g * (s * (t * ((1 - s) * (square * (3 * 0.044715 * scale) + scale)) + 1)), t, s, square)
     raise ArgumentError(f"approximate is 'none' or 'tanh', not {approximate!r}")
 
 

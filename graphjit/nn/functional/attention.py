@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.layer import dropout
@@ -57,6 +58,7 @@ def scaled_dot_product_attention(
     return dropout(weights, dropout_p, generator=generator) @ v
 
 
+@composed
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
     """softmax(q @ k.T * scale + mask), (..., L, S); rows in which nothing is seen are 0.
 

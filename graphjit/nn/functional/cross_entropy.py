@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.activation import log_softmax
@@ -15,6 +16,7 @@ from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import INT64, is_float, is_integer
 
 
+@composed
 def cross_entropy(input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *,
                   ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy between softmax(input) and the target: -sum(target * log_softmax(input)) over classes.
@@ -59,6 +61,7 @@ def cross_entropy(input: TensorLike, target: TensorLike, weight: TensorLike | No
     return reduced(-(q * log_p).sum(axis=axis), reduction, samples)
 
 
+@composed
 def nll_loss(input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *,
              ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """The negative log likelihood of class labels: -input[label].

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.nn.functional.bounds import below
@@ -14,6 +15,7 @@ from graphjit.ops.gather import TAKE
 from graphjit.tensor import Tensor, TensorLike
 
 
+@composed
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """``x @ weight.T + bias``.
 
@@ -34,6 +36,7 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
     return out if bias is None else out + bias
 
 
+@composed
 def bilinear(x1: TensorLike, x2: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """``out[..., k] = sum over i, j of x1[..., i] * weight[k, i, j] * x2[..., j]``, plus the bias.
 
@@ -58,6 +61,7 @@ def bilinear(x1: TensorLike, x2: TensorLike, weight: TensorLike, bias: TensorLik
     return out if bias is None else out + bias
 
 
+@composed
 def embedding(ids: TensorLike, weight: TensorLike, padding_idx: int | None = None) -> Tensor:
     """Rows of ``weight`` picked by integers.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.elementwise import abs, maximum, where
@@ -60,6 +61,7 @@ def pair(name: str, input: TensorLike, target: TensorLike) -> tuple[Tensor, Tens
 
 # ---- distances
 
+@composed
 def mse_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean") -> Tensor:
     """(input - target)**2, of two operands of one shape."""
     x, y = pair("mse_loss", input, target)
@@ -67,12 +69,14 @@ def mse_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean") 
     return reduced(d * d, reduction)
 
 
+@composed
 def l1_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean") -> Tensor:
     """abs(input - target), of two operands of one shape; its gradient is 0 where they are equal."""
     x, y = pair("l1_loss", input, target)
     return reduced(abs(x - y), reduction)
 
 
+@composed
 def smooth_l1_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean",
                    beta: float = 1.0) -> Tensor:
     """``d**2 / (2 * beta)`` where ``d = abs(input - target)`` is below beta, ``d - beta / 2`` elsewhere
@@ -93,6 +97,7 @@ def smooth_l1_loss(input: TensorLike, target: TensorLike, *, reduction: str = "m
     return reduced(d if beta == 0 else where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@composed
 def huber_loss(input: TensorLike, target: TensorLike, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """``d**2 / 2`` where ``d = abs(input - target)`` is at most delta, ``delta * (d - delta / 2)`` elsewhere
     (Huber, 1964).
@@ -145,6 +150,7 @@ def binary_cross_entropy(input: TensorLike, target: TensorLike, weight: TensorLi
     return reduced(losses if weight is None else losses * as_tensor(weight).astype(p.dtype), reduction)
 
 
+@composed
 def binary_cross_entropy_with_logits(
         input: TensorLike, target: TensorLike, weight: TensorLike | None = None, *, reduction: str = "mean",
         pos_weight: TensorLike | None = None) -> Tensor:

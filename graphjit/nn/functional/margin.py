@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.bounds import below
@@ -16,6 +17,7 @@ from graphjit.types import is_float
 LEAST_SQUARE = 1e-12  # added to squared lengths
 
 
+@composed
 def hinge_loss(input: TensorLike, target: TensorLike, *, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """``relu(margin - target * input)``, the loss of a support vector machine (Cortes and Vapnik, 1995).
 

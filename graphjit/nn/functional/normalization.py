@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.ops.rules import need_float
@@ -46,21 +47,38 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
         if count <= 1:
             raise ShapeError(f"batch_norm finds no variance in {count} values a channel of {t._type}",
                              hint="Use a larger batch (DataLoader(..., drop_last=True)) or model.eval().")
-        mean = t.mean(axis=axes, keepdims=True)
-        centred = t - mean
-        var = (centred * centred).mean(axis=axes, keepdims=True)
+        out, mean, var = _by_batch(t, axes, channels, weight, bias, eps)
         with grad_mode(False):
             if running_mean is not None:
-                _move(running_mean, mean.detach().reshape(running_mean.shape), momentum)
+                running_mean.assign(_moved(running_mean, mean, momentum))
             if running_var is not None:
-                unbiased = var.detach() * (count / (count - 1))
-                _move(running_var, unbiased.reshape(running_var.shape), momentum)
-    else:
-        if running_mean is None or running_var is None:
-            raise ArgumentError("batch_norm in evaluation needs running_mean and running_var",
-                                hint="Pass training=True to use the statistics of the batch.")
-        centred = t - as_tensor(running_mean).reshape(channels)
-        var = as_tensor(running_var).reshape(channels)
+                running_var.assign(_moved(running_var, var * (count / (count - 1)), momentum))
+        return out
+    if running_mean is None or running_var is None:
+        raise ArgumentError("batch_norm in evaluation needs running_mean and running_var",
+                            hint="Pass training=True to use the statistics of the batch.")
+    return _by_channel(t, running_mean, running_var, channels, weight, bias, eps)
+
+
+@composed
+def _by_batch(t: Tensor, axes: tuple[int, ...], channels: tuple[int, ...], weight: TensorLike | None,
+              bias: TensorLike | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and the batch's mean and variance."""
+    mean = t.mean(axis=axes, keepdims=True)
+    centred = t - mean
+    var = (centred * centred).mean(axis=axes, keepdims=True)
+    return _affine(centred, var, channels, weight, bias, eps), mean.detach(), var.detach()
+
+
+@composed
+def _by_channel(t: Tensor, mean: TensorLike, var: TensorLike, channels: tuple[int, ...], weight: TensorLike | None,
+                bias: TensorLike | None, eps: float) -> Tensor:
+    centred = t - as_tensor(mean).reshape(channels)
+    return _affine(centred, as_tensor(var).reshape(channels), channels, weight, bias, eps)
+
+
+def _affine(centred: Tensor, var: Tensor, channels: tuple[int, ...], weight: TensorLike | None,
+            bias: TensorLike | None, eps: float) -> Tensor:
     scale = rsqrt(var + eps)
     if weight is not None:
         scale = scale * as_tensor(weight).reshape(channels)
@@ -68,11 +86,13 @@ def batch_norm(x: TensorLike, running_mean: Tensor | None, running_var: Tensor |
     return out if bias is None else out + as_tensor(bias).reshape(channels)
 
 
-def _move(running: Tensor, batch: Tensor, momentum: TensorLike) -> None:
+@composed
+def _moved(running: Tensor, batch: Tensor, momentum: TensorLike) -> Tensor:
     share = as_tensor(momentum, running.dtype).astype(running.dtype)
-    running.assign(running * (1 - share) + batch.astype(running.dtype) * share)
+    return running * (1 - share) + batch.reshape(running.shape).astype(running.dtype) * share
 
 
+@composed
 def layer_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: TensorLike | None = None,
                bias: TensorLike | None = None, eps: float = 1e-5) -> Tensor:
     """Scale the last axes of each sample to mean 0, variance 1, then ``* weight + bias`` (Ba et al., 2016).
@@ -93,6 +113,7 @@ def layer_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: Ten
     return out if bias is None else out + bias
 
 
+@composed
 def group_norm(x: TensorLike, num_groups: int, weight: TensorLike | None = None,
                bias: TensorLike | None = None, eps: float = 1e-5) -> Tensor:
     """Scale each group of channels of each sample to mean 0, variance 1, then ``* weight + bias`` by channel
@@ -122,6 +143,7 @@ def group_norm(x: TensorLike, num_groups: int, weight: TensorLike | None = None,
     return out if bias is None else out + as_tensor(bias).reshape(channels)
 
 
+@composed
 def rms_norm(x: TensorLike, normalized_shape: int | Sequence[int], weight: TensorLike | None = None,
              eps: float | None = None) -> Tensor:
     """Divide each sample by the root of the mean square over its last axes, then ``* weight`` (Zhang and
