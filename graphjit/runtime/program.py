@@ -76,7 +76,7 @@ class Program:
         self._run = runner(sum(s.cost for s in self.kernels) > LONG)
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
-        self._outside = bool(self._pointed or self.fresh)
+        self.held: dict[Node, Array] = {}  # large arguments and results, while it runs
         self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
@@ -269,14 +269,11 @@ class Program:
         try:
             for i, staged in self._staged:
                 staged[...] = arrays[i]
-            if self._outside:
-                self._point(arrays)
+            self._point(arrays)
             self._run_segments()
-            results = [take() for take in self._output_plan]
-            if self._outside:
-                self.held.clear()  # large arguments and results belong to the caller alone
-            return results
+            return [take() for take in self._output_plan]
         finally:
+            self.held.clear()  # large arguments and results belong to the caller alone
             release()
 
     def native(self, single: bool, written: list[int] | None, miss: object,
@@ -299,11 +296,12 @@ class Program:
             large = math.prod(shape) * dtype.itemsize >= LARGE
             return Place(shape, dtype, 0 if view is None else view.ctypes.data, self._addresses(buffer) if own else (),
                          make=functools.partial(self._large.empty, shape, dtype) if large else None)
-        if view is None and (buffer in self.fresh or buffer in self.arguments):
-            source = len(self.arguments) + self.fresh[buffer] if buffer in self.fresh else self.arguments.index(buffer)
-            return Place(shape, dtype, source=source,
-                         copy=lambda array: self._large.copy(self._strided(array, layout)))
-        return Place(shape, dtype, copy=self._output_plan[i])
+        sources: dict[Node, int] = {node: i for i, node in self._pointed}
+        sources.update({node: len(self.arguments) + i for node, i in self.fresh.items()})
+        if buffer not in sources:
+            return Place(shape, dtype, copy=self._output_plan[i])
+        return Place(shape, dtype, source=sources[buffer],
+                     copy=lambda array: self._large.copy(self._strided(array, layout)))
 
     def _arena_address(self, node: Node) -> int:
         return self.arena_address + self.plan.offsets[node] if node in self.plan.offsets else 0
@@ -336,7 +334,6 @@ class Program:
 
     def _point(self, arrays: Sequence[Any]) -> None:
         """Let kernels read large arguments where they are, and write large results into new arrays."""
-        self.held: dict[Node, Array] = {}
         for i, node in self._pointed:
             array = np.ascontiguousarray(arrays[i], node.type.dtype)  # of native byte order
             self.held[node] = array
