@@ -128,7 +128,11 @@ class Pool:
             return 0
         self.block[LIMIT] = min(limit, self.threads)
         if not self.block[AWAKE]:
-            self.wake()
+            try:
+                self.wake()
+            except BaseException:
+                self.free.release()
+                raise
         return self.address
 
     def stop(self) -> None:
