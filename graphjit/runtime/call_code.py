@@ -189,9 +189,8 @@ def emit_call(module: ir.Module, rows: ir.Function) -> ir.Function:
                         with of_none:
                             set_word(b, b.call(invoke, [copy]), arrays, i.value)
                         with of_one:
-                            invoke_on = python(module, "PyObject_CallFunctionObjArgs", I64, I64, I64, I64)
-                            copied = b.call(invoke_on, [copy, word(b, objects, source), zero])
-                            set_word(b, copied, arrays, i.value)
+                            invoke_on = python(module, "PyObject_CallOneArg", I64, I64, I64)
+                            set_word(b, b.call(invoke_on, [copy, word(b, objects, source)]), arrays, i.value)
                     unless(b, some(word(b, arrays, i.value)), broken)
                 with in_order, b.if_then(some(place)):  # else kernels have written it
                     target = word(b, word(b, arrays, i.value), ARRAY_DATA)
