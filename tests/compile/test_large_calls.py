@@ -246,6 +246,7 @@ def test_errors_while_the_pool_is_asked_give_back_what_was_taken(monkeypatch):
     assert sys.getrefcount(helpers) < before + 20
 
 
+@both_ways
 def test_who_cannot_have_the_pool_runs_alone():
     f = shared()
     with pool().free:
@@ -254,6 +255,7 @@ def test_who_cannot_have_the_pool_runs_alone():
     assert is_free(f)
 
 
+@both_ways
 def test_a_pool_of_fewer_threads_than_the_program_is_for():
     f = shared(3)
     for n in (2, 1, 3, 2, 5):
@@ -264,6 +266,7 @@ def test_a_pool_of_fewer_threads_than_the_program_is_for():
             assert helpers.threads == n and helpers.block[LIMIT] == min(n, 3)
 
 
+@both_ways
 def test_a_pool_that_goes_while_a_program_uses_it():
     f = shared()
     x = np.tile(X, (8, 1))
