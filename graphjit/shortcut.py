@@ -50,7 +50,8 @@ def shortcut(spec: Specialization) -> Shortcut:
         *(["not holds()"] if checks[0] else []),
         *(["not containers_hold(others)"] if others else []),
     ]
-    native = program.native(_is_single(spec), spec.written if spec.writes else None, MISS) if fields else None
+    written = spec.written if spec.writes else None
+    native = program.native(_is_single(spec), written, MISS, spec.buffers) if fields else None
     lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
     if native is not None:
         plan, alive = native
@@ -66,10 +67,10 @@ def shortcut(spec: Specialization) -> Shortcut:
 
 
 def in_order(a: Any) -> Any:
-    """A contiguous copy of an array; what else may come is left as it is."""
+    """A contiguous array for one that is not; what else may come is left as it is."""
     if type(a) is Tensor and not a._value.requires_grad and a._value.trace is None:
         a = a._value.data
-    return a.copy() if type(a) is np.ndarray else a
+    return a.copy() if type(a) is np.ndarray and not a.flags.c_contiguous else a
 
 
 def _is_single(spec: Specialization) -> bool:
@@ -120,7 +121,7 @@ def _in_python(spec: Specialization, names: dict[str, Any]) -> list[str]:
                   "  if v.requires_grad or v.trace is not None: return MISS",
                   f"  {a} = v.data",
                   f" if {a}.shape != s{i} or {a}.dtype is not d{i}"
-                  f"{f' or id({a}) in spec.buffers' if spec.writes else ''}: return MISS"]
+                  f"{f' or id({a}) in spec.buffers.tolist()' if spec.writes else ''}: return MISS"]
     results = [f"r{i}" for i in range(len(spec.program.results))]
     targets = f"{', '.join(results)}, = " if results else ""
     lines.append(f" {targets}program.run([{', '.join(args)}])")

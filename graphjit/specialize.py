@@ -234,7 +234,8 @@ class Specialization:
                 value.writers = (*value.writers, self.written)
         self.compile_seconds = time.perf_counter() - begin
         self.bound = {s.node: s.tensor._value for s in self.states}
-        self.buffers = {id(self.program.fixed[s.node]) for s in self.writes}
+        self.buffers = np.zeros(len(self.writes), np.int64)  # ids of what is written; native code looks at them
+        self._note_buffers()
         self.guard()
 
     # ---- whether it still stands
@@ -284,10 +285,13 @@ class Specialization:
                 data = value.data = np.ascontiguousarray(data)
             self.program.rebind(s.node, data)
             self.bound[s.node] = value
-            self.buffers = {id(self.program.fixed[w.node]) for w in self.writes}
+            self._note_buffers()
             if s.written and not any(w is self.written for w in value.writers):
                 value.writers = (*value.writers, self.written)
         return True
+
+    def _note_buffers(self) -> None:
+        self.buffers[:] = [id(self.program.fixed[s.node]) for s in self.writes]
 
     # ---- running
 
@@ -312,7 +316,8 @@ class Specialization:
             self.seen_views = clock.views
         if self.writes:
             # an argument that is the buffer of a state counts as it is now
-            arrays = [a.copy() if id(a) in self.buffers else a for a in arrays]
+            buffers = self.buffers.tolist()
+            arrays = [a.copy() if id(a) in buffers else a for a in arrays]
         results = self.program.run(arrays)
         if self.writes:
             self.written[0] = clock.tick()

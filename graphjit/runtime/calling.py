@@ -1,20 +1,23 @@
-"""What a call of a small program does beside its kernels, in native code: arguments in, results out, tensors around.
+"""What a call of a program without host steps does beside its kernels, in native code: arguments in, results out,
+tensors around.
 
 `driver.caller` makes a builtin function of one program; `call_code` has its code. It takes the call's arguments and
 gives the result's tensors, with what Python would do for them: looks at each argument's type, copies it into the
-arena, runs the rows, copies the results into new arrays and puts tensors around these. Its plan is an int64 array, the
-builtin's ``self``.
+arena or has the kernels point at it, runs the rows, copies the results into new arrays, where kernels did not write
+them, and puts tensors around these. Its plan is an int64 array, the builtin's ``self``.
 
 Everything that may run other Python code (allocation may collect garbage) happens before the lock is looked at, or
 when the results are copied out. A program that keeps the GIL is done in between by no one else, so it only has to see
-that its lock is free; one that may release it (NumPy does to copy a transposed result) holds the lock.
+that its lock is free; one that may release it (NumPy does to copy a transposed result, threads that share its rows are
+woken in Python) holds the lock.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +29,12 @@ from graphjit.tape import Value, clock
 from graphjit.tensor import Tensor
 
 # words of a plan; the arguments' and the results' follow
-(WORLD, MISS, ARGUMENTS, RESULTS, TABLE, ROWS, STATUS, TRY, FREE, RELEASE, OUTSIDE, WRITTEN, SINGLE, HEAD) = range(14)
-# of an argument or a result: dtype (0 for a Python float), place in the arena, bytes, number of axes, their lengths,
-# what copies a result that does not lie there in order
-DTYPE, PLACE, NBYTES, NDIM, SHAPE, COPY, ITEM = range(7)
+(WORLD, MISS, ARGUMENTS, RESULTS, TABLE, ROWS, STATUS, TRY, FREE, RELEASE, OUTSIDE, WRITTEN, SINGLE, BUFFERS, N_BUFFERS,
+ DESK, POOL, THREADS, HEAD) = range(19)
+# of an argument or a result: dtype (0 for a Python float), place in the arena (0: none), bytes, number of axes, their
+# lengths, how many addresses in slots follow from the array's, where these are (pairs of the slot and an offset), what
+# makes a result's array (0: NumPy), what gives the result instead, of which argument's or result's array (-1: of none)
+DTYPE, PLACE, NBYTES, NDIM, SHAPE, SLOTS, POINTED, MAKE, COPY, SOURCE, ITEM = range(11)
 # of the world
 (NDARRAY, TENSOR, FLOAT, NONE, FALSE, NEW_ARRAY, TICKS, NEW_TENSOR, TENSOR_WORDS, TENSOR_VALUE, NEW_VALUE, VALUE_WORDS,
  VALUE_DATA, VALUE_STAMP, VALUE_REQUIRES_GRAD, VALUE_TRACE) = range(16)
@@ -37,49 +42,69 @@ DTYPE, PLACE, NBYTES, NDIM, SHAPE, COPY, ITEM = range(7)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An argument's or a result's memory in the arena."""
+    """Where an argument goes, or a result comes from.
 
-    array: Array
-    is_number: bool = False  # a Python float comes here
+    Attributes:
+        address: in the arena; 0 for an array that kernels use where it is.
+        slots: the addresses of theirs that follow from its address, and by how many bytes.
+        is_number: whether a Python float comes here.
+        make: makes the array of a result that is too large for NumPy's memory.
+        copy: gives a result that does not lie in order in the arena.
+        source: which argument or result it is given for this, counted on from the arguments; -1 for none.
+    """
+
+    shape: Sequence[int]
+    dtype: np.dtype[Any]
+    address: int = 0
+    slots: Sequence[tuple[int, int]] = ()
+    is_number: bool = False
+    make: Callable[[], Array] | None = None
+    copy: Callable[..., Array] | None = None
+    source: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the driver is to run, and under which lock."""
+    """What the driver is to run, under which lock, and with whose help: that of ``threads`` threads of a pool (0: of
+    none), which native code finds at ``desk`` or by calling ``pool``."""
 
     table: int
     n: int
     status: int
     lock: Any
     releases_gil: bool
+    threads: int
+    desk: int
+    pool: Callable[[], object]
 
 
 def plan_call(rows: Rows, arguments: Sequence[Place], results: Sequence[Place], single: bool, written: list[int] | None,
-              miss: object) -> tuple[Array, list[object]]:
+              miss: object, buffers: Array) -> tuple[Array, list[object]]:
     """The plan of a program's calls, and what must stay alive with it.
 
     Args:
         rows: the program.
         arguments: where the arguments go, in order.
-        results: where the results lie.
+        results: where the results come from.
         single: whether the call gives the first result alone, not a list of all.
         written: gets the time of each call at [0].
         miss: what a call gives that the plan does not fit.
+        buffers: the ids of arrays that are no arguments kernels may use where they are, whenever a call looks.
     """
     lock = rows.lock
-    locks = rows.releases_gil or not all(place.array.flags.c_contiguous for place in results)
+    locks = rows.releases_gil or rows.threads > 0 or any(place.copy is not None for place in results)
     attempt, release = (functools.partial(lock.acquire, False), lock.release) if locks else (lock.locked, None)
-    kept: list[object] = [miss, attempt, release, written, lock]
+    kept: list[object] = [miss, attempt, release, written, rows, buffers]
     words = [world().ctypes.data, id(miss), len(arguments), len(results), rows.table, rows.n, rows.status, id(attempt),
              id(locks), id(release) if locks else 0, int(rows.releases_gil), 0 if written is None else id(written),
-             int(single)]
+             int(single), buffers.ctypes.data, len(buffers), rows.desk if rows.threads else 0, id(rows.pool),
+             rows.threads]
     for place in (*arguments, *results):
-        shape = np.array(place.array.shape, np.int64)
-        dtype = place.array.dtype
-        copy = None if place.array.flags.c_contiguous else place.array.copy
-        kept += place.array, shape, dtype, copy
-        words += [0 if place.is_number else id(dtype), place.array.ctypes.data, place.array.nbytes, len(shape),
-                  shape.ctypes.data, 0 if copy is None else id(copy)]
+        shape, slots = np.array(place.shape, np.int64), np.array(place.slots, np.int64)
+        kept += place, shape, slots
+        words += [0 if place.is_number else id(place.dtype), place.address,
+                  math.prod(place.shape) * place.dtype.itemsize, len(shape), shape.ctypes.data, len(place.slots),
+                  slots.ctypes.data, *(0 if it is None else id(it) for it in (place.make, place.copy)), place.source]
     return np.array(words, np.int64), kept
 
 

@@ -178,9 +178,7 @@ def _fingerprint() -> str:
              llvm.get_process_triple(), *target_cpu())
     digest = hashlib.sha256(repr(facts).encode())
     here = Path(__file__).parent
-    names = "builtin", "call_code", "calling", "compiler", "driver", "frontend", "holding", "machine", "sharing"
-    sources = [*(here / f"{name}.py" for name in names),
-               *sorted((here.parent / "kernels").rglob("*.py"))]
+    sources = [*sorted(here.glob("*.py")), *sorted((here.parent / "kernels").rglob("*.py"))]
     numba = importlib.util.find_spec("numba")  # located, not imported
     if numba is not None and numba.origin is not None:
         sources.append(Path(numba.origin).with_name("_version.py"))

@@ -6,6 +6,7 @@ it; large ones are read and written where they are. State is read and written in
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_me
 from graphjit.runtime.results import LARGE, Results
 from graphjit.runtime.shares import grains
 from graphjit.runtime.strips import HEAD, MOVE, WORDS
-from graphjit.runtime.threads import get_num_threads, pool
+from graphjit.runtime.threads import desk, get_num_threads, look_again, pool
 
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
@@ -58,6 +59,8 @@ class Program:
         self._grains = grains(self.kernels, get_num_threads())
         self._shares = any(self._grains)
         self.threads = get_num_threads() if self._shares else 1
+        if self._shares:
+            look_again()
         self._guard = GUARD if self._shares else 0
         self.plan = self._plan()
         self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
@@ -73,10 +76,7 @@ class Program:
         self._run = runner(sum(s.cost for s in self.kernels) > LONG)
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
-        self._outside = bool(self._pointed or self.fresh)
-        # a program without host calls is one call of the driver
-        self._one = None if (len(self.segments) != 1 or isinstance(self.segments[0], HostCall) or self._shares) else (
-            *self.segments[0], self._status_address, 0)
+        self.held: dict[Node, Array] = {}  # large arguments and results, while it runs
         self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
@@ -269,34 +269,48 @@ class Program:
         try:
             for i, staged in self._staged:
                 staged[...] = arrays[i]
-            if self._outside:
-                self._point(arrays)
-            if self._one is not None:
-                row = self._run(*self._one)
-                if row >= 0:
-                    self._stopped(self.kernels[row])
-            else:
-                self._run_segments()
-            results = [take() for take in self._output_plan]
-            if self._outside:
-                self.held.clear()  # large arguments and results belong to the caller alone
-            return results
+            self._point(arrays)
+            self._run_segments()
+            return [take() for take in self._output_plan]
         finally:
+            self.held.clear()  # large arguments and results belong to the caller alone
             release()
 
-    def native(self, single: bool, written: list[int] | None, miss: object) -> tuple[Array, list[object]] | None:
-        """The plan by which native code makes whole calls (see ``calling``); None for a program that needs more."""
-        if self._outside or self._one is None:
+    def native(self, single: bool, written: list[int] | None, miss: object,
+               buffers: Array) -> tuple[Array, list[object]] | None:
+        """The plan by which native code makes whole calls (see ``calling``); None for a program with host calls."""
+        if any(isinstance(step, HostCall) for step in self.steps):
             return None
-        results: list[Place] = []
-        for buffer, layout in self.results:
-            if buffer not in self.plan.offsets:
-                return None
-            results.append(Place(self._strided(self.view(buffer), layout)))
-        table, n, status, _ = self._one
-        places = [Place(view, self.arguments[i].type.weak) for i, view in self._staged]
-        rows = Rows(table, n, status, self.lock, self._run is runner())
-        return plan_call(rows, places, results, single, written, miss)
+        arguments = [Place(node.type.shape, node.type.dtype, self._arena_address(node), self._addresses(node),
+                           node.type.weak) for node in self.arguments]
+        results = [self._result_place(i, *result) for i, result in enumerate(self.results)]
+        rows = Rows(self.table.ctypes.data, len(self.kernels), self._status_address, self.lock,
+                    self._run is runner(), self.threads if self._shares else 0, desk.ctypes.data, pool)
+        return plan_call(rows, arguments, results, single, written, miss, buffers)
+
+    def _result_place(self, i: int, buffer: Node, layout: Layout) -> Place:
+        shape, dtype = tuple(map(int, layout.shape)), buffer.type.dtype
+        own = self.fresh.get(buffer) == i
+        view = self._strided(self.view(buffer), layout) if buffer in self.plan.offsets else None
+        if own or (view is not None and view.flags.c_contiguous):
+            large = math.prod(shape) * dtype.itemsize >= LARGE
+            return Place(shape, dtype, 0 if view is None else view.ctypes.data, self._addresses(buffer) if own else (),
+                         make=functools.partial(self._large.empty, shape, dtype) if large else None)
+        sources: dict[Node, int] = {node: i for i, node in self._pointed}
+        sources.update({node: len(self.arguments) + i for node, i in self.fresh.items()})
+        if buffer not in sources:
+            return Place(shape, dtype, copy=self._output_plan[i])
+        return Place(shape, dtype, source=sources[buffer],
+                     copy=lambda array: self._large.copy(self._strided(array, layout)))
+
+    def _arena_address(self, node: Node) -> int:
+        return self.arena_address + self.plan.offsets[node] if node in self.plan.offsets else 0
+
+    def _addresses(self, node: Node) -> list[tuple[int, int]]:
+        """The slots that follow from where a buffer outside of the arena is, each with its offset from there."""
+        first, stride, _ = self.slots.ctypes.data, *self.slots.strides
+        return [(first + thread * stride + 8 * at, offset) for at, offset in self.patches.get(node, ())
+                for thread in range(self.threads)]
 
     def _run_segments(self) -> None:
         helpers = pool() if self._shares else None
@@ -320,7 +334,6 @@ class Program:
 
     def _point(self, arrays: Sequence[Any]) -> None:
         """Let kernels read large arguments where they are, and write large results into new arrays."""
-        self.held: dict[Node, Array] = {}
         for i, node in self._pointed:
             array = np.ascontiguousarray(arrays[i], node.type.dtype)  # of native byte order
             self.held[node] = array

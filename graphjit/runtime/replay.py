@@ -31,8 +31,7 @@ def replay(program: Program, arrays: Sequence[Any], written: Sequence[Input]) ->
     with program.lock:
         kept = {node: program.fixed[node].copy() for node in written}
         stage(program, arrays)
-        if program._outside:
-            program._point(arrays)
+        program._point(arrays)
         helpers = pool() if program._shares else None
         block = helpers.ask(program.threads) if helpers is not None else 0
         try:
@@ -41,8 +40,7 @@ def replay(program: Program, arrays: Sequence[Any], written: Sequence[Input]) ->
             for node, array in kept.items():
                 np.copyto(program.fixed[node], array)
             program.status[0] = 0
-            if program._outside:
-                program.held.clear()
+            program.held.clear()
             if helpers is not None and block:
                 helpers.free.release()
 

@@ -4,6 +4,7 @@ The control block is some int64 words, each group on cache lines of its own:
 
     OPEN...    the job on offer, on one line: its number, and entry, slots, start, stop, grain, slots stride, threads
     STOPPED    whether workers are to end
+    LIMIT...   words of the program that uses the pool, and of who wants it: see ``threads.Pool``
     PART       for each thread, on a line of its own, how far its part of the job is: the job's number << 16, how many
                chunks no one has claimed << 8, how many are not done
 
@@ -29,6 +30,7 @@ ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 LINE = 16  # words between groups: two cache lines, as they are fetched in pairs
 OPEN, STOPPED, LIMIT, PART = (i * LINE for i in range(4))
 JOB = range(OPEN + 1, OPEN + 8)
+AWAKE, THREADS, OWNER, TRY, RELEASE, WAKE = range(LIMIT + 1, LIMIT + 7)
 
 
 def words(threads: int) -> int:

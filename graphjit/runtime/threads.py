@@ -12,7 +12,18 @@ import numpy as np
 
 from graphjit.errors import ArgumentError
 from graphjit.runtime.driver import worker
-from graphjit.runtime.sharing import LIMIT, LINE, STOPPED, words
+from graphjit.runtime.sharing import (
+    AWAKE,
+    LIMIT,
+    LINE,
+    OWNER,
+    RELEASE,
+    STOPPED,
+    THREADS,
+    TRY,
+    WAKE,
+    words,
+)
 
 _chosen: list[int] = []
 
@@ -60,6 +71,7 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ArgumentError(f"the number of threads is a whole number from 1 up, not {n!r}")
     _chosen[:] = [n]
+    look_again()
 
 
 class Pool:
@@ -78,6 +90,11 @@ class Pool:
         self.address: int = self.block.ctypes.data
         self.free = threading.Lock()    # held by the program that uses the pool
         self.wanted = threading.Event()
+        # what native code asks by (see ``call_parts``): these objects live as long as the pool
+        self._asked = functools.partial(self.free.acquire, False), self.free.release, self.wake
+        for at, it in zip((OWNER, TRY, RELEASE, WAKE), (self, *self._asked), strict=True):
+            self.block[at] = id(it)
+        self.block[THREADS] = threads
         self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"graphjit-{i}")
                          for i in range(1, threads)]
         for w in self._workers:
@@ -89,8 +106,18 @@ class Pool:
             self.wanted.wait()
             work(self.address, number, self.PATIENCE, 0)
             self.wanted.clear()
+            self.block[AWAKE] = 0  # after the event, which wake() sets last: a word that is set has an event that is
             if self.free.locked() or self.block[STOPPED]:  # someone may have asked just before
-                self.wanted.set()
+                self.wake()
+
+    def wake(self) -> None:
+        """Have the workers look for jobs."""
+        self.block[AWAKE] = 1
+        try:
+            self.wanted.set()
+        except BaseException:  # a signal's handler
+            self.block[AWAKE] = 0
+            raise
 
     def ask(self, limit: int) -> int:
         """The address of the control block for one program, whose threads are numbered below ``limit``.
@@ -99,49 +126,65 @@ class Pool:
         """
         if not self.free.acquire(blocking=False):
             return 0
-        self.block[LIMIT] = limit
-        if not self.wanted.is_set():
-            self.wanted.set()
+        self.block[LIMIT] = min(limit, self.threads)
+        if not self.block[AWAKE]:
+            try:
+                self.wake()
+            except BaseException:
+                self.free.release()
+                raise
         return self.address
 
     def stop(self) -> None:
         """End the workers."""
         self.block[STOPPED] = 1
-        self.wanted.set()
+        self.wake()
         for w in self._workers:
             w.join(timeout=1.0)
 
 
-_pools: dict[int, Pool] = {}
-_making = threading.Lock()
+_pools: list[Pool] = []      # one at most
+_making = threading.RLock()  # held while it is found; a signal's handler may ask for it, too
+desk = np.zeros(1, np.int64)  # where native code finds its control block; 0: pool() has to look which it is
 
 
 def pool() -> Pool | None:
-    """The pool of this process for the number of threads wanted now; None for one thread."""
-    wanted = get_num_threads()
-    if wanted == 1:
-        return None
-    found = _pools.get(wanted)
-    if found is None:
-        with _making:
-            for old in _pools.values():
-                old.stop()
-            _pools.clear()
-            found = _pools[wanted] = Pool(wanted)
-    return found
+    """The pool of this process for the number of threads wanted now; None for one thread.
+
+    What the environment and the system say of that number is looked at when programs are made, not for each call.
+    """
+    with _making:
+        if not desk[0]:
+            wanted = get_num_threads()
+            if wanted == 1:
+                return None
+            if not _pools or _pools[0].threads != wanted:
+                _stop_all()
+                _pools.append(Pool(wanted))
+            desk[0] = _pools[0].address
+        return _pools[0]
+
+
+def look_again() -> None:
+    """The number of threads may have changed."""
+    with _making:
+        desk[0] = 0
 
 
 def _stop_all() -> None:
-    for p in _pools.values():
-        p.stop()
-    _pools.clear()
+    with _making:
+        desk[0] = 0
+        for p in _pools:
+            p.stop()
+        _pools.clear()
 
 
 def _forget() -> None:
     """In a forked child: its parent's workers do not exist here."""
     global _making
+    _making = threading.RLock()
+    desk[0] = 0
     _pools.clear()
-    _making = threading.Lock()
 
 
 atexit.register(_stop_all)

@@ -237,7 +237,7 @@ def test_strips_of_a_program_that_native_code_calls(small: pytest.MonkeyPatch) -
     found = [np.array(step(scale).data) for scale in scales]
     program = step.latest.program
     assert groups(program)
-    assert program.native(True, None, None) is not None
+    assert program.native(True, None, None, np.zeros(0, np.int64)) is not None
     small.setattr("graphjit.codegen.lower.in_strips", lambda steps, outputs, in_place: list(steps))
     plain = gj.compile(lambda scale: chain(x * scale).sum())
     np.testing.assert_array_equal(found, [np.array(plain(scale).data) for scale in scales])

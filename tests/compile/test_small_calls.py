@@ -11,6 +11,7 @@ import pytest
 import graphjit as gj
 from graphjit import nn, optim, shortcut
 from graphjit.errors import GraphjitError
+from graphjit.runtime.calling import ITEM, SHAPE
 from graphjit.runtime.driver import caller, runner
 from graphjit.tree import flatten, unflatten
 
@@ -27,7 +28,7 @@ def _way(request, monkeypatch):
 
 def native(f):
     """Whether the function's latest call may take the native way."""
-    return f.latest.program.native(True, None, None) is not None
+    return f.latest.program.native(True, None, None, np.zeros(0, np.int64)) is not None
 
 
 def doubled():
@@ -345,10 +346,10 @@ def test_nothing_leaks():
 def test_errors_of_allocation_are_python_errors():
     """A plan of a result of more bytes than there can be: the call says so, and gives back what it took."""
     f = doubled()
-    plan, alive = f.latest.program.native(True, None, None)
+    plan, alive = f.latest.program.native(True, None, None, np.zeros(0, np.int64))
     huge = np.array([1 << 60, 3], np.int64)
     words = plan.copy()
-    words[-2] = huge.ctypes.data
+    words[SHAPE - ITEM] = huge.ctypes.data
     with pytest.raises((MemoryError, ValueError)):
         caller(words)(X)
     np.testing.assert_array_equal(caller(plan)(X), X * 2 + 1)

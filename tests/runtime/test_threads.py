@@ -21,6 +21,7 @@ def restore() -> Iterator[None]:
     before = list(threads._chosen)
     yield
     threads._chosen[:] = before
+    threads.look_again()
 
 
 def build(seed: int = 0) -> gj.CompiledFunction:
