@@ -159,26 +159,54 @@ def pack_function(module: Any, element: Element) -> Any:
 def scatter_function(module: Any, element: Element) -> Any:
     """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C.
 
-    Where columns of the target are contiguous, small blocks are transposed in registers.
+    Where columns of the target are contiguous, small blocks are transposed in registers. (Rows of the tile are whole
+    vectors, so that blocks may read behind the last column.)
     """
     name = f"scatter_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
     size, part = element.size, 16 // element.size
+    kind = ir.VectorType(element.type, part)
+    zero = Int(b, 0)
 
-    def one_by_one(first_row: Int, first_column: Int | int, last_column: Int) -> None:
-        with loop(first_column, last_column) as n, loop(first_row, rows) as i:
-            store(load(tile + tile_row * i + n * size, element.type, size), to + row * i + column * n, size)
+    def blocks(height: int) -> None:
+        """In blocks of `height` rows, the last of which overlaps the one before it."""
+        lines = [tile_row * r for r in range(height)]
+        # Columns that are not there go where the last one goes, before it does.
+        places = [column * (columns - 1).min(n) for n in range(part)]
+        with loop(0, columns, part) as n:
+            first = n.min((columns - part).max(0))
+            source, target = tile + first * size, to + column * first
+            with loop(0, rows, height) as i:
+                top = i.min(rows - height)
+                at, start = target + top * size, source + tile_row * top
+                loaded = [load(start + line, kind, size) for line in lines]
+                turned = _transpose_parts(b, (loaded * part)[:part], part)
+                for place, line in reversed(list(zip(places, turned, strict=True))):
+                    short = line if height == part else _shuffle(b, line, line, list(range(height)))
+                    store(short, at + place, size)
 
-    whole_rows = (rows // part * part).where(row == size, 0)
-    whole_columns = (columns // part * part).where(whole_rows > 0, 0)
-    with loop(0, whole_columns, part) as n, loop(0, whole_rows, part) as i:
-        kind = ir.VectorType(element.type, part)
-        lines = [load(tile + tile_row * (i + r) + n * size, kind, size) for r in range(part)]
-        for r, line in enumerate(_transpose_parts(b, lines, part)):
-            store(line, to + i * size + column * (n + r), size)
-    one_by_one(whole_rows, 0, whole_columns)
-    one_by_one(Int(b, 0), whole_columns, columns)
+    def one_by_one() -> None:
+        # a loop over the longer side within one over the other
+        upright = rows > columns
+        outer, inner = columns.where(upright, rows), rows.where(upright, columns)
+        far, near = Int(b, size).where(upright, tile_row), tile_row.where(upright, size)
+        far_to, near_to = column.where(upright, row), row.where(upright, column)
+        with loop(0, outer) as i:
+            source, target = tile + far * i, to + far_to * i
+            with loop(0, inner) as j:
+                store(load(source + near * j, element.type, size), target + near_to * j, size)
+
+    several = rows.where(row == size, zero)
+    heights = [height for height in (part, part // 2) if height > 1]
+    done = b.append_basic_block("done")
+    for height in heights:
+        with b.if_then(several >= height):
+            blocks(height)
+            b.branch(done)
+    one_by_one()
+    b.branch(done)
+    b.position_at_end(done)
     b.ret_void()
     return made
