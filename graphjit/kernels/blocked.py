@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+from graphjit.kernels import edges
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.microkernel import Frame
@@ -34,7 +35,7 @@ NAMES = (
     *ADDRESSES, *BATCH, *STRIDES,
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes", "unsafe",
-    "tile_a_row", "tile_a_col", "tile_b_row",
+    "tile_a_row", "tile_a_col", "tile_b_row", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
@@ -56,7 +57,9 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     k_limit = max(128, target().l1 * 4 // 3 // (panel + tile_line))
     k_block = balanced(k, k_limit)
     m_block = balanced(m, target().l2 * 3 // (8 * k_limit * size))
-    vectors, breadth = ceil(n / element.lanes), _panel_vectors(problem, element)
+    _, breadth, edge = _cut(problem, element)
+    n -= edge
+    vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
     height = heights >> 8 * (breadth - 1) & 255
@@ -79,6 +82,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
+        "edge": edge, "edge_vectors": edges.edge_width(edge) if edge else 0,
     }  # fmt: skip
     return named, workspace, height if by_rows else breadth
 
@@ -105,14 +109,33 @@ def shared_cycles(problem: Problem, element: Element, cores: int) -> float:
     return cycles(problem, element) / cores + MOVE * moved(problem, bool(named["by_rows"]))
 
 
-def _panel_vectors(problem: Problem, element: Element) -> int:
-    """Vectors of a panel's columns. Broad panels are for few rows: for more of them a panel is to stay in the cache."""
-    shape, vectors = tile_shape(), max(1, ceil(problem.n / element.lanes))
+def _cut(problem: Problem, element: Element) -> tuple[float, int, int]:
+    """How columns are cut: an estimate of the time of all tiles, vectors of a panel, and how many of the last columns
+    are computed as rows of the transpose."""
+    vectors, rest = max(1, ceil(problem.n / element.lanes)), problem.n % element.lanes
+    cuts = [(*_panels(problem, element, vectors), 0)]
+    if edges.may_have_edge(problem, element):
+        cycles, breadth = _panels(problem, element, vectors - 1)
+        cuts.append((cycles + _edge_cycles(problem, element, rest), breadth, rest))
+    return min(cuts)
+
+
+def _edge_cycles(problem: Problem, element: Element, columns: int) -> float:
+    vectors, width = ceil(problem.m / element.lanes), edges.edge_width(columns)
+    storing = 0.6 * columns * problem.m if problem.c.row != 1 else 0
+    return _tile_cycles(columns, vectors, problem.k, width) + storing + 50
+
+
+def _panels(problem: Problem, element: Element, vectors: int) -> tuple[float, int]:
+    """An estimate of the time of tiles so many vectors across, and vectors of a panel. Broad panels are for few rows:
+    for more of them a panel is to stay in the cache."""
+    shape = tile_shape()
     small = problem.k * problem.n * element.size <= target().l1 // 2
     broadest = shape.packing[1] if _b_packing(problem, element) else shape.broadest
     widths = [width for width in range(1, min(broadest, vectors) + 1)
               if width <= 3 or small or problem.m <= shape.heights[width - 1]]  # fmt: skip
-    return min(widths, key=lambda width: (_tile_cycles(problem.m, vectors, problem.k, width), -width))
+    cycles, turned = min((_tile_cycles(problem.m, vectors, problem.k, width), -width) for width in widths)
+    return cycles, -turned
 
 
 def _tile_cycles(m: int, vectors: int, k: int, width: int) -> float:
@@ -152,7 +175,7 @@ def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     m, n, k = problem.m, problem.n, problem.k
     packing = {Packing.TRANSPOSE: 0.3 if k * element.size >= 16 else 1.5, Packing.GATHER: 1.5}
-    total = _tile_cycles(m, ceil(n / element.lanes), k, _panel_vectors(problem, element))
+    total, _, _ = _cut(problem, element)
     total += packing.get(_b_packing(problem, element), 0.0) * k * n
     if problem.c.col != 1:
         blocks = m * element.size // 16 * 16 // element.size if problem.c.row == 1 else 0  # rows that are transposed
@@ -186,7 +209,17 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         vector0, vector1 = zero.where(by_rows, first), at["vectors"].where(by_rows, last)
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)
-            frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+            add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+            frame[Frame.ADD] = buffers.edge_frame[Frame.ADD] = add
+            epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
+
+            def finish(to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:
+                operands = []
+                for number, address in enumerate(e):
+                    row, col = at[f"e{number}_row"], at[f"e{number}_col"]
+                    operands += [address + row * i + col * j, row, col]
+                apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), rows, columns, operands)
+
             with loop(row0, row1, at["m_block"]) as i0:
                 height = at["m_block"].min(row1 - i0)
                 block = _block_of_a(element, at, a + at["a_row"] * i0 + at["a_col"] * k0, depth, height)
@@ -201,23 +234,25 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     source = b + at["b_row"] * k0 + at["b_col"] * place
                     to = c + at["c_row"] * i0 + at["c_col"] * place
                     _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to))
-                    epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
-                    operands = []
-                    for number, address in enumerate(e):
-                        row, col = at[f"e{number}_row"], at[f"e{number}_col"]
-                        operands += [address + row * i0 + col * place, row, col]
-                    apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), height, columns,
-                          operands)  # fmt: skip
+                    finish(to, i0, place, height, columns)
+                with builder.if_then(builder.and_(at["edge"] > 0, vector1 == at["vectors"])):
+                    place = at["vectors"] * lanes
+                    to = c + at["c_row"] * i0 + at["c_col"] * place
+                    edges.emit_edge(
+                        element, at, buffers.edge_frame, buffers.tile, (height, depth, at["k"] - k0),
+                        (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to))
+                    finish(to, i0, place, height, at["edge"])
 
 
 class _Buffers:
-    """Memory on the stack: the frame, the rows of B that tiles without masks read, a tile on its way to C."""
+    """Memory on the stack: frames, the rows of B that tiles without masks read, a tile on its way to C."""
 
     def __init__(self, element: Element, builder: Any) -> None:
-        self.frame = FrameArray.new(builder)
+        self.frame, self.edge_frame = FrameArray.new(builder), FrameArray.new(builder)
         lanes, broadest = element.lanes, tile_shape().broadest
         if not target().assembly:
-            self.frame[Frame.TAIL] = array(builder, element.type, lanes * broadest * lanes)
+            tail = array(builder, element.type, lanes * broadest * lanes)
+            self.frame[Frame.TAIL] = self.edge_frame[Frame.TAIL] = tail
         self.tile = tile_array(builder, element)
 
 
