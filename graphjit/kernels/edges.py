@@ -6,7 +6,6 @@ Each number is the same chain of multiply-adds as before.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from graphjit.kernels.emit import I64, Int, call, loop
 from graphjit.kernels.microkernel import Frame
