@@ -57,18 +57,18 @@ def _panels(problem: Problem, element: Element, vectors: int) -> tuple[float, in
 def _edge_cycles(problem: Problem, element: Element, columns: int) -> float:
     vectors, width = ceil(problem.m / element.lanes), edges.edge_width(columns)
     turned = problem.transposed
-    return _Tiles(turned, element).cycles(columns, vectors, width) + _detour_cycles(turned, columns) + 50
+    return _Tiles(turned, element).cycles(columns, vectors, width) + _detour_cycles(turned, columns)
 
 
 def _detour_cycles(problem: Problem, rows: int) -> float:
     """Of storing rows of C where vectors cannot be stored."""
     if problem.c.col == 1:
         return 0
-    return (0.5 if problem.c.row == 1 else 2) * rows * problem.n + 50
+    return (0.5 if problem.c.row == 1 else 2) * rows * problem.n + 30
 
 
 class _Tiles:
-    """An estimate of the time that tiles take. Its numbers are those that come closest to what products of 400 sizes
+    """An estimate of the time that tiles take. Its numbers are those that come closest to what products of 700 sizes
     up to 300 took in panels of all widths; on average they are 12 % off, and the width they choose 1 %."""
 
     def __init__(self, problem: Problem, element: Element) -> None:
@@ -91,14 +91,15 @@ class _Tiles:
         height = balanced(m, tile_shape().heights[width - 1])
         count, rest = divmod(m, height)
         total = 15 + count * self._tile(height, width) + (self._tile(rest, width) if rest else 0)
-        total += 0.04 * self.far_a * m * self.k
+        total += 0.033 * self.far_a * m * self.k
         reads = ceil(m / height) if 3 * self.k * width * self.line > target().l1 * 2 and not self.packs else 1
-        return total + 0.5 * self.far_b * reads * self.k * width * (1 + self.split_b)
+        return total + 0.42 * self.far_b * reads * self.k * width * (1 + self.split_b)
 
     def _tile(self, height: int, width: int) -> float:
         # a step of k: multiply-adds, or loads, or the latency of one multiply-add
-        step = max(0.47 * height * width, 0.51 * (height + width * (1 + 1.5 * self.split_b)), 4)
-        sums = 0.8 * height * width * (1 + self.split_c)
+        multiplying = 0.34 * height * width + 0.22 * height + (0.37 + 0.13 * self.split_b) * width
+        step = max(multiplying, 0.5 * (height + width * (1 + 1.4 * self.split_b)), 4)
+        sums = 0.7 * height * width * (1 + self.split_c)
         storing = 2.0 * self.far_c * height * (width + self.split_c)
         return self.k * step + sums + storing
 

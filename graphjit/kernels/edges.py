@@ -26,7 +26,8 @@ def edge_width(columns: int) -> int:
 def may_have_edge(problem: Problem, element: Element) -> bool:
     """Whether the columns behind the last whole vector may be computed here."""
     rest = problem.n % element.lanes
-    fits = problem.a.row == 1 and problem.a.col >= element.lanes and problem.n > element.lanes
+    ordered = problem.a.row == 1 and (problem.a.col >= element.lanes or problem.k == 1)
+    fits = ordered and problem.n > element.lanes
     return fits and rest > 0 and problem.k > 0 and edge_width(rest) > 0
 
 
