@@ -65,8 +65,9 @@ def gather_function(module: Any, element: Element) -> Any:
 def transpose_function(module: Any, element: Element) -> Any:
     """`transpose(source, line, panel, panel row, rows, columns)`: panel[k, n] = source[n, k] for n < lanes.
 
-    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers. Fewer columns than that
-    repeat the last one; the last block of rows overlaps the one before it, so `rows` is 128 bits or more.
+    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers; where columns are few, blocks
+    are narrower, and zeros fill the vectors. Fewer columns than a block has repeat the last one; the last block of rows
+    overlaps the one before it, so `rows` is 128 bits or more.
     """
     name = f"transpose_{element.suffix}"
     if name in module.globals:
@@ -74,31 +75,49 @@ def transpose_function(module: Any, element: Element) -> Any:
     made, b, (source, line, panel, panel_row, rows, columns) = function(module, name, 6)
     lanes, size = element.lanes, element.size
     part = 16 // size  # numbers in 128 bits, within which shuffles are cheapest
-    lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
     kind = ir.VectorType(element.type, part)
 
-    def transpose(k: Int, depth: int) -> None:
+    def transpose(lines: list[Int], k: Int, depth: int) -> None:
         # Row i of the blocks is lines i, i + part, ... side by side. All parts of a line are loaded together: there
         # are more lines than registers for their addresses.
         blocks: list[list[Any]] = [[] for _ in range(depth // part)]
         for i in range(part):
             pieces = [[load(lines[n] + (k + at) * size, kind, size) for at in range(0, depth, part)]
-                      for n in range(i, lanes, part)]  # fmt: skip
+                      for n in range(i, len(lines), part)]  # fmt: skip
             for block, piece in zip(blocks, zip(*pieces, strict=True), strict=True):
                 block.append(_side_by_side(b, list(piece)))
         to = panel + panel_row * k
         for block in blocks:
             for column in _transpose_parts(b, block, part):
-                store(column, to, size)
+                store(_filled_up(b, column, lanes), to, size)
                 to = to + panel_row
 
+    done = b.append_basic_block("done")
+    for count in (part, 2 * part):
+        if count < lanes:
+            with b.if_then(columns <= count):
+                lines = [source + line * (columns - 1).min(n) for n in range(count)]
+                with loop(0, rows, part) as k:
+                    transpose(lines, k.min(rows - part), part)
+                b.branch(done)
+    lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
     whole = rows // lanes * lanes
     with loop(0, whole, lanes) as k:
-        transpose(k, lanes)
+        transpose(lines, k, lanes)
     with loop(whole, rows, part) as k:
-        transpose(k.min(rows - part), part)
+        transpose(lines, k.min(rows - part), part)
+    b.branch(done)
+    b.position_at_end(done)
     b.ret_void()
     return made
+
+
+def _filled_up(b: Any, x: Any, lanes: int) -> Any:
+    """A vector that starts with x and goes on with zeros."""
+    count = x.type.count
+    if count == lanes:
+        return x
+    return _shuffle(b, x, ir.Constant(x.type, None), list(range(count)) + [count] * (lanes - count))
 
 
 def _shuffle(b: Any, x: Any, y: Any, order: list[int]) -> Any:
