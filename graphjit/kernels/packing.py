@@ -187,24 +187,6 @@ def scatter_function(module: Any, element: Element) -> Any:
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
     size, part = element.size, 16 // element.size
     kind = ir.VectorType(element.type, part)
-    zero = Int(b, 0)
-
-    def blocks(height: int) -> None:
-        """In blocks of `height` rows, the last of which overlaps the one before it."""
-        lines = [tile_row * r for r in range(height)]
-        # Columns that are not there go where the last one goes, before it does.
-        places = [column * (columns - 1).min(n) for n in range(part)]
-        with loop(0, columns, part) as n:
-            first = n.min((columns - part).max(0))
-            source, target = tile + first * size, to + column * first
-            with loop(0, rows, height) as i:
-                top = i.min(rows - height)
-                at, start = target + top * size, source + tile_row * top
-                loaded = [load(start + line, kind, size) for line in lines]
-                turned = _transpose_parts(b, (loaded * part)[:part], part)
-                for place, line in reversed(list(zip(places, turned, strict=True))):
-                    short = line if height == part else _shuffle(b, line, line, list(range(height)))
-                    store(short, at + place, size)
 
     def one_by_one() -> None:
         # a loop over the longer side within one over the other
@@ -217,15 +199,27 @@ def scatter_function(module: Any, element: Element) -> Any:
             with loop(0, inner) as j:
                 store(load(source + near * j, element.type, size), target + near_to * j, size)
 
-    several = rows.where(row == size, zero)
-    heights = [height for height in (part, part // 2) if height > 1]
-    done = b.append_basic_block("done")
-    for height in heights:
-        with b.if_then(several >= height):
-            blocks(height)
-            b.branch(done)
-    one_by_one()
-    b.branch(done)
-    b.position_at_end(done)
+    def blocks(height: int, first_row: Int) -> None:
+        """So many rows, in blocks of as many columns as there are numbers in 128 bits; the last overlaps."""
+        lines = [tile + tile_row * (first_row + r) for r in range(height)]
+        # Columns that are not there go where the last one goes, before it does.
+        places = [to + first_row * size + column * (columns - 1).min(n) for n in range(part)]
+        with loop(0, columns, part) as n:
+            first = n.min((columns - part).max(0))
+            loaded = [load(line + first * size, kind, size) for line in lines]
+            turned = _transpose_parts(b, (loaded * part)[:part], part)
+            for place, line in reversed(list(zip(places, turned, strict=True))):
+                short = line if height == part else _shuffle(b, line, line, list(range(height)))
+                store(short, place + column * first, size)
+
+    with b.if_else(row == size) as (dense, strided):
+        with dense:
+            with loop(0, rows // part * part, part) as i:
+                blocks(part, i)
+            for height in (2, 1)[part == 2 :]:
+                with b.if_then((rows & height) != 0):
+                    blocks(height, rows // (2 * height) * (2 * height))
+        with strided:
+            one_by_one()
     b.ret_void()
     return made
