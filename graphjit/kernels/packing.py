@@ -65,9 +65,9 @@ def gather_function(module: Any, element: Element) -> Any:
 def transpose_function(module: Any, element: Element) -> Any:
     """`transpose(source, line, panel, panel row, rows, columns)`: panel[k, n] = source[n, k] for n < lanes.
 
-    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers; where columns are few, blocks
-    are narrower, and zeros fill the vectors. Fewer columns than a block has repeat the last one; the last block of rows
-    overlaps the one before it, so `rows` is 128 bits or more.
+    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers; where columns are few,
+    blocks are narrower, and zeros fill the vectors. Fewer columns than a block has repeat the last one; the last block
+    of rows overlaps the one before it, so `rows` is 128 bits or more.
     """
     name = f"transpose_{element.suffix}"
     if name in module.globals:
