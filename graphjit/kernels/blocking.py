@@ -106,7 +106,7 @@ class _Tiles:
 
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
-    packing = {Packing.TRANSPOSE: 0.3 if problem.k * element.size >= 16 else 1.5, Packing.GATHER: 1.5}
+    packing = {Packing.TRANSPOSE: 0.3 if problem.k * element.size >= 16 else 1, Packing.GATHER: 1}
     total, _, _ = cut(problem, element)
     total += packing.get(b_packing_of(problem, element), 0.0) * problem.k * problem.n
     return total + _detour_cycles(problem, problem.m) + 40

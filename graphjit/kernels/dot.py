@@ -65,7 +65,7 @@ def cycles(problem: Problem, element: Element) -> float:
         return tiles + 0.045 * far_a * m * k
 
     width, blocks = balanced(n, len(heights())), packing is Packing.TRANSPOSE and n * element.size >= 16
-    total = 24 + (38 + (0.4 if blocks else 1.5) * n * k if packing else 0) + 0.045 * far_b * n * k
+    total = 24 + (38 + (0.4 if blocks else 1) * n * k if packing else 0) + 0.045 * far_b * n * k
     return total + n // width * column(width) + (column(n % width) if n % width else 0)
 
 
