@@ -79,16 +79,17 @@ def _k_block(k: int) -> int:
 
 
 def cycles(problem: Problem, element: Element) -> float:
-    """An estimate of the time, to choose between ways to compute the same product, fitted to what 200 products took."""
+    """An estimate of the time, to choose between ways to compute the same product, fitted to what 400 products took."""
     m, n, k = problem.m, problem.n, problem.k
     rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
-    splitting = (0.7 if problem.a.col != 1 else 0.52) * m * k + (0.34 if problem.b.col == 1 else 0.57) * k * n
-    far = 0.6 * sum(size for size in (m * k, k * n) if 4 * size > target().l2 // 4)
+    far_a, far_b = (4 * size > target().l2 // 4 for size in (m * k, k * n))
+    splitting = ((0.7 if problem.a.col != 1 else 0.52) + 0.5 * far_a) * m * k
+    splitting += ((0.34 if problem.b.col == 1 else 0.56) + 0.1 * far_b) * k * n
     # chunks that do not fill their 16 lines and 32 steps are copied first
-    edges = 160 * (k % STEPS > 0) * (rows + columns) + 220 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
+    edges = 160 * (k % STEPS > 0) * (rows + columns) + 300 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
     direct = k <= SHALLOW and m % LINES == n % LINES == 0
-    storing = (0.1 + 0.4 * (not direct) + 1.5 * (4 * m * n > target().l2)) * m * n
-    return 135 * rows * columns * chunks + splitting + far + edges + storing + 600
+    storing = (0.1 + 0.4 * (not direct) + 0.15 * (8 * m * n > target().l2)) * m * n
+    return 140 * rows * columns * chunks + splitting + edges + storing + 600
 
 
 @functools.cache
