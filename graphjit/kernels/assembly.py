@@ -6,7 +6,8 @@ find the same instructions, and as many as products of odd sizes want would cost
 
 The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and
 C is added to at the end, fetched into the cache while the product is computed. Registers, in the System V convention:
-rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F.
+rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F and
+AVX512VL.
 """
 
 from collections.abc import Iterable
@@ -84,15 +85,27 @@ class _Tile:
             if j == self.vectors - 1 and i < self.height - 1:
                 self.emit(f"add %rax, {_A}")
         self.emit("8:")
-        for i, j in self.cells:
-            self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx){self.masked(j)}")
-            if j == self.vectors - 1:
-                self.emit("add %rax, %rcx")
+        if self.vectors == 1:
+            # a store touches as many cache lines as its vector does, live or not
+            self.emit(f"cmpl ${(1 << self.lanes // 2) - 1}, {_field(Frame.MASK)}", "jbe 9f")
+            self._store("zmm")
+            self.emit("jmp 10f", "9:")
+            self._store("ymm")
+            self.emit("10:")
+        else:
+            self._store("zmm")
         if not self.packs:
             self.emit(f"add {_field(Frame.A_STEP)}, %rsi", f"sub ${self.height}, %r8", f"cmp ${self.height}, %r8",
                       "jge 1b", "mov %r8, %rax", f"mov %rsi, {_field(Frame.A_NEXT)}",
                       f"mov %rcx, {_field(Frame.C_NEXT)}")  # fmt: skip
         self.emit(*(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
+
+    def _store(self, register: str) -> None:
+        for i, j in self.cells:
+            value = self.sum(i, j).replace("zmm", register)
+            self.emit(f"vmovu{self.kind} {value}, {64 * j}(%rcx){self.masked(j)}")
+            if j == self.vectors - 1:
+                self.emit("add %rax, %rcx")
 
     # ---- one k ----------------------------------------------------------------------------------------------
 

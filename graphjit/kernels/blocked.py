@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+from graphjit.kernels import edges
+from graphjit.kernels.blocking import PACKING_PAYS, a_packing_of, b_packing_of, cut, cycles
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.microkernel import Frame
@@ -34,13 +36,12 @@ NAMES = (
     *ADDRESSES, *BATCH, *STRIDES,
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes", "unsafe",
-    "tile_a_row", "tile_a_col", "tile_b_row",
+    "tile_a_row", "tile_a_col", "tile_b_row", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
-PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
 MANY = 2048  # rows of which shares may each pack all of B
 
 
@@ -49,27 +50,29 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     units a share is best a multiple."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), panel_row(element)
-    a_packing, b_packing = _a_packing(problem, element), _b_packing(problem, element)
+    a_packing, b_packing = a_packing_of(problem, element), b_packing_of(problem, element)
     # measured: a panel of B and a tile's A somewhat larger than the first-level cache, a block of A less than half of
     # the second
     tile_line = ceil(shape.packing[0] / element.lanes) * element.lanes * size
     k_limit = max(128, target().l1 * 4 // 3 // (panel + tile_line))
     k_block = balanced(k, k_limit)
     m_block = balanced(m, target().l2 * 3 // (8 * k_limit * size))
-    vectors, breadth = ceil(n / element.lanes), _panel_vectors(problem, element)
+    _, breadth, edge = cut(problem, element)
+    n -= edge
+    vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
     height = heights >> 8 * (breadth - 1) & 255
     by_rows = _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size
-    workspace = panel * (k_block if b_packing else 0)
+    b_row = breadth * element.lanes * size if b_packing > Packing.COPY else problem.b.row * size
+    workspace = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
         heights = sum(rows << 8 * i for i in range(shape.packing[1]))
         a_row, a_col = size, tile_line
         workspace += ceil(m_block / rows) * (a_col * k_block + target().vector)
-    b_row = panel if b_packing > Packing.COPY else problem.b.row * size
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size
     unsafe = min(k, ceil(behind / b_row)) if behind and b_packing <= Packing.COPY else 0
@@ -79,6 +82,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
+        "edge": edge, "edge_vectors": edges.edge_width(edge) if edge else 0,
     }  # fmt: skip
     return named, workspace, height if by_rows else breadth
 
@@ -103,61 +107,6 @@ def shared_cycles(problem: Problem, element: Element, cores: int) -> float:
     """As `cycles`, where so many cores share the product."""
     named, _, _ = arguments(problem, element)
     return cycles(problem, element) / cores + MOVE * moved(problem, bool(named["by_rows"]))
-
-
-def _panel_vectors(problem: Problem, element: Element) -> int:
-    """Vectors of a panel's columns. Broad panels are for few rows: for more of them a panel is to stay in the cache."""
-    shape, vectors = tile_shape(), max(1, ceil(problem.n / element.lanes))
-    small = problem.k * problem.n * element.size <= target().l1 // 2
-    broadest = shape.packing[1] if _b_packing(problem, element) else shape.broadest
-    widths = [width for width in range(1, min(broadest, vectors) + 1)
-              if width <= 3 or small or problem.m <= shape.heights[width - 1]]  # fmt: skip
-    return min(widths, key=lambda width: (_tile_cycles(problem.m, vectors, problem.k, width), -width))
-
-
-def _tile_cycles(m: int, vectors: int, k: int, width: int) -> float:
-    """An estimate of the time that the tiles of a product take."""
-
-    def panel(width: int) -> float:
-        height = balanced(m, tile_shape().heights[width - 1])
-        return 40 + m // height * tile(height, width) + (tile(m % height, width) if m % height else 0)
-
-    def tile(height: int, width: int) -> float:
-        # a step of k: multiply-adds, or loads, or the latency of one multiply-add
-        step = max(0.54 * height * width, 0.57 * (height + width), 4)
-        return k * step + 20 + height * width
-
-    return vectors // width * panel(width) + (panel(vectors % width) if vectors % width else 0)
-
-
-def _b_packing(problem: Problem, element: Element) -> Packing:
-    if problem.b.col != 1 or problem.b.row <= 0:
-        return Packing.TRANSPOSE if problem.b.row == 1 and problem.b.col != 1 else Packing.GATHER
-    # measured: a B that is small, or has aligned rows not far apart, is read as fast where it is
-    row, total = problem.b.row * element.size, problem.k * problem.n * element.size
-    far = row % target().vector != 0 or row >= 2048 or total > target().l2 // 4
-    pays = far and total > target().l1 * 3 // 4 and problem.n * element.size > panel_row(element)
-    fits = problem.m >= PACKING_PAYS and problem.k >= 32 and problem.c.col == 1
-    return Packing.COPY if pays and fits else Packing.NONE
-
-
-def _a_packing(problem: Problem, element: Element) -> Packing:
-    """How blocks of A are packed: of big matrices, if B is too."""
-    if problem.m < 64 or problem.n * element.size < 4096 or problem.k < 128 or not _b_packing(problem, element):
-        return Packing.NONE
-    return Packing.COPY if problem.a.row == 1 else Packing.TRANSPOSE if problem.a.col == 1 else Packing.NONE
-
-
-def cycles(problem: Problem, element: Element) -> float:
-    """An estimate of the time, to choose between ways to compute the same product."""
-    m, n, k = problem.m, problem.n, problem.k
-    packing = {Packing.TRANSPOSE: 0.3 if k * element.size >= 16 else 1.5, Packing.GATHER: 1.5}
-    total = _tile_cycles(m, ceil(n / element.lanes), k, _panel_vectors(problem, element))
-    total += packing.get(_b_packing(problem, element), 0.0) * k * n
-    if problem.c.col != 1:
-        blocks = m * element.size // 16 * 16 // element.size if problem.c.row == 1 else 0  # rows that are transposed
-        total += n * (0.7 * blocks + 2 * (m - blocks)) + 50
-    return total
 
 
 @functools.cache
@@ -186,7 +135,17 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         vector0, vector1 = zero.where(by_rows, first), at["vectors"].where(by_rows, last)
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)
-            frame[Frame.ADD] = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+            add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+            frame[Frame.ADD] = buffers.edge_frame[Frame.ADD] = add
+            epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
+
+            def finish(to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:
+                operands = []
+                for number, address in enumerate(e):
+                    row, col = at[f"e{number}_row"], at[f"e{number}_col"]
+                    operands += [address + row * i + col * j, row, col]
+                apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), rows, columns, operands)
+
             with loop(row0, row1, at["m_block"]) as i0:
                 height = at["m_block"].min(row1 - i0)
                 block = _block_of_a(element, at, a + at["a_row"] * i0 + at["a_col"] * k0, depth, height)
@@ -201,23 +160,25 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     source = b + at["b_row"] * k0 + at["b_col"] * place
                     to = c + at["c_row"] * i0 + at["c_col"] * place
                     _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to))
-                    epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
-                    operands = []
-                    for number, address in enumerate(e):
-                        row, col = at[f"e{number}_row"], at[f"e{number}_col"]
-                        operands += [address + row * i0 + col * place, row, col]
-                    apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), height, columns,
-                          operands)  # fmt: skip
+                    finish(to, i0, place, height, columns)
+                with builder.if_then(builder.and_(at["edge"] > 0, vector1 == at["vectors"])):
+                    place = at["vectors"] * lanes
+                    to = c + at["c_row"] * i0 + at["c_col"] * place
+                    edges.emit_edge(
+                        element, at, buffers.edge_frame, buffers.tile, (height, depth, at["k"] - k0),
+                        (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to))
+                    finish(to, i0, place, height, at["edge"])
 
 
 class _Buffers:
-    """Memory on the stack: the frame, the rows of B that tiles without masks read, a tile on its way to C."""
+    """Memory on the stack: frames, the rows of B that tiles without masks read, a tile on its way to C."""
 
     def __init__(self, element: Element, builder: Any) -> None:
-        self.frame = FrameArray.new(builder)
+        self.frame, self.edge_frame = FrameArray.new(builder), FrameArray.new(builder)
         lanes, broadest = element.lanes, tile_shape().broadest
         if not target().assembly:
-            self.frame[Frame.TAIL] = array(builder, element.type, lanes * broadest * lanes)
+            tail = array(builder, element.type, lanes * broadest * lanes)
+            self.frame[Frame.TAIL] = self.edge_frame[Frame.TAIL] = tail
         self.tile = tile_array(builder, element)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.kernels import blocked, dot, tile_product
+from graphjit.kernels import blocked, blocking, dot, tile_product
 from graphjit.kernels.epilogue import EPILOGUES, NUMBERS
 from graphjit.kernels.problem import Matrix, Problem, simplified
 from graphjit.kernels.slots import BATCH_DIMS, common_slots
@@ -100,7 +100,7 @@ def plan(
     if len(problem.batch) > BATCH_DIMS:
         raise ValueError(f"a matrix product over {len(problem.batch)} separate batch dimensions {problem.batch}")
     both = problem, problem.transposed
-    ways: list[tuple[float, Any, Problem]] = [(blocked.cycles(way, element), blocked, way) for way in both]
+    ways: list[tuple[float, Any, Problem]] = [(blocking.cycles(way, element), blocked, way) for way in both]
     ways += [(dot.cycles(way, element), dot, way) for way in both if way.a.col == 1]
     if not accumulate:
         tiled = (way for way in both if tile_product.fits(way, element))

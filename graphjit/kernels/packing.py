@@ -65,8 +65,9 @@ def gather_function(module: Any, element: Element) -> Any:
 def transpose_function(module: Any, element: Element) -> Any:
     """`transpose(source, line, panel, panel row, rows, columns)`: panel[k, n] = source[n, k] for n < lanes.
 
-    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers. Fewer columns than that
-    repeat the last one; the last block of rows overlaps the one before it, so `rows` is 128 bits or more.
+    Blocks of lanes x lanes numbers, then of lanes x 128 bits, are transposed in registers; where columns are few,
+    blocks are narrower, and zeros fill the vectors. Fewer columns than a block has repeat the last one; the last block
+    of rows overlaps the one before it, so `rows` is 128 bits or more.
     """
     name = f"transpose_{element.suffix}"
     if name in module.globals:
@@ -74,31 +75,49 @@ def transpose_function(module: Any, element: Element) -> Any:
     made, b, (source, line, panel, panel_row, rows, columns) = function(module, name, 6)
     lanes, size = element.lanes, element.size
     part = 16 // size  # numbers in 128 bits, within which shuffles are cheapest
-    lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
     kind = ir.VectorType(element.type, part)
 
-    def transpose(k: Int, depth: int) -> None:
+    def transpose(lines: list[Int], k: Int, depth: int) -> None:
         # Row i of the blocks is lines i, i + part, ... side by side. All parts of a line are loaded together: there
         # are more lines than registers for their addresses.
         blocks: list[list[Any]] = [[] for _ in range(depth // part)]
         for i in range(part):
             pieces = [[load(lines[n] + (k + at) * size, kind, size) for at in range(0, depth, part)]
-                      for n in range(i, lanes, part)]  # fmt: skip
+                      for n in range(i, len(lines), part)]  # fmt: skip
             for block, piece in zip(blocks, zip(*pieces, strict=True), strict=True):
                 block.append(_side_by_side(b, list(piece)))
         to = panel + panel_row * k
         for block in blocks:
             for column in _transpose_parts(b, block, part):
-                store(column, to, size)
+                store(_filled_up(b, column, lanes), to, size)
                 to = to + panel_row
 
+    done = b.append_basic_block("done")
+    for count in (part, 2 * part):
+        if count < lanes:
+            with b.if_then(columns <= count):
+                lines = [source + line * (columns - 1).min(n) for n in range(count)]
+                with loop(0, rows, part) as k:
+                    transpose(lines, k.min(rows - part), part)
+                b.branch(done)
+    lines = [source + line * (columns - 1).min(n) for n in range(lanes)]
     whole = rows // lanes * lanes
     with loop(0, whole, lanes) as k:
-        transpose(k, lanes)
+        transpose(lines, k, lanes)
     with loop(whole, rows, part) as k:
-        transpose(k.min(rows - part), part)
+        transpose(lines, k.min(rows - part), part)
+    b.branch(done)
+    b.position_at_end(done)
     b.ret_void()
     return made
+
+
+def _filled_up(b: Any, x: Any, lanes: int) -> Any:
+    """A vector that starts with x and goes on with zeros."""
+    count = x.type.count
+    if count == lanes:
+        return x
+    return _shuffle(b, x, ir.Constant(x.type, None), list(range(count)) + [count] * (lanes - count))
 
 
 def _shuffle(b: Any, x: Any, y: Any, order: list[int]) -> Any:
@@ -159,26 +178,48 @@ def pack_function(module: Any, element: Element) -> Any:
 def scatter_function(module: Any, element: Element) -> Any:
     """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C.
 
-    Where columns of the target are contiguous, small blocks are transposed in registers.
+    Where columns of the target are contiguous, small blocks are transposed in registers. (Rows of the tile are whole
+    vectors, so that blocks may read behind the last column.)
     """
     name = f"scatter_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
     size, part = element.size, 16 // element.size
+    kind = ir.VectorType(element.type, part)
 
-    def one_by_one(first_row: Int, first_column: Int | int, last_column: Int) -> None:
-        with loop(first_column, last_column) as n, loop(first_row, rows) as i:
-            store(load(tile + tile_row * i + n * size, element.type, size), to + row * i + column * n, size)
+    def one_by_one() -> None:
+        # a loop over the longer side within one over the other
+        upright = rows > columns
+        outer, inner = columns.where(upright, rows), rows.where(upright, columns)
+        far, near = Int(b, size).where(upright, tile_row), tile_row.where(upright, size)
+        far_to, near_to = column.where(upright, row), row.where(upright, column)
+        with loop(0, outer) as i:
+            source, target = tile + far * i, to + far_to * i
+            with loop(0, inner) as j:
+                store(load(source + near * j, element.type, size), target + near_to * j, size)
 
-    whole_rows = (rows // part * part).where(row == size, 0)
-    whole_columns = (columns // part * part).where(whole_rows > 0, 0)
-    with loop(0, whole_columns, part) as n, loop(0, whole_rows, part) as i:
-        kind = ir.VectorType(element.type, part)
-        lines = [load(tile + tile_row * (i + r) + n * size, kind, size) for r in range(part)]
-        for r, line in enumerate(_transpose_parts(b, lines, part)):
-            store(line, to + i * size + column * (n + r), size)
-    one_by_one(whole_rows, 0, whole_columns)
-    one_by_one(Int(b, 0), whole_columns, columns)
+    def blocks(height: int, first_row: Int) -> None:
+        """So many rows, in blocks of as many columns as there are numbers in 128 bits; the last overlaps."""
+        lines = [tile + tile_row * (first_row + r) for r in range(height)]
+        # Columns that are not there go where the last one goes, before it does.
+        places = [to + first_row * size + column * (columns - 1).min(n) for n in range(part)]
+        with loop(0, columns, part) as n:
+            first = n.min((columns - part).max(0))
+            loaded = [load(line + first * size, kind, size) for line in lines]
+            turned = _transpose_parts(b, (loaded * part)[:part], part)
+            for place, line in reversed(list(zip(places, turned, strict=True))):
+                short = line if height == part else _shuffle(b, line, line, list(range(height)))
+                store(short, place + column * first, size)
+
+    with b.if_else(row == size) as (dense, strided):
+        with dense:
+            with loop(0, rows // part * part, part) as i:
+                blocks(part, i)
+            for height in (2, 1)[part == 2 :]:
+                with b.if_then((rows & height) != 0):
+                    blocks(height, rows // (2 * height) * (2 * height))
+        with strided:
+            one_by_one()
     b.ret_void()
     return made

@@ -71,7 +71,7 @@ def target() -> Target:
     else:
         vector, registers = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
     # symbols are spelled otherwise on macOS
-    assembly = vector == 64 and platform.system() in ("Linux", "Windows")
+    assembly = vector == 64 and bool(features.get("avx512vl")) and platform.system() in ("Linux", "Windows")
     tile_unit = vector == 64 and bool(features.get("amx-bf16") and features.get("amx-tile")) and _tile_unit_is_ours()
     caches = _cache_size(1, 32 << 10), _cache_size(2, 512 << 10)
     return Target(vector, registers, vector > 16, assembly, tile_unit, vector == 64, *caches)
@@ -82,7 +82,8 @@ def _features() -> dict[str, bool]:
     if features:
         return {feature[1:]: feature[0] == "+" for feature in features.split(",") if feature}
     # LLVM does not tell what a CPU given by name alone can do
-    return {"avx512f": name.startswith(_AVX512), "avx2": name.startswith(_AVX2)}
+    wide = name.startswith(_AVX512)
+    return {"avx512f": wide, "avx512vl": wide, "avx2": name.startswith(_AVX2)}
 
 
 def _tile_unit_is_ours() -> bool:
