@@ -24,12 +24,14 @@ from graphjit.codegen.nest import Nest
 from graphjit.codegen.source import is_literal
 from graphjit.codegen.spans import nest_spans
 from graphjit.ir import Apply, Const, Input, Node
+from graphjit.kernels.target import target
 from graphjit.op import Indexed, View
 from graphjit.passes.layout import base_layout
 from graphjit.runtime.compiler import LoopKernel
 from graphjit.types import Extent, contiguous_strides, same_number
 
 HELD = 4096  # descriptions; more than a program has
+NEAR, FAR = 0.005, 0.015  # ns a byte takes from and to the second-level cache, and from farther away
 
 _kept: dict[Hashable, _Kept] = {}
 
@@ -196,7 +198,7 @@ class _Description:
         return KernelCall(
             kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
             extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
-            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + 0.01 * nbytes)
+            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + (NEAR if nbytes <= target().l2 else FAR) * nbytes)
 
 
 def _number(node: Const) -> int | float:

@@ -90,6 +90,12 @@ def cycles(problem: Problem, element: Element) -> float:
     return 1.1 * (100 * rows * columns * chunks + splitting + 400 * edges + storing + 800)
 
 
+def repeated(problem: Problem) -> float:
+    """Of the cycles, those that each share spends on the operand that all read."""
+    m, n, k = problem.m, problem.n, problem.k
+    return _splitting(problem.b.transposed, k * n) if _by_rows(problem) else _splitting(problem.a, m * k)
+
+
 def _splitting(lines: Matrix, size: int) -> float:
     """Of an operand of so many numbers, as lines of which each is split along k."""
     turned = lines.col != 1

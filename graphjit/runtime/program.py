@@ -55,7 +55,7 @@ class Program:
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
         self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
-        self._grains = grains(self.kernels, get_num_threads())
+        self._grains = grains(self.kernels, get_num_threads(), lowered.in_place)
         self._shares = any(self._grains)
         self.threads = get_num_threads() if self._shares else 1
         self.plan = self._plan()
