@@ -195,10 +195,11 @@ class _Description:
             count = times * math.prod([lengths[k] for k in loops])
             flops += count
             cost += ns * count
+        cost += (NEAR if nbytes <= target().l2 else FAR) * nbytes
         return KernelCall(
             kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
             extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
-            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + (NEAR if nbytes <= target().l2 else FAR) * nbytes)
+            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost)
 
 
 def _number(node: Const) -> int | float:

@@ -118,7 +118,7 @@ class Program:
         # something in the meantime, each line would have to be fetched from there before it can be written.
         own = plan_memory([life for room, life in rooms.items() if not room.common])
         rest = plan_memory([*lives, *(life for room, life in rooms.items() if room.common)])
-        self._own, begin = own.size + GUARD, rest.size + GUARD
+        self._own, begin = (own.size + GUARD, rest.size + GUARD) if own.size else (0, rest.size)
         offsets = {**rest.offsets, **{room: begin + at for room, at in own.offsets.items()}}
         return MemoryPlan(offsets, begin + self.threads * self._own, rest.total + self.threads * own.total)
 
