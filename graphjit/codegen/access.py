@@ -67,13 +67,15 @@ def _access(buffer: Node, offset: int, by_axis: Sequence[int], node: Node, imap:
 
 
 def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], order: Sequence[int]) -> int:
-    """The axis along which most accesses step by one; stores weigh double, ties go to the last of ``order``."""
-    score = [0] * n_axes
+    """The axis along which most accesses step by one. Those that run over more axes count first, as they are more
+    often made; stores weigh double, ties go to the last of ``order``."""
+    score = [[0] * (n_axes + 1) for _ in range(n_axes)]
     for weight, group in ((2, stores), (1, loads)):
         for a in group:
+            missing = sum(not stride for stride in a.strides)
             for axis in range(n_axes):
                 if is_one(a.strides[axis]):
-                    score[axis] += weight
+                    score[axis][missing] += weight
     return max(order, key=lambda axis: (score[axis], order.index(axis)))
 
 

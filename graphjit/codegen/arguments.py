@@ -108,10 +108,10 @@ class Arguments:
         dtype = buffer.type.dtype
         return self.add((buffer, offset), "p", "*" + stored_name(dtype), Address(buffer, offset * dtype.itemsize))
 
-    def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
-        """Memory for a value at each turn of some loops."""
+    def scratch(self, key: object, loops: Sequence[int], dtype: DType, many: int = 1) -> str:
+        """Memory for so many values at each turn of some loops."""
         return self.add(("scratch", key), "t", "*" + stored_name(dtype),
-                        Room(partial(_bytes, tuple(loops), dtype.itemsize)))
+                        Room(partial(_bytes, tuple(loops), dtype.itemsize * many)))
 
     def extent(self, k: int) -> str:
         return self.add(("extent", k), "n", "int64", turns(k))

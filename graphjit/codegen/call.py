@@ -69,6 +69,9 @@ class KernelCall:
         also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
         spans: gives bytes of buffers by unit: unit u touches bytes [u * span, (u + 1) * span) of the buffer, and no
             others (what a tail touches does not count). Buffers of which that is not so are left out.
+        cuts: gives, for buffers that threads cut in another way than in order, how many elements of memory the axis
+            spans that they cut: they have the same part of a buffer where that is the same. 0: all read all of it.
+        repeated: of the cost, what each thread that takes part does again, ns.
         least: units that should run together: with fewer, work that every run repeats would show.
         parts: the kernels of a group that runs strip by strip (`codegen/strips.py`): a unit of the group is a strip,
             so many units of each part, ``strip``.
@@ -94,6 +97,8 @@ class KernelCall:
     also: tuple[Kernel, ...] = ()
     tangled: tuple[Node, ...] = ()
     spans: Callable[[], Mapping[Node, int]] = dict
+    cuts: Mapping[Node, int] = field(default_factory=dict)
+    repeated: float = 0.0
     least: int = 1
     parts: tuple[KernelCall, ...] = ()
     strip: tuple[int, ...] = ()

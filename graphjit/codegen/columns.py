@@ -4,13 +4,15 @@
         for j: start the accumulators        (small arrays over j)
         for r: for j: fold
         for j: outer values that the next stage needs
+
+Where that axis is kept only as rows are short, all this is done for a block of it at a time.
 """
 
 from __future__ import annotations
 
 from graphjit.codegen.cluster import base
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.source import COLUMN_BLOCK, FOLD, Body, fold_kind, load, start_of, store
+from graphjit.codegen.source import COLUMN_BLOCK, FOLD, SHORT_BLOCK, Body, fold_kind, load, start_of, store
 from graphjit.ir import Apply, Node
 from graphjit.types import FLOAT32, FLOAT64, Extent
 
@@ -19,16 +21,22 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     """Write the nest; gives the loop that is split."""
     j = len(w.loops) - 1
     outer = [k for k, kind in enumerate(w.loop_kind) if kind == "O"]
-    out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
+    split = w.blocked or not outer
+    out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer or w.blocked else top
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
         if roots:
-            outer_values(w, roots, out, j, split=not outer)
-            _stage(w, stage, roots, out, j, split=not outer)
-    late_values(w, out, j, split=not outer)
-    if outer:
+            outer_values(w, roots, out, j, split)
+            _stage(w, stage, roots, out, j, split)
+    late_values(w, out, j, split)
+    if w.blocked:
+        block = Body(frozenset())
+        block.lines.append(f"last = minimum(first + {SHORT_BLOCK}, stop)")
+        block.nest([w.header(k, split=False) for k in outer], out.lines)
+        top.nest([f"for first in range(start, stop, {SHORT_BLOCK}):"], block.lines)
+    elif outer:
         top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
-    return 0 if outer else j
+    return j if split else 0
 
 
 def late_values(w: LoopWriter, out: Body, j: int, split: bool) -> None:
@@ -68,16 +76,17 @@ def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bo
     names: dict[Apply, str] = {}
     for node in todo:
         value = w.value(node, w.cluster.members[node], body)
-        names[node] = w.arguments.scratch(("outer", node), [j], node.type.dtype)
-        body.lines.append(store(names[node], f"i{j}", value, node.type.dtype))
+        names[node] = w.scratch(("outer", node), [j], node.type.dtype)
+        body.lines.append(store(names[node], w.here(j), value, node.type.dtype))
     for node, name in names.items():
-        w.arrays[node] = (name, f"i{j}")
+        w.arrays[node] = (name, w.here(j))
     out.nest([w.header(j, split)], body.lines)
 
 
 def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool) -> None:
     arrays = column_folds(w, stage, roots, out, j, split, None)
-    finish = [f"{arrays[n][0]}[i{j}] = f32({total}[i{j}])" for n, total in w.totals.items() if n in arrays]
+    at = w.here(j)
+    finish = [f"{arrays[n][0]}[{at}] = f32({total}[{at}])" for n, total in w.totals.items() if n in arrays]
     if finish:
         out.nest([w.header(j, split)], finish)
     w.mark_written(roots)
@@ -98,28 +107,30 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
     *front, _ = reduced
-    long = bool(front) or isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > COLUMN_BLOCK
+    length = w.loops[last].extent
+    long = not w.blocked and (bool(front) or isinstance(length, Extent) or length > COLUMN_BLOCK)
     start: list[str] = []        # before all rows
     block_start: list[str] = []  # before a block of rows
     block_end: list[str] = []    # after a block of rows
     arrays: dict[Node, tuple[str, str]] = {}
+    at = w.here(j)
     for node in roots:
         if not w.cluster.folds(node):
             w.put(node, body)
             continue
         dtype, kind = node.type.dtype, fold_kind(node)
         value = w.operand(node, 0, w.cluster.members[node], body)
-        acc = w.arguments.scratch(("fold", node), [j], dtype)
-        body.stores.append((body, store(acc, f"i{j}", FOLD[kind].format(load(acc, f"i{j}", dtype), value), dtype)))
-        zero = store(acc, f"i{j}", start_of(kind, dtype), dtype)
-        arrays[node] = (acc, f"i{j}")
+        acc = w.scratch(("fold", node), [j], dtype)
+        body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
+        zero = store(acc, at, start_of(kind, dtype), dtype)
+        arrays[node] = (acc, at)
         w.count_fold()
         if kind == "sum" and dtype == FLOAT32 and long:
             # float32 partial sums of a block of rows, added up in float64
-            total = w.arguments.scratch(("total", node), [j], FLOAT64)
-            start.append(f"{total}[i{j}] = f64(0.0)")
+            total = w.scratch(("total", node), [j], FLOAT64)
+            start.append(f"{total}[{at}] = f64(0.0)")
             block_start.append(zero)
-            block_end.append(f"{total}[i{j}] = {total}[i{j}] + f64({acc}[i{j}])")
+            block_end.append(f"{total}[{at}] = {total}[{at}] + f64({acc}[{at}])")
             w.totals[node] = total
         else:
             start.append(zero)

@@ -159,7 +159,7 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=tuple(reads), writes=(place.buffer,),
                       title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}{by}",
                       where=(node.where,) if node.where else (), flops=flops,
-                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.008,
+                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.0055,
                       align=align)
 
 

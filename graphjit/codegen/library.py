@@ -109,6 +109,7 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
                       flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
                       align=found.align, also=family(out.dtype), least=found.least,
+                      cuts=dict(zip((a, b, to.buffer), found.cuts, strict=True)), repeated=found.repeated,
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
 
 

@@ -6,7 +6,7 @@ Three forms, chosen by which axis is contiguous:
 * row form (the contiguous axis is reduced, or nothing else is): the outer loops, and inside them a loop
   over the reduced axes for each *stage*; reduced values are local variables;
 * column form (the contiguous axis is kept): inside the stages the innermost loop runs over the kept
-  axis, so that it vectorises; reduced values are small arrays.
+  axis, so that it vectorises; reduced values are small arrays. Short rows take it, too, in blocks of many.
 
 What is written depends on lengths that the caller chose in no other way than on which of them are equal.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise, starmap
 
 from graphjit.codegen.access import Access, Place, access, place
@@ -24,14 +24,15 @@ from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, res
 from graphjit.codegen.cluster import Cluster, base, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
-from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
+from graphjit.codegen.source import SHORT_BLOCK, Body, is_literal, literal, load, store, stored_name
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
 from graphjit.passes.layout import base_layout
 from graphjit.types import DType, is_one
 
-CHEAP, DEAR = 0.02, 0.25  # ns of an element's value on one core of today
+CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today
+MOST = 1 << 62  # of a stride
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,8 +61,8 @@ class LoopWriter(Nest):
         return f"{prefix}{self.counter}"
 
     def count_fold(self) -> None:
-        """Count a fold of all elements as work: its time is that of computing them."""
-        self.work[tuple(range(len(self.loops))), 0.0] += 1
+        """Count a fold of all elements as work."""
+        self.work[tuple(range(len(self.loops))), FOLD] += 1
 
     # ---- indices
 
@@ -220,7 +221,7 @@ class LoopWriter(Nest):
             if self.stage[node] == stage and node not in self.row_scratch:
                 imap = self.cluster.members[node]
                 value = self.value(node, imap, body)
-                name = self.arguments.scratch(node, self._spans(), node.type.dtype)
+                name = self.scratch(node, self._spans(), node.type.dtype)
                 body.add(store(name, self.scratch_index(imap), value, node.type.dtype))
                 self.row_scratch[node] = name
 
@@ -228,13 +229,25 @@ class LoopWriter(Nest):
         """The loops that scratch spans: all but the outer ones."""
         return [k for k, kind in enumerate(self.loop_kind) if kind != "O"]
 
+    def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
+        """Memory for a value at each turn of some loops, of those over a block at each turn in it."""
+        turns = SHORT_BLOCK if self.blocked and len(self.loops) - 1 in loops else 1
+        return self.arguments.scratch(key, [k for k in loops if turns == 1 or k < len(self.loops) - 1], dtype, turns)
+
+    def here(self, k: int) -> str:
+        """The turn of a loop as an index of scratch memory."""
+        return f"i{k} - first" if self.blocked and k == len(self.loops) - 1 else f"i{k}"
+
+    def _breadth(self, k: int) -> str:
+        return str(SHORT_BLOCK) if self.blocked and k == len(self.loops) - 1 else self.arguments.extent(k)
+
     def scratch_index(self, imap: IndexMap) -> str:
         """Row-major over the loops that scratch spans."""
         terms: list[str] = []
         spans = self._spans()
         for position, k in enumerate(spans):
             if frozenset(self.loops[k].axes) <= used(imap):
-                terms.append(" * ".join([f"i{k}", *(self.arguments.extent(j) for j in spans[position + 1:])]))
+                terms.append(" * ".join([self.here(k), *(self._breadth(j) for j in spans[position + 1:])]))
         return " + ".join(terms) or "0"
 
     def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: Hashable) -> str:
@@ -246,6 +259,8 @@ class LoopWriter(Nest):
     # ---- the nest
 
     def header(self, k: int, split: bool) -> str:
+        if split and self.blocked:
+            return f"for i{k} in range(first, last):"
         return f"for i{k} in range(start, stop):" if split else f"for i{k} in range({self.arguments.extent(k)}):"
 
     def write(self) -> Written:
@@ -264,6 +279,8 @@ class LoopWriter(Nest):
         words, given = self.title_words(), self.arguments
         name = "k_" + "_".join(words)[:40]
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
+        if self.blocked:  # LLVM would have vectors for strides of one only, if it took a stride for a plain variable
+            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in given.params if s.startswith("s")]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,

@@ -6,17 +6,33 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from graphjit.codegen.access import Access, Place, access, collapse, innermost, place
+from graphjit.codegen.access import Access, Loop, Place, access, collapse, innermost, place
 from graphjit.codegen.axes import NONE, IndexMap, look_through, operand_map, result_map
 from graphjit.codegen.cluster import Cluster, base, used
 from graphjit.ir import Apply, Node
 from graphjit.op import Elementwise, Gather, Indexed
+from graphjit.types import Extent
+
+SHORT = 16  # elements of a row; longer ones are vectors themselves
 
 
 def is_cheap(node: Node) -> bool:
     return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.cheap
+
+
+def has_short_rows(cluster: Cluster) -> bool:
+    """Whether so few elements are reduced to one that vectors along them hardly fill. What is written depends on that."""
+    return 0 < math.prod(cluster.extents[a] for a in cluster.reduced) <= SHORT and bool(cluster.reduced)
+
+
+def _many(loops: Sequence[Loop]) -> list[int]:
+    """The axes of the loop that makes most turns, if they are many: over a batch, or else the longest."""
+    batches = [loop for loop in loops if isinstance(loop.extent, Extent)]
+    most = batches[0] if batches else max(loops, key=lambda loop: loop.extent, default=Loop((), 0))
+    return list(most.axes) if batches or most.extent >= 2 * SHORT else []
 
 
 def static_map(node: Apply, imap: IndexMap) -> IndexMap:
@@ -36,6 +52,7 @@ class Nest:
 
     Attributes:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
+        blocked: whether it does as rows are short: over so many of them that vectors fill, a block at a time.
         loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
@@ -87,21 +104,27 @@ class Nest:
             or next((m for m in cluster.members.values() if used(m) == cluster.all_axes), ())
         order = [a for a in template if a != NONE]
         order += [a for a in range(self.n_axes) if a not in order]
-        self.column = False
+        self.column = self.blocked = False
+        kept: list[int] = []
         if order:
             inner = innermost(self.n_axes, stores, loads, order)
             outer = [a for a in order if a in cluster.outer]
             reduced = [a for a in order if a in cluster.reduced]
-            self.column = bool(reduced) and inner in cluster.outer
+            kept = [inner]
+            if inner in cluster.reduced and has_short_rows(cluster):
+                kept = _many(collapse(outer, cluster.extents, [0] * self.n_axes, [*loads, *stores])) or kept
+                self.blocked = kept != [inner]
+            self.column = bool(reduced) and kept[0] in cluster.outer
             if self.column:
-                order = [a for a in outer if a != inner] + reduced + [inner]
+                order = [a for a in outer if a not in kept] + reduced + kept
             elif reduced:
                 order = outer + [a for a in reduced if a != inner] + [inner]
             elif cluster.extents:
                 order = [a for a in order if a != inner] + [inner]
         classes = ["R" if a in cluster.reduced else "O" for a in range(self.n_axes)]
         if self.column:
-            classes[order[-1]] = "J"
+            for a in kept:
+                classes[a] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
 

@@ -20,16 +20,18 @@ from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.nest import Nest
+from graphjit.codegen.nest import Nest, has_short_rows
 from graphjit.codegen.source import is_literal
 from graphjit.codegen.spans import nest_spans
 from graphjit.ir import Apply, Const, Input, Node
+from graphjit.kernels.target import target
 from graphjit.op import Indexed, View
 from graphjit.passes.layout import base_layout
 from graphjit.runtime.compiler import LoopKernel
 from graphjit.types import Extent, contiguous_strides, same_number
 
 HELD = 4096  # descriptions; more than a program has
+NEAR, FAR = 0.005, 0.015  # ns a byte takes from and to the second-level cache, and from farther away
 
 _kept: dict[Hashable, _Kept] = {}
 
@@ -89,7 +91,7 @@ class _Description:
         self.sizes: dict[tuple[int, bool, int], int] = {}  # strides and lengths from those the caller chose
         members = frozenset(self.nodes)
         self.computed = members
-        parts: list[Hashable] = [pattern(tuple(cluster.extents)), cluster.reduced]
+        parts: list[Hashable] = [pattern(tuple(cluster.extents)), cluster.reduced, has_short_rows(cluster)]
         for node, imap in cluster.members.items():
             place: Hashable = None
             if node in stored:
@@ -193,10 +195,11 @@ class _Description:
             count = times * math.prod([lengths[k] for k in loops])
             flops += count
             cost += ns * count
+        cost += (NEAR if nbytes <= target().l2 else FAR) * nbytes
         return KernelCall(
             kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
             extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
-            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost + 0.01 * nbytes)
+            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost)
 
 
 def _number(node: Const) -> int | float:

@@ -39,6 +39,8 @@ class GemmPlan:
     least: units that should be computed together, as each call reads, and maybe packs, all of B.
     rows: how many rows of A and C a unit is, 0 if units are other things, or gain nothing from a near A.
     steps: for A and C the elements from one row to the next, and from a row's first to its last.
+    cuts: for A, B and C how many elements of memory the axis that units cut spans; 0 where each unit reads all.
+    repeated: of the time, what each share does again.
     """
 
     kernel: IRKernel
@@ -51,6 +53,8 @@ class GemmPlan:
     least: int
     rows: int
     steps: tuple[tuple[int, int], ...]
+    cuts: tuple[int, int, int]
+    repeated: float
 
 
 def plan(
@@ -124,7 +128,20 @@ def plan(
     least = ceil(least / (max(rows, 1) * align)) * align
     steps = ((problem.a.row, (problem.k - 1) * problem.a.col), (problem.c.row, (problem.n - 1) * problem.c.col))
     return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align,
-                    CYCLE * estimate * prod(way.batch), least, rows, steps)
+                    CYCLE * estimate * prod(way.batch), least, rows, steps, _cuts(way, named.get("by_rows", 1)),
+                    CYCLE * tile_product.repeated(way) if room is tile_product and not way.batch else 0.0)
+
+
+def _cuts(way: Problem, by_rows: int) -> tuple[int, int, int]:
+    """See ``GemmPlan``."""
+    if way.batch:
+        found = [matrix.batch[0] * way.batch[0] for matrix in (way.a, way.b, way.c)]
+    elif by_rows:
+        found = [way.a.row * way.m, 0, way.c.row * way.m]
+    else:
+        found = [0, way.b.col * way.n, way.c.col * way.n]
+    a, b, c = map(abs, found)
+    return (a, b, c) if way.names[0] == "a" else (b, a, c)
 
 
 def _rows_of_unit(problem: Problem, way: Problem, by_rows: int, element: Element) -> int:

@@ -82,15 +82,24 @@ def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product, fitted to what 400 products took."""
     m, n, k = problem.m, problem.n, problem.k
     rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
-    far_a, far_b = (4 * size > target().l2 // 4 for size in (m * k, k * n))
-    splitting = ((0.7 if problem.a.col != 1 else 0.52) + 0.5 * far_a) * m * k
-    splitting += ((0.34 if problem.b.col == 1 else 0.56) + 0.1 * far_b) * k * n
     # chunks that do not fill their 16 lines and 32 steps are copied first
     edges = 160 * (k % STEPS > 0) * (rows + columns) + 300 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
     direct = k <= SHALLOW and m % LINES == n % LINES == 0
     storing = (0.1 + 0.4 * (not direct) + 0.15 * (8 * m * n > target().l2)) * m * n
     # the estimate of blocked products is a few hundredths too low, so this one is to be as well
-    return 0.94 * (140 * rows * columns * chunks + splitting + edges + storing + 600)
+    return 0.94 * (140 * rows * columns * chunks + sum(_splitting(problem)) + edges + storing + 600)
+
+
+def repeated(problem: Problem) -> float:
+    """Of the cycles, those that each share spends on the operand that all read."""
+    return 0.94 * _splitting(problem)[1 if _by_rows(problem) else 0]
+
+
+def _splitting(problem: Problem) -> tuple[float, float]:
+    """Of A, and of B."""
+    far_a, far_b = (4 * size > target().l2 // 4 for size in (problem.m * problem.k, problem.k * problem.n))
+    return (((0.7 if problem.a.col != 1 else 0.52) + 0.5 * far_a) * problem.m * problem.k,
+            ((0.34 if problem.b.col == 1 else 0.56) + 0.1 * far_b) * problem.k * problem.n)
 
 
 @functools.cache

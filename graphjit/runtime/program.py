@@ -24,7 +24,7 @@ from graphjit.runtime.calling import Place, Rows, plan_call
 from graphjit.runtime.compiler import compile_kernels, pack_args
 from graphjit.runtime.driver import ROW, runner, strips_entry
 from graphjit.runtime.driver import kernel as driver_kernel
-from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, padded, plan_memory
+from graphjit.runtime.memory import ALIGN, Lifetime, MemoryPlan, plan_memory
 from graphjit.runtime.results import LARGE, Results
 from graphjit.runtime.shares import grains
 from graphjit.runtime.strips import HEAD, MOVE, WORDS
@@ -56,12 +56,11 @@ class Program:
         self.status = np.zeros(1, np.int64)
         self._status_address = self.status.ctypes.data
         self.kernels = [s for s in self.steps if isinstance(s, KernelCall)]
-        self._grains = grains(self.kernels, get_num_threads())
+        self._grains = grains(self.kernels, get_num_threads(), lowered.in_place)
         self._shares = any(self._grains)
         self.threads = get_num_threads() if self._shares else 1
         if self._shares:
             look_again()
-        self._guard = GUARD if self._shares else 0
         self.plan = self._plan()
         self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
@@ -99,8 +98,7 @@ class Program:
             if isinstance(step, KernelCall):
                 for room in (s.buffer for call in step.calls for s in call.slots
                              if isinstance(s, Address) and isinstance(s.buffer, Scratch)):
-                    nbytes = self._own(room) * self.threads + self._guard if not room.common else room.nbytes
-                    rooms.setdefault(room, Lifetime(room, nbytes, i, i)).last = i
+                    rooms.setdefault(room, Lifetime(room, room.nbytes, i, i)).last = i
         self.fresh: dict[Node, int] = {}  # buffers that are handed out, and which result each is
         for i, (buffer, layout) in enumerate(self.results):
             if isinstance(buffer, Apply) and buffer.type.nbytes > COPIED and _is_whole(buffer, layout):
@@ -113,7 +111,16 @@ class Program:
         for node in self.arguments:
             if node.type.nbytes <= STAGED:
                 lives.append(Lifetime(node, node.type.nbytes, -1, last.get(node, 0)))
-        return plan_memory([*lives, *rooms.values()])
+        if self.threads == 1:
+            self._own = 0
+            return plan_memory([*lives, *rooms.values()])
+        # What a thread has for itself stays where it is all along, in its core's cache; where another thread left
+        # something in the meantime, each line would have to be fetched from there before it can be written.
+        own = plan_memory([life for room, life in rooms.items() if not room.common])
+        rest = plan_memory([*lives, *(life for room, life in rooms.items() if room.common)])
+        self._own, begin = (own.size + GUARD, rest.size + GUARD) if own.size else (0, rest.size)
+        offsets = {**rest.offsets, **{room: begin + at for room, at in own.offsets.items()}}
+        return MemoryPlan(offsets, begin + self.threads * self._own, rest.total + self.threads * own.total)
 
     def view(self, node: Node) -> Array:
         """The arena memory of a buffer as an array."""
@@ -171,10 +178,6 @@ class Program:
             words += [0, 0, move.nbytes]
         return np.array(words, np.int64)
 
-    def _own(self, scratch: Scratch) -> int:
-        """Bytes from one thread's scratch to the next one's."""
-        return 0 if scratch.common else padded(scratch.nbytes) + self._guard
-
     @staticmethod
     def _number(slot: Slot) -> int | float:
         return slot if isinstance(slot, (int, float)) else 0
@@ -185,9 +188,8 @@ class Program:
             buffer = self.lowered.in_place.get(buffer, buffer)
         if buffer in self.plan.offsets:
             address = self.arena_address + self.plan.offsets[buffer] + slot.offset
-            own = self._own(buffer) if isinstance(buffer, Scratch) else 0
-            first = address + (self._guard if own else 0)
-            self.slots[:, at] = [first + thread * own for thread in range(self.threads)]
+            step = self._own if isinstance(buffer, Scratch) and not buffer.common else 0
+            self.slots[:, at] = [address + thread * step for thread in range(self.threads)]
             return
         assert not isinstance(buffer, Scratch)
         self.patches.setdefault(buffer, []).append((at, slot.offset))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lowering import floats, program_of
@@ -126,3 +127,27 @@ def test_large_arguments_and_results_are_not_copied() -> None:
     assert not any(node in program.plan.offsets for node in program.arguments)
     kernels = [s for s in program.steps if isinstance(s, KernelCall)]
     assert program.plan.size < x.nbytes + 4096 * len(kernels)
+
+
+def test_what_a_thread_has_for_itself_is_no_one_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphjit.runtime.program.get_num_threads", lambda: 3)
+    monkeypatch.setattr("graphjit.runtime.program.grains", lambda kernels, *_: [1] * len(kernels))
+    a, b = floats(64, 512), floats(512, 300)
+    program = program_of(lambda a, b: gj.softmax(gj.tanh(a @ b) @ b.T, 1).sum(0), a, b)
+    places: list[set[int]] = [set() for _ in range(program.threads)]
+    common: set[int] = set()
+    for call, row in zip(program.kernels, program.table, strict=True):
+        first = (row[1] - program.slots.ctypes.data) // 8
+        for i, slot in enumerate(call.slots):
+            if isinstance(slot, Address) and slot.buffer in program.plan.offsets:
+                own = isinstance(slot.buffer, Scratch) and not slot.buffer.common
+                nbytes = slot.buffer.nbytes if isinstance(slot.buffer, Scratch) else slot.buffer.type.nbytes
+                for thread, place in enumerate(places):
+                    begin = int(program.slots[thread, first + i]) - slot.offset
+                    lines = range(begin // ALIGN, (begin + nbytes - 1) // ALIGN + 1)
+                    (place if own else common).update(lines)
+    end = (program.arena_address + program.plan.size) // ALIGN
+    assert all(places) and common and max(map(max, places)) < end
+    for i, place in enumerate(places):
+        assert not place & common
+        assert all(not place & other for other in places[:i])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 from llvmlite import ir
 
 from graphjit.codegen.call import KernelCall
+from graphjit.ir import Input, Node
 from graphjit.runtime import driver
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.machine import I64
 from graphjit.runtime.shares import grains
 from graphjit.runtime.sharing import STOPPED
 from graphjit.runtime.threads import Pool
+from graphjit.types import TensorType
 
 UNITS = 64
 
@@ -149,15 +152,25 @@ def test_threads_run_their_parts_at_the_same_time(entries: list[int]) -> None:
     pool.stop()
 
 
-def call(cost: float, extent: int, align: int = 1, tail: bool = False) -> KernelCall:
+def buffer(n: int) -> Input:
+    return Input(TensorType((n,), np.dtype(np.float32)))
+
+
+def call(cost: float, extent: int, align: int = 1, tail: bool = False, reads: Sequence[Input] = (),
+         writes: Sequence[Input] = (), cuts: dict[Node, int] | None = None) -> KernelCall:
     kernel = IRKernel("count", (), 1, emit_count)
-    return KernelCall(kernel, (), (), extent, (), (), "k", align=align, tail=tail, cost=cost)
+    return KernelCall(kernel, (), (), extent, tuple(reads), tuple(writes), "k", align=align, tail=tail, cost=cost,
+                      nbytes=1 << 20, cuts=cuts or {})
+
+
+def shared(kernels: Sequence[KernelCall], threads: int = 2, in_place: Mapping[Node, Node] | None = None) -> list[int]:
+    return grains(kernels, threads, in_place or {})
 
 
 def test_shares_are_even_and_end_where_blocks_do() -> None:
     for extent, align, tail in [(128, 13, False), (64, 13, False), (8, 2, False), (7, 1, False), (6, 1, False),
                                 (9, 1, True)]:
-        [grain] = grains([call(40e3, extent, align, tail)], 2)
+        [grain] = shared([call(40e3, extent, align, tail)])
         units, grain, negative = extent - tail, abs(grain), grain < 0
         most = -(-units // (grain * 2)) * grain
         assert negative == tail
@@ -165,8 +178,19 @@ def test_shares_are_even_and_end_where_blocks_do() -> None:
 
 
 def test_what_saves_little_is_not_shared() -> None:
-    assert grains([call(40e3, 64), call(1e3, 64), call(200.0, 64)], 2) == [32, 32, 0]
-    assert grains([call(1e3, 64)] * 50, 2) == [0] * 50
-    assert grains([call(40e3, 64), *[call(2e3, 64)] * 100], 2) == [0] * 101
-    assert grains([call(40e3, 1), call(40e3, 0), call(40e3, 2, tail=True)], 2) == [0, 0, 0]
-    assert grains([call(40e3, 64)], 1) == [0]
+    assert shared([call(40e3, 64), call(200.0, 64)]) == [32, 0]
+    assert shared([call(1e3, 64)] * 50) == [0] * 50
+    assert shared([call(40e3, 64), *[call(1e3, 64)] * 400]) == [0] * 401
+    assert shared([call(40e3, 1), call(40e3, 0), call(40e3, 2, tail=True)]) == [0, 0, 0]
+    assert shared([call(40e3, 64)], threads=1) == [0]
+
+
+def test_what_moves_between_cores_counts() -> None:
+    chain, state, new = [buffer(1 << 14) for _ in range(8)], buffer(1 << 16), buffer(1 << 16)
+    first = call(60e3, 64, reads=[state], writes=chain[:1])
+    last = call(20e3, 64, reads=chain[-1:], writes=[new])
+    # each share reads all of what the others wrote, or what it wrote itself
+    across = [call(9e3, 64, reads=[x], writes=[y], cuts={x: 0, y: 128}) for x, y in pairwise(chain)]
+    along = [call(9e3, 64, reads=[x], writes=[y]) for x, y in pairwise(chain)]
+    assert shared([first, *across, last], in_place={new: state}) == [32, *[0] * 7, 32]
+    assert shared([first, *along, last], in_place={new: state}) == [32] * 9
