@@ -109,8 +109,7 @@ class Axis(NamedTuple):
     second: int
 
 
-@dataclass(frozen=True)
-class Windows:
+class Windows(NamedTuple):
     """C[..., y, x, n] = sum over t, u, k of A[..., y + t, x + u, k] B[t, u, k, n], by its axes.
 
     In A and C: a batch, lines y and places x. In A and B: taps of a window across lines, t, and along them, u, and

@@ -12,9 +12,8 @@ multiply-adds.
 """
 
 import functools
-from dataclasses import dataclass
 from math import ceil, gcd, inf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
@@ -46,8 +45,7 @@ _INTS, _FLOATS = ir.VectorType(I32, 16), ir.VectorType(F32, 16)
 _ELEMENT = Element("float32", 4, 16)
 
 
-@dataclass(frozen=True)
-class WindowsPlan:
+class WindowsPlan(NamedTuple):
     """A kernel, its arguments ('a', 'b', 'c', 'bias', 'workspace' stand for addresses), the units it may be split in,
     how many should run together, bytes of scratch memory for each concurrent call, and an estimate of cycles: of this
     product, and of what it takes at least as one of many units."""
@@ -105,9 +103,11 @@ def plan_windows(w: Windows, bias: bool = False, relu: bool = False, limit: floa
                 + splitting * groups * phase_lines(block) * line_step * span)  # fmt: skip
 
     room = target().l2 // 8
-    most = next((b for b in range(lines.length, 1, -1) if 6 * even * phase_lines(b) * line_step <= room), 1)
-    times = {b: ceil(lines.length / b) * unit(b, SPLITTING_FAR if far else SPLITTING) for b in range(1, most + 1)}
-    block = next(b for b in times if times[b] <= NEARLY * min(times.values()))
+    cuts = sorted({ceil(lines.length / units) for units in range(1, lines.length + 1)})
+    times = {b: ceil(lines.length / b) * unit(b, SPLITTING_FAR if far else SPLITTING) for b in cuts
+             if b == 1 or 6 * even * line_step * phase_lines(b) <= room}  # fmt: skip
+    least = NEARLY * min(times.values())
+    block = next(b for b in times if times[b] <= least)
     by_itself = tiles(block)[1]
     line = alone if by_itself else even
     part = 2 * line * phase_lines(block) * line_step
