@@ -116,11 +116,13 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     """
     from graphjit.kernels.gemm import CYCLE, plan
     from graphjit.kernels.segments import plan_segments
+    from graphjit.kernels.tile_window_sums import plan_sums
     from graphjit.kernels.tile_windows import plan_windows
     from graphjit.runtime.threads import get_num_threads
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
     dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
-    windows = None if parts is not None else _windows(kept, summed, n, dtype)
+    leading = bool(node.kwargs.get("leading"))
+    windows = _windows(summed, kept, n, dtype) if leading else _windows(kept, summed, n, dtype)
     kept = _merged(kept)
     rows = _inner(kept)
     m, batch = kept[rows], _without(kept, rows)
@@ -143,7 +145,12 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
                      cores=get_num_threads())
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
         workspace, align, cycles = whole.workspace, whole.align, whole.nanoseconds / CYCLE
-    tiled = plan_windows(windows, bool(bias), relu, WORTH * cycles) if windows and together == 1 else None
+    tiled = None
+    if windows and together == 1 and leading:
+        part = (parts[0], node.type.size) if parts else (Axis(1, 0, 0), 0)
+        tiled = plan_sums(windows, *part, limit=WORTH * cycles)
+    elif windows and together == 1 and not parts:
+        tiled = plan_windows(windows, bool(bias), relu, WORTH * cycles)
     also: tuple[IRKernel, ...] = ()
     cost = flops * 0.008
     if tiled and tiled.at_best < WORTH * cycles:  # larger batches may take the tile unit, smaller ones not
@@ -173,7 +180,7 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
 
 
 def _windows(kept: Sequence[Axis], summed: Sequence[Axis], n: int, dtype: DType) -> Windows | None:
-    """The axes of a convolution: its places, taps and channels."""
+    """A convolution's axes of places, and of taps and channels; the gradient by its weight sums over places."""
     *batch, places = _merged(kept)
     *taps, channels = summed
     one = Axis(1, 0, 0)

@@ -47,13 +47,7 @@ def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[In
     a, behind, b, chunks, c, c_row, add = given
     unit = _Unit(module, builder)
     places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
-    with builder.if_else(add != 0) as (loads, clears):
-        with loads:
-            for tile, place in places:
-                unit.load(tile, place, c_row)
-        with clears:
-            for tile, _ in places:
-                unit.clear(tile)
+    unit.begin(places, c_row, add)
     line, panel = Int(builder, 64), chunks * CHUNK
     with loop(0, panel, CHUNK) as at:
         parts_a = [[a + behind * r + at + part * PART for part in range(3)] for r in range(down)]
@@ -63,24 +57,24 @@ def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[In
 
 
 def taps_function(module: Any) -> Any:
-    """`taps(a, row, part, table, b, steps, c, rows, columns)`: one, two or four whole tiles of sums over chunks of A
-    that lie anywhere: in the table are bytes from `a` on. Rows of A, and its three parts, have their distances. C has
-    lines of two tiles."""
+    """`taps(a, row, part, table, b, steps, c, c row, rows, columns, add)`: one, two or four whole tiles of sums over
+    chunks of A that lie anywhere: in the table are bytes from `a` on. Rows of A, and its three parts, have their
+    distances."""
     name = "tile_taps"
     if name in module.globals:
         return module.globals[name]
-    made, builder, (a, row, part, table, b, steps, c, rows, columns) = function(module, name, 9)
+    made, builder, (a, row, part, table, b, steps, c, c_row, rows, columns, add) = function(module, name, 11)
     unit = _Unit(module, builder)
     for down, across in _shapes(builder, rows, columns):
-        for r, s in product(range(down), range(across)):
-            unit.clear(2 * r + s)
+        places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
+        unit.begin(places, c_row, add)
         panel = steps * CHUNK
         with loop(0, steps) as step:
             there = a + Int(builder, load(table + step * 8, I64, 8))
             parts_a = [[there + row * (LINES * r) + part * p for p in range(3)] for r in range(down)]
             unit.multiply_chunk(parts_a, row, [b + panel * s + step * CHUNK for s in range(across)])
-        for r, s in product(range(down), range(across)):
-            unit.store(2 * r + s, c + 128 * LINES * r + 64 * s, Int(builder, 128))
+        for tile, place in places:
+            unit.store(tile, place, c_row)
     builder.ret_void()
     return made
 
@@ -117,6 +111,16 @@ class _Unit:
 
     def multiply(self, to: int, a: int, b: int) -> None:
         self._do("tdpbf16ps", [to, a, b])
+
+    def begin(self, places: Sequence[tuple[int, Int]], line: Int, add: Int) -> None:
+        """Tiles from memory, if something is to be added to it, or else zero."""
+        with self.builder.if_else(add != 0) as (loads, clears):
+            with loads:
+                for tile, place in places:
+                    self.load(tile, place, line)
+            with clears:
+                for tile, _ in places:
+                    self.clear(tile)
 
     def multiply_chunk(self, a: Sequence[Sequence[Int]], a_line: Int, b: Sequence[Int]) -> None:
         """Add products of chunks to one, two or four tiles; A's are the addresses of their parts."""

@@ -18,11 +18,22 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from graphjit.kernels import emit
-from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, store, walk
+from graphjit.kernels.emit import F32, I32, Int, call, intrinsic, load, loop, store, walk
 from graphjit.kernels.problem import Axis, Windows
 from graphjit.kernels.slots import Slots
-from graphjit.kernels.split import CHUNK, DOUBTFUL, LINES, PART, STEPS, thirds
-from graphjit.kernels.target import Element, target
+from graphjit.kernels.split import CHUNK, LINES, STEPS
+from graphjit.kernels.split_dense import (
+    ELEMENT,
+    FLOATS,
+    INTS,
+    NOTHING,
+    doubtful,
+    lines_function,
+    some,
+    store_pairs,
+    words,
+)
+from graphjit.kernels.target import target
 from graphjit.kernels.tile_unit import configure, release, taps_function
 from graphjit.kernels.tiles import array, balanced
 from graphjit.runtime.compiler import IRKernel
@@ -41,8 +52,6 @@ NAMES = (
     "a_line", "line_step", "tap_step", "span", "line", "phase", "row", "part", "pitch",
     "taps", "runs", "run", "run_step", "channels", "steps",
 )  # fmt: skip
-_INTS, _FLOATS = ir.VectorType(I32, 16), ir.VectorType(F32, 16)
-_ELEMENT = Element("float32", 4, 16)
 
 
 class WindowsPlan(NamedTuple):
@@ -156,7 +165,7 @@ def _emit(builder: Any, values: Any) -> None:
     at = Slots(builder, NAMES)
     start, stop = (Int(builder, value) for value in values[-2:])
     doubt = array(builder, I32, 16)
-    store(_words(0x7FFFFFFF), doubt, 64)
+    store(words(NOTHING), doubt, 64)
     panel = at["workspace"]
     table = panel + PANEL
     split_b = table + (at["steps"] * 8 + 63) // 64 * 64
@@ -175,7 +184,7 @@ def _emit(builder: Any, values: Any) -> None:
             height = at["block"].min(at["lines"] - y0)
             count = (height - 1) * at["line_step"] + (at["taps"] - 1) * at["tap_step"] + 1
             with loop(0, at["line_step"].min(count)) as phase:
-                call(_lines_function(module), builder,
+                call(lines_function(module), builder,
                      [a + at["a_line"] * phase, at["a_line"] * at["line_step"],
                       (count - phase + (at["line_step"] - 1)) // at["line_step"], at["span"],
                       split_a + at["phase"] * phase, at["line"], at["part"], doubt])  # fmt: skip
@@ -185,30 +194,12 @@ def _emit(builder: Any, values: Any) -> None:
                 there = split_a + at["line"] * y + at["row"] * i
                 call(taps_function(module), builder,
                      [there, at["row"], at["part"], table, split_b + (j - group) // LINES * at["steps"] * CHUNK,
-                      at["steps"], panel, rows - i, end - j])  # fmt: skip
+                      at["steps"], panel, Int(builder, 4 * BLOCK), rows - i, end - j, Int(builder, 0)])  # fmt: skip
                 place = (y, i, (i + BLOCK).min(rows), j, (end - j).min(BLOCK))
-                with builder.if_then(_doubtful(module, doubt), likely=False):
+                with builder.if_then(doubtful(module, doubt), likely=False):
                     _repair(module, at, a, panel, *place)
                 _copy_out(module, at, c, panel, *place)
     release(module, builder)
-
-
-def _words(value: int) -> Any:
-    return ir.Constant(_INTS, [value] * 16)
-
-
-def _collect(b: Any, doubt: Int, *vectors: Any) -> None:
-    """The vector at `doubt` gets the least distance of numbers' bits from infinity's; NaN's is negative."""
-    least = load(doubt, _INTS, 64)
-    for x in vectors:
-        below = b.sub(_words(0x7F800000), b.and_(b.bitcast(x, _INTS), _words(0x7FFFFFFF)))
-        least = b.select(b.icmp_signed("<", below, least), below, least)
-    store(least, doubt, 64)
-
-
-def _doubtful(module: Any, doubt: Int) -> Any:
-    least = intrinsic(module, "llvm.vector.reduce.smin.v16i32", I32, _INTS)
-    return doubt.builder.icmp_signed("<=", doubt.builder.call(least, [load(doubt, _INTS, 64)]), I32(DOUBTFUL))
 
 
 def _write_table(at: Slots, table: Int) -> None:
@@ -236,83 +227,45 @@ def _split_b(module: Any, at: Slots, first: Int, end: Int, to: Int, doubt: Int) 
         both = [(_row_of_b(at, t, u, r), r < at["run"]) for r in (pair * 2, pair * 2 + 1)]
         with loop(first, end, LINES) as j:
             live = (end - j).min(LINES)
-            x, y = (emit.masked_load(module, _ELEMENT, row + j * 4, live.where(inside, 0)) for row, inside in both)
-            _collect(b, doubt, x, y)
-            for part, (low, high) in enumerate(zip(thirds(b, x), thirds(b, y), strict=True)):
-                store(b.or_(b.lshr(low, _words(16)), high), into + (j - first) // LINES * at["steps"] * CHUNK
-                      + part * PART, 64)  # fmt: skip
-
-
-def _lines_function(module: Any) -> Any:
-    """`split_lines(source, line, lines, length, to, line there, part, doubt)`: split lines of A, number for number,
-    and zeros behind each, where sums end between whole chunks."""
-    name = "tile_split_lines"
-    if name in module.globals:
-        return module.globals[name]
-    made, b, (source, line, lines, length, to, there, part, doubt) = function(module, name, 8)
-    upper = ir.Constant(ir.VectorType(I32, 32), list(range(1, 64, 2)))
-    halves = ir.VectorType(ir.IntType(16), 32)
-
-    def split(x: Any, y: Any, into: Int) -> None:
-        _collect(b, doubt, x, y)
-        for number, (first, second) in enumerate(zip(thirds(b, x), thirds(b, y), strict=True)):
-            store(b.shuffle_vector(b.bitcast(first, halves), b.bitcast(second, halves), upper), into + part * number, 2)
-
-    with loop(0, lines) as i:
-        here, into = source + line * i, to + there * i
-        whole = length - length % STEPS
-        with loop(0, whole, STEPS) as k:
-            split(load(here + k * 4, _FLOATS, 4), load(here + k * 4 + 64, _FLOATS, 4), into + k * 2)
-        with b.if_then(whole < length):
-            rest = length - whole
-            x, y = (emit.masked_load(module, _ELEMENT, here + (whole + v) * 4, (rest - v).max(0).min(16))
-                    for v in (0, 16))  # fmt: skip
-            split(x, y, into + whole * 2)
-        for number in range(3):
-            store(ir.Constant(halves, None), into + length * 2 + part * number, 2)
-    b.ret_void()
-    return made
+            x, y = (emit.masked_load(module, ELEMENT, row + j * 4, live.where(inside, 0)) for row, inside in both)
+            store_pairs(b, x, y, into + (j - first) // LINES * at["steps"] * CHUNK, doubt)
 
 
 def _repair(module: Any, at: Slots, a: Int, panel: Int, y: Int, i: Int, end: Int, j: Int, columns: Int) -> None:
     """What is NaN in the panel once more, as chains of multiply-adds, which end when all are NaN again."""
     b = at.builder
-    multiply_add = intrinsic(module, "llvm.fma.v16f32", _FLOATS, _FLOATS, _FLOATS, _FLOATS)
+    multiply_add = intrinsic(module, "llvm.fma.v16f32", FLOATS, FLOATS, FLOATS, FLOATS)
     a_row, run = at["row"] * 2, at["run"]
     with loop(i, end) as r, loop(0, columns, 16) as v:
         to = panel + (r - i) * (4 * BLOCK) + v * 4
-        found = load(to, _FLOATS, 64)
+        found = load(to, FLOATS, 64)
         wrong = b.fcmp_unordered("uno", found, found)
         line, place = y + r // at["pitch"], r % at["pitch"]
         live = (columns - v).min(16)
-        with b.if_then(b.and_(_any(b, wrong), place < at["places"])):
-            store(b.select(wrong, ir.Constant(_FLOATS, None), found), to, 64)
+        with b.if_then(b.and_(some(b, wrong), place < at["places"])):
+            store(b.select(wrong, ir.Constant(FLOATS, None), found), to, 64)
             from_a = a + at["a_line"] * at["line_step"] * line + a_row * place
             with walk(Int(b, 0), at["taps"] * at["runs"] * run) as here:
                 tap, k = here.at // run, here.at % run
                 t, u = tap // at["runs"], tap % at["runs"]
                 x = load(from_a + at["a_line"] * at["tap_step"] * t + at["run_step"] * 2 * u + k * 4, F32, 4)
-                x = b.insert_element(ir.Constant(_FLOATS, ir.Undefined), x, I32(0))
-                x = b.shuffle_vector(x, x, ir.Constant(_INTS, None))
-                row = emit.masked_load(module, _ELEMENT, _row_of_b(at, t, u, k) + (j + v) * 4, live)
-                before = load(to, _FLOATS, 64)
+                x = b.insert_element(ir.Constant(FLOATS, ir.Undefined), x, I32(0))
+                x = b.shuffle_vector(x, x, ir.Constant(INTS, None))
+                row = emit.masked_load(module, ELEMENT, _row_of_b(at, t, u, k) + (j + v) * 4, live)
+                before = load(to, FLOATS, 64)
                 total = b.select(wrong, b.call(multiply_add, [x, row, before]), before)
                 store(total, to, 64)
-                going = _any(b, b.and_(wrong, b.fcmp_ordered("ord", total, total)))
+                going = some(b, b.and_(wrong, b.fcmp_ordered("ord", total, total)))
                 here.step = Int(b, 1).where(going, ALONE)
-
-
-def _any(b: Any, flags: Any) -> Any:
-    return b.icmp_unsigned("!=", b.bitcast(flags, ir.IntType(16)), ir.IntType(16)(0))
 
 
 def _copy_out(module: Any, at: Slots, c: Int, panel: Int, y: Int, i: Int, end: Int, j: Int, columns: Int) -> None:
     """Add the bias to what belongs to a line, rectify it, and store it."""
     b = at.builder
-    none = ir.Constant(_FLOATS, None)
+    none = ir.Constant(FLOATS, None)
     biased = at["bias"] != 0
     vectors = [(v, (columns - v).max(0).min(16)) for v in (0, 16)]
-    bias = [emit.masked_load(module, _ELEMENT, at["bias"] + (j + v) * 4, live.where(biased, 0)) for v, live in vectors]
+    bias = [emit.masked_load(module, ELEMENT, at["bias"] + (j + v) * 4, live.where(biased, 0)) for v, live in vectors]
     relu = at["relu"] != 0
     with walk(i, end) as here:
         line, place = y + here.at // at["pitch"], here.at % at["pitch"]
@@ -320,6 +273,6 @@ def _copy_out(module: Any, at: Slots, c: Int, panel: Int, y: Int, i: Int, end: I
         to = c + at["c_line"] * line + at["c_row"] * place + j * 4
         with loop(0, (at["places"] - place).max(0).min(here.step)) as r:
             for (v, live), offset in zip(vectors, bias, strict=True):
-                x = b.fadd(load(panel + (here.at - i + r) * (4 * BLOCK) + 4 * v, _FLOATS, 64), offset)
+                x = b.fadd(load(panel + (here.at - i + r) * (4 * BLOCK) + 4 * v, FLOATS, 64), offset)
                 x = b.select(relu, b.select(b.fcmp_ordered("<=", x, none), none, x), x)
-                emit.masked_store(module, _ELEMENT, x, to + at["c_row"] * r + 4 * v, live)
+                emit.masked_store(module, ELEMENT, x, to + at["c_row"] * r + 4 * v, live)

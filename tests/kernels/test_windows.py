@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from graphjit.kernels.problem import Axis, Windows
 from graphjit.kernels.target import target
+from graphjit.kernels.tile_window_sums import plan_sums
 from graphjit.kernels.tile_windows import WindowsPlan, plan_windows
 from graphjit.runtime.compiler import compile_kernels
 
@@ -85,6 +87,33 @@ def exact(case: Case, x: Array, w: Array) -> Array:
     return found
 
 
+def summed(case: Case, x: Array, g: Array, parts: int = 1, pieces: int = 1) -> Array:
+    """The gradient by the weight, for each part of the images, in so many pieces."""
+    wide = np.full((parts, *case.taps, case.channels + 1, case.n + 3), GUARD, np.float32)
+    a, b, (part, *c) = strides(case.view(x)), strides(g), strides(wide)
+    images = case.kept[0] // parts
+    axes = [Axis(*each) for each in zip((images, *case.kept[1:]), a, b, strict=False)]
+    taps = [Axis(*each) for each in zip(case.taps, a[3:], c, strict=False)]
+    plan = plan_sums(Windows((axes[0],), axes[1], axes[2], *taps, Axis(case.channels, 1, c[2]), case.n),
+                     Axis(parts, images * a[0], images * b[0]), part)
+    assert plan is not None
+    run(plan, {"a": x, "b": g, "c": wide}, np.linspace(0, plan.extent, pieces + 1).astype(int).tolist())
+    out = wide[..., :-1, :case.n].copy()
+    wide[..., :-1, :case.n] = GUARD
+    assert (wide == GUARD).all()
+    return out
+
+
+def exact_sums(case: Case, x: Array, g: Array, parts: int = 1) -> Array:
+    view = case.view(x).astype("float64").reshape(parts, -1, *case.kept[1:], *case.taps, case.channels)
+    found: Array = np.einsum("pnyxtuk,pnyxm->ptukm", view, g.astype("float64").reshape(*view.shape[:4], case.n))
+    return found
+
+
+def cotangent(case: Case, seed: int = 0) -> Array:
+    return np.random.default_rng(seed + 99).standard_normal((*case.kept, case.n)).astype(np.float32)
+
+
 CASES = [
     Case((2, 14, 14), (3, 3), 64, 64), Case((3, 7, 7), (3, 3), 40, 50), Case((2, 5, 33), (3, 2), 7, 17),
     Case((2, 8, 9), (3, 3), 33, 20, (2, 2)), Case((2, 8, 9), (3, 3), 32, 20, (1, 1), (2, 2)),
@@ -104,6 +133,15 @@ def test_windows(case: Case) -> None:
     np.testing.assert_array_equal(compute(case, x, w, bias, True), np.maximum(whole + bias, 0))
 
 
+@pytest.mark.parametrize("case", [*CASES, Case((4, 6, 6), (3, 3), 70, 20)], ids=str)
+def test_sums(case: Case) -> None:
+    x, g = case.operands()[0], cotangent(case)
+    for parts in {1, case.kept[0]}:
+        whole, wanted = summed(case, x, g, parts), exact_sums(case, x, g, parts)
+        np.testing.assert_allclose(whole, wanted, rtol=0, atol=1e-5 * np.sqrt(g[..., 0].size))
+        np.testing.assert_array_equal(summed(case, x, g, parts, pieces=2), whole)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_any_windows(data: st.DataObject) -> None:
@@ -112,6 +150,9 @@ def test_any_windows(data: st.DataObject) -> None:
     case = Case(some(2, 12, 20), some(4, 4), *some(70, 40), some(3, 3), some(3, 3))  # type: ignore[arg-type]
     x, w = case.operands(data.draw(st.integers(0, 9)))
     np.testing.assert_allclose(compute(case, x, w), exact(case, x, w), rtol=0, atol=3e-6 * np.sqrt(w[..., 0].size))
+    g = cotangent(case)
+    np.testing.assert_allclose(summed(case, x, g), exact_sums(case, x, g), rtol=0,
+                               atol=1e-5 * np.sqrt(g[..., 0].size))
 
 
 def test_as_exact_as_multiply_adds() -> None:
@@ -146,6 +187,23 @@ def test_what_is_not_finite_stays_where_it_is(case: Case) -> None:
     np.testing.assert_array_equal(compute(case, x, w, pieces=4), found)
 
 
+@pytest.mark.parametrize("case", [Case((2, 9, 9), (3, 3), 32, 48), Case((2, 6, 20), (3, 2), 9, 20, (2, 1)),
+                                  Case((1, 5, 16), (2, 3), 20, 33, (1, 1), (1, 2))], ids=str)  # fmt: skip
+def test_sums_of_what_is_not_finite(case: Case) -> None:
+    x, g = case.operands()[0], cotangent(case)
+    flat, huge = x.reshape(-1, case.channels), np.finfo(np.float32).max
+    flat[3, 2], flat[-1, 5], flat[44, 3], flat[60, 7] = np.inf, np.nan, -np.inf, huge / 16
+    flat[30:40, 8], g.reshape(-1, case.n)[:, 9] = 1e30, 1e30 * np.abs(g.reshape(-1, case.n)[:, 9])
+    g[0, 1, 2, 4], g[0, 0, 1, 2] = np.inf, np.nan
+    with np.errstate(all="ignore"):
+        found, wanted = summed(case, x, g)[0], exact_sums(case, x, g)[0].astype(np.float32)
+        scale = np.einsum("nyxtuk,nyxm->tukm", case.view(abs(x)).astype("float64"), abs(g).astype("float64"))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    np.testing.assert_array_equal(found[np.isinf(wanted)], wanted[np.isinf(wanted)])
+    fine = np.isfinite(wanted)
+    assert fine.any() and (abs(found[fine] - wanted[fine]) <= 1e-5 * scale[fine]).all()
+
+
 def test_what_it_does_not_compute() -> None:
     one = Axis(1, 0, 0)
     plain = Windows((), one, Axis(20, 32, 32), one, one, Axis(32, 1, 32), 32)
@@ -153,4 +211,5 @@ def test_what_it_does_not_compute() -> None:
     for channels in (Axis(32, 2, 32), Axis(0, 1, 32)):
         assert plan_windows(Windows((), one, plain.places, one, one, channels, 32)) is None
     assert plan_windows(Windows((one,) * 3, one, plain.places, one, one, plain.channels, 32)) is None
-    assert plan_windows(Windows((), one, Axis(1 << 24, 32, 32), one, one, plain.channels, 32)) is None
+    for plan in (plan_windows, functools.partial(plan_sums, parts=one, part_c=0)):
+        assert plan(Windows((), one, Axis(1 << 24, 32, 32), one, one, plain.channels, 32)) is None
