@@ -23,7 +23,7 @@ LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
 PARTS = 4, 6, 5, 8, 7, 3, 2  # into how many parts, added up at the end, a long sum is cut, the best first
 WORK = 1 << 19  # fewest multiply-adds of a product whose sum is cut
 LANES = 16
-CHAINS = 56  # float32 operations in a cycle of a product over segments whose vectors are full
+CHAINS, CHAINS_OF_PLACES = 56, 50  # operations in a cycle of a product over segments whose vectors are full
 WORTH = 0.9  # of such a product's time, at most, is what goes to the tile unit
 
 
@@ -138,7 +138,8 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
                               c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu,
                               b_batch=b_batch)
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
-        workspace, align, cycles = found.workspace, 1, flops * (-(-n // LANES) * LANES / n) / CHAINS
+        workspace, align, cycles = found.workspace, 1, -(-n // LANES) * LANES / n * flops
+        cycles /= CHAINS_OF_PLACES if leading else CHAINS
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
                      b_batch, c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store",

@@ -43,7 +43,7 @@ BLOCK = 2 * LINES  # rows and columns of C that are computed together
 PANEL = 4 * BLOCK * BLOCK  # bytes of their sums
 # Measured cycles: of a number that is split, near or in memory far away; of one of B; of one that is stored; of a chunk
 # of A times one of B
-SPLITTING, SPLITTING_FAR, SPLITTING_B, STORING, MULTIPLYING = 0.6, 1.8, 1.0, 0.8, 104
+SPLITTING, SPLITTING_FAR, SPLITTING_B, STORING, MULTIPLYING = 0.6, 1.3, 1.0, 0.5, 104
 NEARLY = 1.02
 ALONE = 1 << 40  # rows from a line to the next where each line is computed by itself
 NAMES = (
