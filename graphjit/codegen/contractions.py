@@ -23,6 +23,7 @@ LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
 PARTS = 4, 6, 5, 8, 7, 3, 2  # into how many parts, added up at the end, a long sum is cut, the best first
 WORK = 1 << 19  # fewest multiply-adds of a product whose sum is cut
 LANES = 16
+MANY = 16  # channels that keep the tile unit busy
 CHAINS, CHAINS_OF_PLACES = 56, 50  # operations in a cycle of a product over segments whose vectors are full
 WORTH = 0.9  # of such a product's time, at most, is what goes to the tile unit
 
@@ -116,13 +117,10 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     """
     from graphjit.kernels.gemm import CYCLE, plan
     from graphjit.kernels.segments import plan_segments
-    from graphjit.kernels.tile_window_sums import plan_sums
-    from graphjit.kernels.tile_windows import plan_windows
     from graphjit.runtime.threads import get_num_threads
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
     dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
-    leading = bool(node.kwargs.get("leading"))
-    windows = _windows(summed, kept, n, dtype) if leading else _windows(kept, summed, n, dtype)
+    leading, given = bool(node.kwargs.get("leading")), (kept, summed)
     kept = _merged(kept)
     rows = _inner(kept)
     m, batch = kept[rows], _without(kept, rows)
@@ -147,11 +145,14 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
         workspace, align, cycles = whole.workspace, whole.align, whole.nanoseconds / CYCLE
     tiled = None
-    if windows and together == 1 and leading:
-        part = (parts[0], node.type.size) if parts else (Axis(1, 0, 0), 0)
-        tiled = plan_sums(windows, *part, limit=WORTH * cycles)
-    elif windows and together == 1 and not parts:
-        tiled = plan_windows(windows, bool(bias), relu, WORTH * cycles)
+    if together == 1 and (windows := _windows(*(given[::-1] if leading else given), n, dtype)) is not None:
+        if leading:
+            from graphjit.kernels.tile_window_sums import plan_sums
+            step, size_of_part = (parts[0], node.type.size) if parts else (Axis(1, 0, 0), 0)
+            tiled = plan_sums(windows, step, size_of_part, WORTH * cycles)
+        else:
+            from graphjit.kernels.tile_windows import plan_windows
+            tiled = plan_windows(windows, bool(bias), relu, WORTH * cycles)
     also: tuple[IRKernel, ...] = ()
     cost = flops * 0.008
     if tiled and tiled.at_best < WORTH * cycles:  # larger batches may take the tile unit, smaller ones not
@@ -181,9 +182,12 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
 
 
 def _windows(kept: Sequence[Axis], summed: Sequence[Axis], n: int, dtype: DType) -> Windows | None:
-    """A convolution's axes of places, and of taps and channels; the gradient by its weight sums over places."""
-    *batch, places = _merged(kept)
+    """A convolution's axes of places, and of taps and channels, if it may pay to compute it on the tile unit."""
+    from graphjit.kernels.target import target
     *taps, channels = summed
+    if not target().tile_unit or min(n, channels.length) < MANY:
+        return None
+    *batch, places = _merged(kept)
     one = Axis(1, 0, 0)
     *batch, lines = batch or [one]
     taps = [axis for axis in taps if axis.length != 1]
