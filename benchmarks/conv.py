@@ -1,6 +1,6 @@
 """Convolutions, forward and both gradients, beside PyTorch, one thread each.
 
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.conv            the layers of issue 3
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.conv            the layers of issue 3, and larger ones
     ... python -m benchmarks.conv --kernels                     what each kernel of a layer takes
 
 A layer is timed as it stands inside a network: input, weight and cotangent in memory, results left in memory with the
@@ -42,7 +42,8 @@ class Layer(NamedTuple):
 LAYERS = [
     Layer((64, 1, 140), (16, 1, 7), 1, 3), Layer((64, 16, 140), (32, 16, 5), 2, 2),
     Layer((64, 32, 70), (32, 32, 3), 2, 1), Layer((64, 1, 28, 28), (8, 1, 3, 3), 1, 1),
-    Layer((64, 8, 14, 14), (16, 8, 3, 3), 1, 1), Layer((32, 64, 14, 14), (64, 64, 3, 3), 1, 1),
+    Layer((64, 8, 14, 14), (16, 8, 3, 3), 1, 1), Layer((32, 32, 16, 16), (32, 32, 3, 3), 1, 1),
+    Layer((32, 64, 14, 14), (64, 64, 3, 3), 1, 1), Layer((32, 128, 7, 7), (128, 128, 3, 3), 1, 1),
 ]  # fmt: skip
 
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.ir import Apply, Node
+from graphjit.kernels.problem import Axis, Windows
 from graphjit.ops.channels_last import phases
 from graphjit.passes.layout import base_layout
 from graphjit.types import DType, contiguous_strides
+
+if TYPE_CHECKING:
+    from graphjit.runtime.compiler import IRKernel
 
 SMALL = 1 << 15  # numbers of B that stay in the cache while all rows of A pass
 LONG = 7  # rows, or steps of the sum, that fill a register tile well enough
 PARTS = 4, 6, 5, 8, 7, 3, 2  # into how many parts, added up at the end, a long sum is cut, the best first
 WORK = 1 << 19  # fewest multiply-adds of a product whose sum is cut
-
-
-class Axis(NamedTuple):
-    """Length, and strides in the two buffers that have this axis."""
-
-    length: int
-    first: int
-    second: int
+LANES = 16
+MANY = 16  # channels that keep the tile unit busy
+CHAINS, CHAINS_OF_PLACES = 56, 50  # operations in a cycle of a product over segments whose vectors are full
+WORTH = 0.9  # of such a product's time, at most, is what goes to the tile unit
 
 
 def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
@@ -44,7 +44,7 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     parts = 1 if bias or place != _own(node) else _parts(node, kept, summed)
     if parts == 1:
         call = _product(node, place, a, b, kept, summed, 0, 0, 0, bias)
-        call.also = (adding_kernel(node.type.dtype),) if leading else ()
+        call.also += (adding_kernel(node.type.dtype),) if leading else ()
         return [call]
     size = node.type.size
     room = Scratch(parts * node.type.nbytes, common=True)
@@ -115,11 +115,12 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
 
     ``parts``: compute parts of the sum one by one, as far apart in A and B as the axis says, into this memory.
     """
-    from graphjit.kernels.gemm import plan
+    from graphjit.kernels.gemm import CYCLE, plan
     from graphjit.kernels.segments import plan_segments
     from graphjit.runtime.threads import get_num_threads
     (a_base, a_at), (b_base, b_at) = base_layout(a), base_layout(b)
     dtype, n, relu = node.type.dtype, int(node.type.shape[-1]), bool(node.kwargs.get("relu"))
+    leading, given = bool(node.kwargs.get("leading")), (kept, summed)
     kept = _merged(kept)
     rows = _inner(kept)
     m, batch = kept[rows], _without(kept, rows)
@@ -135,13 +136,30 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
                               c_batch, *_columns(segments), bias=bool(bias), together=together, relu=relu,
                               b_batch=b_batch)
         kernel, plan_slots, extent, flops = found.kernel, found.slots, found.extent, found.flops
-        workspace, align = found.workspace, 1
+        workspace, align, cycles = found.workspace, 1, -(-n // LANES) * LANES / n * flops
+        cycles /= CHAINS_OF_PLACES if leading else CHAINS
     else:
         whole = plan(m.length, n, k.length, dtype, (m.first, k.first), (k.second, 1), (m.second, 1), lengths, a_batch,
                      b_batch, c_batch, epilogue="bias_relu" if relu else "bias" if bias else "store",
                      cores=get_num_threads())
         kernel, plan_slots, extent, flops = whole.kernel, whole.slots, whole.extent, whole.flops
-        workspace, align = whole.workspace, whole.align
+        workspace, align, cycles = whole.workspace, whole.align, whole.nanoseconds / CYCLE
+    tiled = None
+    if together == 1 and (windows := _windows(*(given[::-1] if leading else given), n, dtype)) is not None:
+        if leading:
+            from graphjit.kernels.tile_window_sums import plan_sums
+            step, size_of_part = (parts[0], node.type.size) if parts else (Axis(1, 0, 0), 0)
+            tiled = plan_sums(windows, step, size_of_part, WORTH * cycles)
+        else:
+            from graphjit.kernels.tile_windows import plan_windows
+            tiled = plan_windows(windows, bool(bias), relu, WORTH * cycles)
+    also: tuple[IRKernel, ...] = ()
+    cost = flops * 0.0055
+    if tiled and tiled.at_best < WORTH * cycles:  # larger batches may take the tile unit, smaller ones not
+        also = (tiled.kernel, kernel)
+    if tiled and tiled.cycles < WORTH * cycles:
+        kernel, plan_slots, extent, workspace = tiled.kernel, tiled.slots, tiled.extent, tiled.workspace
+        align, cost = max(1, min(tiled.least, extent // get_num_threads())), CYCLE * tiled.cycles
     size = dtype.itemsize
     address: dict[str, Slot] = {
         "a": Address(a_base, (a_at.offset + from_a) * size), "b": Address(b_base, (b_at.offset + from_b) * size),
@@ -159,8 +177,26 @@ def _product(node: Apply, place: Place, a: Node, b: Node, kept: Sequence[Axis], 
     return KernelCall(kernel, ("int64",) * len(slots), slots, extent, reads=tuple(reads), writes=(place.buffer,),
                       title=f"{node.op.name} {times}{m.length}x{prod(s.length for s in summed)}x{n}{by}",
                       where=(node.where,) if node.where else (), flops=flops,
-                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=flops * 0.0055,
-                      align=align)
+                      nbytes=node.type.nbytes + a_base.type.nbytes + b_base.type.nbytes, cost=cost,
+                      align=align, also=also)
+
+
+def _windows(kept: Sequence[Axis], summed: Sequence[Axis], n: int, dtype: DType) -> Windows | None:
+    """A convolution's axes of places, and of taps and channels, if it may pay to compute it on the tile unit."""
+    from graphjit.kernels.target import target
+    *taps, channels = summed
+    if not target().tile_unit or min(n, channels.length) < MANY:
+        return None
+    *batch, places = _merged(kept)
+    one = Axis(1, 0, 0)
+    *batch, lines = batch or [one]
+    taps = [axis for axis in taps if axis.length != 1]
+    if dtype.itemsize != 4 or len(taps) > 2:
+        return None
+    if len(taps) == 1 and 0 < lines.first <= taps[0].first:
+        taps.append(one)
+    across, along = [one] * (2 - len(taps)) + taps
+    return Windows(tuple(batch), lines, places, across, along, channels, n)
 
 
 def _sorted(m: Axis, summed: Sequence[Axis], n: int, dtype: DType) -> tuple[Axis, list[Axis], int]:

@@ -1,8 +1,8 @@
-"""A matrix product as sizes and strides, brought to the simplest equal one."""
+"""A matrix product as sizes and strides, brought to the simplest equal one; a convolution as lengths and strides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,27 @@ def _tidy_strides(problem: Problem) -> Problem:
     m, n, k = problem.m, problem.n, problem.k
     a, b, c, *operands = problem.matrices
     return problem.having([tidy(a, m, k), tidy(b, k, n), tidy(c, m, n), *(tidy(e, m, n) for e in operands)])
+
+
+class Axis(NamedTuple):
+    """Length, and strides in the two buffers that have this axis, in elements."""
+
+    length: int
+    first: int
+    second: int
+
+
+class Windows(NamedTuple):
+    """C[..., y, x, n] = sum over t, u, k of A[..., y + t, x + u, k] B[t, u, k, n], by its axes.
+
+    In A and C: a batch, lines y and places x. In A and B: taps of a window across lines, t, and along them, u, and
+    channels k, dense in A. Columns of B and C are dense.
+    """
+
+    batch: tuple[Axis, ...]
+    lines: Axis
+    places: Axis
+    across: Axis
+    along: Axis
+    channels: Axis
+    n: int

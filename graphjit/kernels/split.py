@@ -107,13 +107,13 @@ def _chunk_function(module: Any, which: str) -> Any:
     with loop(0, Int(b, 16)) as r:
         at = source + line * r
         pair = [load(at, _FLOATS, 4), load(at + (64 if which == "a" else line * 16), _FLOATS, 4)]
-        thirds = [_thirds(b, x) for x in pair]
+        split = [thirds(b, x) for x in pair]
         least = load(doubt, _INTS, 64)
-        for high, *_ in thirds:
+        for high, *_ in split:
             below = b.sub(_ints(_INFINITE), b.and_(high, _ints(0x7FFFFFFF)))  # of NaN more than of any number
             least = b.select(b.icmp_unsigned("<", below, least), below, least)
         store(least, doubt, 64)
-        for part, (x, y) in enumerate(zip(*thirds, strict=True)):
+        for part, (x, y) in enumerate(zip(*split, strict=True)):
             store(b.or_(b.lshr(x, _ints(16)), y), to + r * 64 + part * PART, 64)
     b.ret_void()
     return made
@@ -123,7 +123,7 @@ def _ints(value: int) -> Any:
     return ir.Constant(_INTS, [value] * 16)
 
 
-def _thirds(b: Any, x: Any) -> list[Any]:
+def thirds(b: Any, x: Any) -> list[Any]:
     """The bits of high, middle and low, each in the upper half of an int32 whose lower half is zero."""
     high = b.and_(b.add(b.bitcast(x, _INTS), _ints(0x8000)), _ints(_HIGH_BITS))
     rest = b.fsub(x, b.bitcast(high, _FLOATS))

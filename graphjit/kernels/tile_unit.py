@@ -1,12 +1,13 @@
 """The tile unit of a CPU (Intel AMX): eight registers of 16 lines of 64 bytes, and products of bfloat16 numbers between
 them, added up in float32."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, function, intrinsic, loop, pointer, store
+from graphjit.kernels.emit import I64, Int, function, intrinsic, load, loop, pointer, store
 from graphjit.kernels.split import CHUNK, LINES, PART, STEPS
 from graphjit.kernels.tiles import array
 
@@ -36,12 +37,8 @@ def tiles_function(module: Any) -> Any:
     if name in module.globals:
         return module.globals[name]
     made, builder, (a, behind, b, chunks, c, c_row, rows, columns, add) = function(module, name, 9)
-    with builder.if_else(rows > LINES) as (two_down, one_down):
-        for down, branch in ((2, two_down), (1, one_down)):
-            with branch, builder.if_else(columns > LINES) as (two_across, one_across):
-                for across, inner in ((2, two_across), (1, one_across)):
-                    with inner:
-                        _tiles(module, builder, down, across, (a, behind, b, chunks, c, c_row, add))
+    for down, across in _shapes(builder, rows, columns):
+        _tiles(module, builder, down, across, (a, behind, b, chunks, c, c_row, add))
     builder.ret_void()
     return made
 
@@ -50,32 +47,46 @@ def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[In
     a, behind, b, chunks, c, c_row, add = given
     unit = _Unit(module, builder)
     places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
-    with builder.if_else(add != 0) as (loads, clears):
-        with loads:
-            for tile, place in places:
-                unit.load(tile, place, c_row)
-        with clears:
-            for tile, _ in places:
-                unit.clear(tile)
+    unit.begin(places, c_row, add)
     line, panel = Int(builder, 64), chunks * CHUNK
     with loop(0, panel, CHUNK) as at:
-        lines_a = [a + behind * r + at for r in range(down)]
-        lines_b = [b + panel * s + at for s in range(across)]
-        before: tuple[int | None, int | None] = (None, None)
-        for x, y in _PAIRS:
-            # a load stands right before the first product that needs it
-            fresh = set()
-            order = [(r, s) for r in range(down) for s in range(across)]
-            for r, s in order if before[1] == y else sorted(order, key=lambda rs: rs[::-1]):
-                for operand, number, part, old in (("a", r, x, before[0]), ("b", s, y, before[1])):
-                    if part != old and (operand, number) not in fresh:
-                        fresh.add((operand, number))
-                        source = (lines_a if operand == "a" else lines_b)[number]
-                        unit.load((4 if operand == "a" else 6) + number, source + part * PART, line)
-                unit.multiply(2 * r + s, 4 + r, 6 + s)
-            before = x, y
+        parts_a = [[a + behind * r + at + part * PART for part in range(3)] for r in range(down)]
+        unit.multiply_chunk(parts_a, line, [b + panel * s + at for s in range(across)])
     for tile, place in places:
         unit.store(tile, place, c_row)
+
+
+def taps_function(module: Any) -> Any:
+    """`taps(a, row, part, table, b, steps, c, c row, rows, columns, add)`: one, two or four whole tiles of sums over
+    chunks of A that lie anywhere: in the table are bytes from `a` on. Rows of A, and its three parts, have their
+    distances."""
+    name = "tile_taps"
+    if name in module.globals:
+        return module.globals[name]
+    made, builder, (a, row, part, table, b, steps, c, c_row, rows, columns, add) = function(module, name, 11)
+    unit = _Unit(module, builder)
+    for down, across in _shapes(builder, rows, columns):
+        places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
+        unit.begin(places, c_row, add)
+        panel = steps * CHUNK
+        with loop(0, steps) as step:
+            there = a + Int(builder, load(table + step * 8, I64, 8))
+            parts_a = [[there + row * (LINES * r) + part * p for p in range(3)] for r in range(down)]
+            unit.multiply_chunk(parts_a, row, [b + panel * s + step * CHUNK for s in range(across)])
+        for tile, place in places:
+            unit.store(tile, place, c_row)
+    builder.ret_void()
+    return made
+
+
+def _shapes(builder: Any, rows: Int, columns: Int) -> Iterator[tuple[int, int]]:
+    """How many tiles down and across so many rows and columns are: what is emitted for each runs if they are these."""
+    with builder.if_else(rows > LINES) as (two_down, one_down):
+        for down, branch in ((2, two_down), (1, one_down)):
+            with branch, builder.if_else(columns > LINES) as (two_across, one_across):
+                for across, inner in ((2, two_across), (1, one_across)):
+                    with inner:
+                        yield down, across
 
 
 class _Unit:
@@ -100,6 +111,32 @@ class _Unit:
 
     def multiply(self, to: int, a: int, b: int) -> None:
         self._do("tdpbf16ps", [to, a, b])
+
+    def begin(self, places: Sequence[tuple[int, Int]], line: Int, add: Int) -> None:
+        """Tiles from memory, if something is to be added to it, or else zero."""
+        with self.builder.if_else(add != 0) as (loads, clears):
+            with loads:
+                for tile, place in places:
+                    self.load(tile, place, line)
+            with clears:
+                for tile, _ in places:
+                    self.clear(tile)
+
+    def multiply_chunk(self, a: Sequence[Sequence[Int]], a_line: Int, b: Sequence[Int]) -> None:
+        """Add products of chunks to one, two or four tiles; A's are the addresses of their parts."""
+        line, order = Int(self.builder, 64), list(product(range(len(a)), range(len(b))))
+        before: tuple[int | None, int | None] = (None, None)
+        for x, y in _PAIRS:
+            # a load stands right before the first product that needs it
+            fresh = set()
+            for r, s in order if before[1] == y else sorted(order, key=lambda rs: rs[::-1]):
+                if x != before[0] and ("a", r) not in fresh:
+                    self.load(4 + r, a[r][x], a_line)
+                if y != before[1] and ("b", s) not in fresh:
+                    self.load(6 + s, b[s] + y * PART, line)
+                fresh |= {("a", r), ("b", s)}
+                self.multiply(2 * r + s, 4 + r, 6 + s)
+            before = x, y
 
 
 CHAIN_FLOPS = 4 * 2 * LINES * LINES * STEPS // len(_PAIRS)  # in a trip of `emit_chains`, of float32 operations

@@ -12,10 +12,13 @@ import pytest
 import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
+from graphjit.codegen import contractions
 from graphjit.codegen.call import KernelCall
 from graphjit.ir import Apply, Input
+from graphjit.kernels.target import target
 from graphjit.op import View
 from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.runtime.compiler import IRKernel
 from graphjit.runtime.program import Program
 from graphjit.types import Extent
 
@@ -79,6 +82,56 @@ def test_convolutions_agree(dtype: str, seed: int) -> None:
         functions.append(lambda x, w, b, f=f, how=how: f(x, w, b, **how))
         arrays.append([rng.normal(size=s).astype(dtype) for s in (*shapes, shapes[1][:1])])
     agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")
+def test_convolutions_on_the_tile_unit_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether that pays or not."""
+    monkeypatch.setattr(contractions, "WORTH", np.inf)
+    monkeypatch.setattr(contractions, "MANY", 1)
+    for seed in range(3):
+        test_convolutions_agree("float32", seed)
+    test_few_and_many_channels_agree("float32")
+    test_what_is_not_a_number_stays_where_it_is()
+
+
+@pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")
+@pytest.mark.parametrize("rank", [1, 2])
+def test_many_channels_take_the_tile_unit(rank: int) -> None:
+    """All kernels that other batches take come with the first; threads change no bit."""
+    rng = np.random.default_rng(rank)
+    shapes = [(32, 48, 3), (32, 32, 3)] if rank == 1 else [(32, 48, 3, 3), (32, 32, 3, 3)]
+    weights = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+    def f(x: Any, *weights: Any) -> list[Any]:
+        def net(x: Any, *weights: Any) -> Any:
+            for w in weights:
+                x = gj.relu((F.conv1d if rank == 1 else F.conv2d)(x, w, padding=1))
+            return (x * x).mean()
+        return gj.grad(net, argnums=(0, 1, 2))(x, *weights)
+
+    def program(n: int, threads: int = 1) -> tuple[list[bytes], Program]:
+        before = gj.get_num_threads()
+        gj.set_num_threads(threads)
+        try:
+            step = gj.compile(f)
+            x = rng.standard_normal((n, 48, *(30,) * rank)).astype(np.float32) if threads == 1 else kept[0]
+            kept[:] = [x]
+            return [g.numpy().tobytes() for g in step(x, *weights)], step.latest.program
+        finally:
+            gj.set_num_threads(before)
+
+    def products(p: Program) -> set[str]:
+        return {kernel.name for kernel in kernel_set(p) if isinstance(kernel, IRKernel)} - {"driver"}
+
+    kept: list[Array] = []
+    large, small = (products(program(n)[1]) for n in (32, 1))
+    found, compiled = program(9)
+    windows = [s.title for s in compiled.kernels if "windows" in s.kernel.name]
+    assert len(windows) >= 3 * rank - 2
+    assert large == small == products(compiled)
+    for threads in (2, 3):
+        assert program(9, threads)[0] == found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
