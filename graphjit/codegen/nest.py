@@ -24,8 +24,15 @@ def is_cheap(node: Node) -> bool:
 
 
 def has_short_rows(cluster: Cluster) -> bool:
-    """Whether so few elements are reduced to one that vectors along them hardly fill. What is written depends on that."""
-    return 0 < math.prod(cluster.extents[a] for a in cluster.reduced) <= SHORT and bool(cluster.reduced)
+    """Whether so few elements are reduced to one, for each row of many, that vectors along them hardly fill.
+
+    What is written depends on it; so lengths that the caller chose count only where there are such rows, too: a sum
+    over a small batch is written as one over a large batch.
+    """
+    lengths = [cluster.extents[a] for a in cluster.reduced]
+    outer = [cluster.extents[a] for a in cluster.outer]
+    return bool(lengths and outer) and 0 < math.prod(lengths) <= SHORT and (
+        not any(isinstance(n, Extent) for n in lengths) or any(isinstance(n, Extent) for n in outer))
 
 
 def _many(loops: Sequence[Loop]) -> list[int]:

@@ -34,7 +34,8 @@ def nest_spans(nest: Nest) -> Mapping[Node, int]:
 
 
 def _step(nest: Nest, a: Access) -> int:
-    """Elements from one turn of the loop that is cut, the first one or that over blocks, to the next; 0 if a turn reaches farther."""
+    """Elements from one turn of the loop that threads cut, the first or that over blocks, to the next; 0 if a turn
+    reaches farther."""
     first, *others = nest.loops[::-1] if nest.blocked else nest.loops
     step, reach = int(a.strides[first.axes[-1]]), int(a.offset)
     for loop in others:

@@ -15,6 +15,7 @@ from programs import programs
 import graphjit as gj
 from graphjit.codegen.call import Address, HostCall, KernelCall, Scratch
 from graphjit.ir import Apply, Input
+from graphjit.runtime import threads
 from graphjit.runtime.memory import ALIGN, Lifetime, padded, plan_memory
 from graphjit.runtime.program import Program
 
@@ -130,8 +131,8 @@ def test_large_arguments_and_results_are_not_copied() -> None:
 
 
 def test_what_a_thread_has_for_itself_is_no_one_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphjit.runtime.program.get_num_threads", lambda: 3)
-    monkeypatch.setattr("graphjit.runtime.program.grains", lambda kernels, *_: [1] * len(kernels))
+    monkeypatch.setattr(threads, "_chosen", [3])
+    monkeypatch.setattr("graphjit.runtime.program.grains", lambda kernels, *_: [-(-k.extent // 3) for k in kernels])
     a, b = floats(64, 512), floats(512, 300)
     program = program_of(lambda a, b: gj.softmax(gj.tanh(a @ b) @ b.T, 1).sum(0), a, b)
     places: list[set[int]] = [set() for _ in range(program.threads)]
