@@ -84,16 +84,19 @@ def unless_below(x: V, lo: float, hi: float, formula: Callable[[V], V]) -> V:
 
 
 def exp(x: V) -> V:
-    def formula(x: V) -> V:
-        if target().avx512 and x.type == F64:
-            n, root = root_of_two(x, LOG2E)
-            r = _rest(x, n)
-            return scale_by(fma(root, r * poly(r, EXP_NEAR), root), n)
-        n, bits = round_to_int(x, LOG2E, 2 * bias(x.type))
-        r = _rest(x, n)
-        return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), n, bits)
+    return unless_below(x, *EXP_RANGE[x.type], _by_table if target().avx512 and x.type == F64 else _by_polynomial)
 
-    return unless_below(x, *EXP_RANGE[x.type], formula)
+
+def _by_table(x: V) -> V:
+    n, root = root_of_two(x, LOG2E)
+    r = _rest(x, n)
+    return scale_by(fma(root, r * poly(r, EXP_NEAR), root), n)
+
+
+def _by_polynomial(x: V) -> V:
+    n, bits = round_to_int(x, LOG2E, 2 * bias(x.type))
+    r = _rest(x, n)
+    return scale(fma(fma(poly(r, EXPM1[x.type]), r, 1.0), r, 1.0), n, bits)
 
 
 def exp2(x: V) -> V:
@@ -154,6 +157,6 @@ SOFTPLUS = {
 
 def softplus(x: V) -> V:
     """log(1 + e^x) = max(x, 0) + log(1 + t) with t = e^-|x| in [0, 1]: no reduction, no division."""
-    t = exp(-fabs(x))
+    t = unless_below(-fabs(x), *EXP_RANGE[x.type], _by_polynomial)  # more exact than by the table
     square = t * select(t.lt(EPSILON[x.type]), 0.0, t)  # of no account, and slow where it is denormal
     return select(x.lt(0), 0.0, x) + fma(square, poly(t, SOFTPLUS[x.type]), t)
