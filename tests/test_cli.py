@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from graphjit.cli import app, main
 from graphjit.cli.screen import counting, downloading, epoch_lines
+from graphjit.kernels.target import target
 from graphjit.training import Settings, folders, study
 
 pytest.importorskip("sklearn")
@@ -361,9 +362,12 @@ def test_datasets_tells_what_is_at_hand(images):
 
 def test_doctor_shows_what_matters():
     result = run("doctor", "--json", "d.json")
-    for part in ("graphjit", "numpy", "numba", "matplotlib", "python", "vector width", "kernel cache", "threads"):
+    for part in ("graphjit", "numpy", "numba", "matplotlib", "python", "vector width", "tile unit", "kernel cache",
+                 "threads"):
         assert part in result.output
-    assert json.loads(Path("d.json").read_text())["threads"].isdecimal()
+    saved = json.loads(Path("d.json").read_text())
+    assert saved["threads"].isdecimal()
+    assert saved["tile unit"].startswith("used") == target().tile_unit
 
 
 def test_python_m_graphjit():

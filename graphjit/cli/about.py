@@ -33,6 +33,7 @@ def doctor(json_path: JsonPath = None) -> None:
     found["python"] = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     found["cpu"] = f"{name}: " + " ".join(f for f in FEATURES if f"+{f}" in features.split(","))
     found["vector width"] = f"{machine.vector * 8} bits, {machine.lanes(4)} float32"
+    found["tile unit"] = "used for float32 products and convolutions" if machine.tile_unit else "none, or turned off"
     found["data caches"] = f"{machine.l1 // 1024} kB, {machine.l2 // 1024} kB"
     folder = cache.directory()
     if folder is None:
