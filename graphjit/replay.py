@@ -300,4 +300,4 @@ def compiled(name: str, arguments: str, lines: Sequence[str], scope: dict[str, A
 
 @lru_cache(maxsize=512)
 def _code(source: str) -> CodeType:
-    return compile(source, "<gradient rules>", "exec")
+    return compile(source, f"{__file__}: written down", "exec")  # no line of the user's

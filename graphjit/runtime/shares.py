@@ -42,7 +42,7 @@ def grains(kernels: Sequence[KernelCall], threads: int, in_place: Mapping[Node, 
     costs = sorted({k.cost for k, grain in zip(kernels, chunks, strict=True) if grain})
     best, least = alone, (1 - WORTH) * _time(uses, alone, threads)
     bound = 0.0
-    for cost in costs:  # each time at least twice as dear kernels only
+    for cost in costs:  # kernels from a bound on, which grows by half each time
         if cost < 1.5 * bound:
             continue
         bound = cost
