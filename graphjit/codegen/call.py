@@ -69,7 +69,7 @@ class KernelCall:
         also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
         spans: gives bytes of buffers by unit: unit u touches bytes [u * span, (u + 1) * span) of the buffer, and no
             others (what a tail touches does not count). Buffers of which that is not so are left out.
-        cuts: gives, for buffers that threads cut in another way than in order, how many elements of memory the axis
+        cuts: for buffers that threads may cut in another way than in order, how many elements of memory the axis
             spans that they cut: they have the same part of a buffer where that is the same. 0: all read all of it.
         repeated: of the cost, what each thread that takes part does again, ns.
         least: units that should run together: with fewer, work that every run repeats would show.

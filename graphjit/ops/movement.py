@@ -63,7 +63,7 @@ def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
         ShapeError: when ``axes`` does not name every axis once.
     """
     t = operand(x)
-    order = shape_argument((axes, *more) if more else (axes,), "permute_dims")
+    order = shape_argument((axes, *more), "permute_dims")
     n = t.ndim
     if order and min(order) < 0:
         if min(order) < -n:
