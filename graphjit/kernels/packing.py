@@ -185,8 +185,7 @@ def scatter_function(module: Any, element: Element) -> Any:
     if name in module.globals:
         return module.globals[name]
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
-    size, part = element.size, 16 // element.size
-    kind = ir.VectorType(element.type, part)
+    size, part, lanes = element.size, 16 // element.size, element.lanes
 
     def one_by_one() -> None:
         # a loop over the longer side within one over the other
@@ -199,24 +198,51 @@ def scatter_function(module: Any, element: Element) -> Any:
             with loop(0, inner) as j:
                 store(load(source + near * j, element.type, size), target + near_to * j, size)
 
-    def blocks(height: int, first_row: Int) -> None:
-        """So many rows, in blocks of as many columns as there are numbers in 128 bits; the last overlaps."""
-        lines = [tile + tile_row * (first_row + r) for r in range(height)]
-        # Columns that are not there go where the last one goes, before it does.
-        places = [to + first_row * size + column * (columns - 1).min(n) for n in range(part)]
-        with loop(0, columns, part) as n:
-            first = n.min((columns - part).max(0))
-            loaded = [load(line + first * size, kind, size) for line in lines]
-            turned = _transpose_parts(b, (loaded * part)[:part], part)
-            for place, line in reversed(list(zip(places, turned, strict=True))):
-                short = line if height == part else _shuffle(b, line, line, list(range(height)))
-                store(short, place + column * first, size)
+    def block(lines: list[Int], first: Int, count: int) -> list[Any]:
+        """So many columns from the first on, each as a vector of all lines."""
+        loaded = [load(line + first * size, ir.VectorType(element.type, count), size) for line in lines]
+        groups = [_transpose_parts(b, (loaded[at : at + part] * part)[:part], part)
+                  for at in range(0, len(lines), part)]  # fmt: skip
+        # (column, numbers of a column, which of them are in a vector side by side)
+        if len(groups) == 1:
+            return [_shuffle(b, line, line, [at + i for i in range(len(lines))])
+                    for at in range(0, count, part) for line in groups[0]]  # fmt: skip
+        found = {}
+        width = 2 * part
+        for half in range(0, count, width):
+            for q, (above, below) in enumerate(zip(*groups, strict=True)):
+                pairs = [at + other for at in (half, half + part)[: count // part] for other in (0, count)]
+                joined = _shuffle(b, above, below, [at + i for at in pairs for i in range(part)])
+                for lane, at in enumerate(range(half, min(half + width, count), part)):
+                    found[at + q] = _shuffle(b, joined, joined, [lane * width + i for i in range(width)])
+        return [found[column] for column in range(count)]
 
+    def blocks(height: int, first_row: Int) -> None:
+        """So many rows, in blocks of a whole vector of columns, or of as many as there are numbers in 128 bits; the last
+        overlaps."""
+        lines = [tile + tile_row * (first_row + r) for r in range(height)]
+        to_row = to + first_row * size
+        with b.if_else(columns >= lanes) as (many, few):
+            with many, loop(0, columns, lanes) as n:
+                first = n.min(columns - lanes)
+                place = to_row + column * first
+                for line in block(lines, first, lanes):
+                    store(line, place, size)
+                    place = place + column
+            with few:
+                # Columns that are not there go where the last one goes, before it does.
+                places = [to_row + column * (columns - 1).min(n) for n in range(part)]
+                with loop(0, columns, part) as n:
+                    first = n.min((columns - part).max(0))
+                    for place, line in reversed(list(zip(places, block(lines, first, part), strict=True))):
+                        store(line, place + column * first, size)
+
+    heights = [height for height in (2 * part, part, 2, 1) if height <= 8]
     with b.if_else(row == size) as (dense, strided):
         with dense:
-            with loop(0, rows // part * part, part) as i:
-                blocks(part, i)
-            for height in (2, 1)[part == 2 :]:
+            with loop(0, rows // heights[0] * heights[0], heights[0]) as i:
+                blocks(heights[0], i)
+            for height in sorted({*heights[1:]}, reverse=True):
                 with b.if_then((rows & height) != 0):
                     blocks(height, rows // (2 * height) * (2 * height))
         with strided:
