@@ -7,11 +7,13 @@ by the first tile of a panel as it computes.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from graphjit.kernels import edges
 from graphjit.kernels.blocking import PACKING_PAYS, a_packing_of, b_packing_of, cut, cycles
+from graphjit.kernels.dot import sums_array
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.microkernel import Frame
@@ -57,7 +59,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     k_limit = max(128, target().l1 * 4 // 3 // (panel + tile_line))
     k_block = balanced(k, k_limit)
     m_block = balanced(m, target().l2 * 3 // (8 * k_limit * size))
-    _, breadth, edge = cut(problem, element)
+    _, breadth, edge, dots = cut(problem, element)
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
@@ -82,9 +84,9 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
-        "edge": edge, "edge_vectors": edges.edge_width(edge) if edge else 0,
     }  # fmt: skip
-    return named, workspace, height if by_rows else breadth
+    at_edge, more = edges.arguments(replace(problem, k=k_block), element, edge, dots, workspace)
+    return named | at_edge, workspace + more, height if by_rows else breadth
 
 
 def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> bool:
@@ -164,14 +166,18 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 with builder.if_then(builder.and_(at["edge"] > 0, vector1 == at["vectors"])):
                     place = at["vectors"] * lanes
                     to = c + at["c_row"] * i0 + at["c_col"] * place
-                    edges.emit_edge(
-                        element, at, buffers.edge_frame, buffers.tile, (height, depth, at["k"] - k0),
-                        (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to))
+                    sizes = height, depth, at["k"] - k0
+                    places = (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to)
+                    with builder.if_else(at["edge_vectors"] != 0) as (turned, along):
+                        with turned:
+                            edges.emit_edge(element, at, buffers.edge_frame, buffers.tile, sizes, places)
+                        with along:
+                            edges.emit_dots(element, at, buffers.sums, add, sizes, places)
                     finish(to, i0, place, height, at["edge"])
 
 
 class _Buffers:
-    """Memory on the stack: frames, the rows of B that tiles without masks read, a tile on its way to C."""
+    """Memory on the stack: frames, the rows of B that tiles without masks read, a tile or sums on their way to C."""
 
     def __init__(self, element: Element, builder: Any) -> None:
         self.frame, self.edge_frame = FrameArray.new(builder), FrameArray.new(builder)
@@ -179,7 +185,7 @@ class _Buffers:
         if not target().assembly:
             tail = array(builder, element.type, lanes * broadest * lanes)
             self.frame[Frame.TAIL] = self.edge_frame[Frame.TAIL] = tail
-        self.tile = tile_array(builder, element)
+        self.tile, self.sums = tile_array(builder, element), sums_array(builder, element)
 
 
 def _block_of_a(element: Element, at: Slots, block: Int, depth: Int, height: Int) -> Int:

@@ -1,8 +1,10 @@
 """How a blocked product is cut and packed, and an estimate of its time."""
 
+from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
-from graphjit.kernels import edges
+from graphjit.kernels import dot, edges
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.target import Element, target
@@ -30,14 +32,26 @@ def a_packing_of(problem: Problem, element: Element) -> Packing:
     return Packing.COPY if problem.a.row == 1 else Packing.TRANSPOSE if problem.a.col == 1 else Packing.NONE
 
 
-def cut(problem: Problem, element: Element) -> tuple[float, int, int]:
-    """How columns are cut: an estimate of the time of all tiles, vectors of a panel, and how many of the last columns
-    are computed as rows of the transpose."""
+class Cut(NamedTuple):
+    """How columns are cut: an estimate of the time of all tiles, vectors of a panel, how many of the last columns are
+    computed apart, and whether as dot products and not as rows of the transpose."""
+
+    cycles: float
+    vectors: int
+    edge: int
+    dots: bool
+
+
+def cut(problem: Problem, element: Element) -> Cut:
+    """The best way to cut a product's columns."""
     vectors, rest = max(1, ceil(problem.n / element.lanes)), problem.n % element.lanes
-    cuts = [(*_panels(problem, element, vectors), 0)]
-    if edges.may_have_edge(problem, element):
+    cuts = [Cut(*_panels(problem, element, vectors), 0, False)]
+    if rest and problem.n > element.lanes and problem.k > 0:
         cycles, breadth = _panels(problem, element, vectors - 1)
-        cuts.append((cycles + _edge_cycles(problem, element, rest), breadth, rest))
+        if edges.may_have_edge(problem, element):
+            cuts.append(Cut(cycles + _edge_cycles(problem, element, rest), breadth, rest, False))
+        if problem.a.col == 1:
+            cuts.append(Cut(cycles + dot.cycles(replace(problem, n=rest), element), breadth, rest, True))
     return min(cuts)
 
 
@@ -107,6 +121,6 @@ class _Tiles:
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     packing = {Packing.TRANSPOSE: 0.3 if problem.k * element.size >= 16 else 1, Packing.GATHER: 1}
-    total, _, _ = cut(problem, element)
+    total = cut(problem, element).cycles
     total += packing.get(b_packing_of(problem, element), 0.0) * problem.k * problem.n
     return total + _detour_cycles(problem, problem.m) + 40

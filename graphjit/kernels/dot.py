@@ -28,11 +28,17 @@ NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "columns", "k", "accumulate", "e
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
     units a share is best a multiple."""
-    m, n, k, packing = problem.m, problem.n, problem.k, _b_packing(problem)
-    width, by_width = balanced(n, len(heights())), tile_heights(m, heights())
-    named = {"units": max(1, m), "columns": n, "k": k, "b_packing": int(packing), "width": width, "heights": by_width}
-    workspace = n * ceil(k / element.lanes) * target().vector if packing else 0
+    packing, width, by_width, workspace = cut(problem, element)
+    named = {"units": max(1, problem.m), "columns": problem.n, "k": problem.k, "b_packing": int(packing),
+             "width": width, "heights": by_width}  # fmt: skip
     return named, workspace, by_width >> 8 * (width - 1) & 255
+
+
+def cut(problem: Problem, element: Element) -> tuple[Packing, int, int, int]:
+    """How B is packed, columns of a tile, rows of tiles by columns, bytes of workspace."""
+    packing = _b_packing(problem)
+    workspace = problem.n * ceil(problem.k / element.lanes) * target().vector if packing else 0
+    return packing, balanced(problem.n, len(heights())), tile_heights(problem.m, heights()), workspace
 
 
 def _b_packing(problem: Problem) -> Packing:
@@ -78,29 +84,17 @@ def dot_kernel(element: Element) -> IRKernel:
 
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     """The loops over batch, columns of B and rows of A."""
-    module, size = builder.module, element.size
+    module = builder.module
     at = Slots(builder, NAMES)
     start, stop = (Int(builder, value) for value in values[-2:])
-    pack, table = pack_function(module, element), dot_table(module, element)
-    most = max(width * height for width, height in enumerate(heights(), 1))
-    # vectors are written to it, and read from the last sum on
-    sums = array(builder, element.type, most + 2 * element.lanes)
+    sums = sums_array(builder, element)
     units, n, k = (at[name] for name in ("units", "columns", "k"))
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
-        c_row, c_col, a_row = at["c_row"], at["c_col"], at["a_row"]
-        packs, line = at["b_packing"] != 0, (k + (element.lanes - 1)) // element.lanes * (element.lanes * size)
-        with builder.if_then(packs):
-            call(pack, builder, [at["b_packing"], b, at["b_col"], at["b_row"], at["workspace"], line, n, k])
-        b, b_col = at["workspace"].where(packs, b), line.where(packs, at["b_col"])
+        c_row, c_col = at["c_row"], at["c_col"]
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
-        with loop(0, n, at["width"]) as j0:
-            width = at["width"].min(n - j0)
-            tallest = at["heights"] >> (width - 1) * 8 & 255
-            with loop(first, last, tallest) as i0:
-                height, to = tallest.min(last - i0), c + c_row * i0 + c_col * j0
-                call_tile(table, width, height, [a + a_row * i0, a_row, b + b_col * j0, b_col, k, sums])
-                _put(element, at, sums, to, height, width)
+        put_sums(element, at, sums, (at["b_packing"], at["workspace"], at["width"], at["heights"]),
+                 (first, last, n, k), (a, b, c), at["accumulate"] != 0)  # fmt: skip
         # a single column is the row that epilogues take many numbers of at a time
         count, turned = last - first, n == 1
         operands = []
@@ -112,14 +106,40 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
               n.where(turned, count), count.where(turned, n), operands)  # fmt: skip
 
 
-def _put(element: Element, at: Slots, sums: Int, to: Int, rows: Int, columns: Int) -> None:
-    """Sums of a tile to where they belong in C."""
+def sums_array(builder: Any, element: Element) -> Int:
+    """The address of an array on the stack for the sums of a tile: it is written in vectors, and read in vectors from
+    the last sum on."""
+    most = max(width * height for width, height in enumerate(heights(), 1))
+    return array(builder, element.type, most + 2 * element.lanes)
+
+
+def put_sums(element: Element, at: Slots, sums: Int, how: Sequence[Int], sizes: Sequence[Int], places: Sequence[Int],
+             adds: Any) -> None:
+    """Rows of C from the first to the last, `n` columns, sums over `k`; how B is packed, where to, and cut."""
+    builder, module, lanes = at.builder, at.builder.module, element.lanes
+    (packing, workspace, broadest, by_width), (first, last, n, k), (a, b, c) = how, sizes, places
+    pack, table = pack_function(module, element), dot_table(module, element)
+    c_row, c_col, a_row = at["c_row"], at["c_col"], at["a_row"]
+    packs, line = packing != 0, (k + (lanes - 1)) // lanes * (lanes * element.size)
+    with builder.if_then(packs):
+        call(pack, builder, [packing, b, at["b_col"], at["b_row"], workspace, line, n, k])
+    b, b_col = workspace.where(packs, b), line.where(packs, at["b_col"])
+    with loop(0, n, broadest) as j0:
+        width = broadest.min(n - j0)
+        tallest = by_width >> (width - 1) * 8 & 255
+        with loop(first, last, tallest) as i0:
+            height, to = tallest.min(last - i0), c + c_row * i0 + c_col * j0
+            call_tile(table, width, height, [a + a_row * i0, a_row, b + b_col * j0, b_col, k, sums])
+            _put(element, at, sums, to, height, width, adds)
+
+
+def _put(element: Element, at: Slots, sums: Int, to: Int, rows: Int, columns: Int, adds: Any) -> None:
+    """Sums of a tile to where they belong in C, or `adds` them to what is there."""
     builder, size = at.builder, element.size
     # what may be contiguous in C: rows, or a single column, or all of the tile
     upright, lanes = columns == 1, element.lanes
     lines, length = Int(builder, 1).where(upright, rows), rows.where(upright, columns)
     line, number = at["c_col"].where(upright, at["c_row"]), at["c_row"].where(upright, at["c_col"])
-    adds = at["accumulate"] != 0
 
     def one_by_one() -> None:
         with loop(0, lines) as i, loop(0, length) as j:

@@ -1,12 +1,15 @@
-"""The last columns of a product that leave most of a vector empty, by vectors along the rows.
+"""The last columns of a product that leave most of a vector empty, by vectors along the rows or along k.
 
 Of 65 columns the last one would take a fifth vector in every row of C. Where columns of A are contiguous those columns
 of C are, transposed, a few rows of C^T = B^T A^T: full vectors of A, read where they are, and tiles of few rows.
-Each number is the same chain of multiply-adds as before.
+Each number is the same chain of multiply-adds as before. Where rows of A are contiguous they are dot products, which
+are other sums: they round in another way.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from graphjit.kernels import dot
 from graphjit.kernels.emit import I64, Int, call, loop
 from graphjit.kernels.microkernel import Frame
 from graphjit.kernels.packing import copy_function
@@ -15,7 +18,15 @@ from graphjit.kernels.slots import Slots
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import FrameArray, call_panel, tile_shape
 
-NAMES = ("edge", "edge_vectors")  # how many columns, and vectors of rows that a tile takes
+# how many columns, and vectors of rows that a tile takes, 0 for dot products, with their arguments
+NAMES = ("edge", "edge_vectors", "edge_packing", "edge_place", "edge_width", "edge_heights")
+
+
+def arguments(problem: Problem, element: Element, columns: int, dots: bool, place: int) -> tuple[dict[str, int], int]:
+    """The kernel's arguments, and bytes of workspace from `place` on. Of the problem, k is that of a block."""
+    vectors = edge_width(columns) if columns and not dots else 0
+    packing, width, heights, workspace = dot.cut(replace(problem, n=columns), element) if dots else (0, 0, 0, 0)
+    return dict(zip(NAMES, (columns, vectors, int(packing), place, width, heights), strict=True)), workspace
 
 
 def edge_width(columns: int) -> int:
@@ -29,6 +40,13 @@ def may_have_edge(problem: Problem, element: Element) -> bool:
     ordered = problem.a.row == 1 and (problem.a.col >= element.lanes or problem.k == 1)
     fits = ordered and problem.n > element.lanes
     return fits and rest > 0 and problem.k > 0 and edge_width(rest) > 0
+
+
+def emit_dots(element: Element, at: Slots, sums: Int, add: Int, sizes: Sequence[Int], places: Sequence[Int]) -> None:
+    """As `emit_edge`, by dot products."""
+    height, depth, _ = sizes
+    how = at["edge_packing"], at["workspace"] + at["edge_place"], at["edge_width"], at["edge_heights"]
+    dot.put_sums(element, at, sums, how, (Int(at.builder, 0), height, at["edge"], depth), places, add != 0)
 
 
 def emit_edge(element: Element, at: Slots, frame: FrameArray, tile: Int, sizes: Sequence[Int],

@@ -110,7 +110,9 @@ def plan(
         tiled = (way for way in both if tile_product.fits(way, element))
         ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
     estimate, room, way = min(ways, key=lambda each: each[0])
-    if cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED:  # both ways add up in the same order
+    # but for edges of dot products, both ways add up in the same order
+    if (cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED
+            and not any(blocking.cut(way, element).dots for way in both)):  # fmt: skip
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     kernel = KERNELS[room](element)
     arguments, workspace, align = room.arguments(way, element)

@@ -218,8 +218,7 @@ def scatter_function(module: Any, element: Element) -> Any:
         return [found[column] for column in range(count)]
 
     def blocks(height: int, first_row: Int) -> None:
-        """So many rows, in blocks of a whole vector of columns, or of as many as there are numbers in 128 bits; the last
-        overlaps."""
+        """So many rows, in blocks of a whole vector of columns, or of as many as 128 bits hold; the last overlaps."""
         lines = [tile + tile_row * (first_row + r) for r in range(height)]
         to_row = to + first_row * size
         with b.if_else(columns >= lanes) as (many, few):

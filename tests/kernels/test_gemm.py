@@ -141,7 +141,7 @@ SHAPES = [
     (1, 1, 1), (1, 16, 5), (1, 300, 70), (5, 1, 9), (130, 1, 40), (3, 4, 0), (8, 32, 16), (64, 128, 784), (37, 29, 53),
     (100, 16, 2), (32, 10, 64), (17, 33, 1), (7, 47, 15), (9, 49, 17), (600, 40, 30), (40, 1100, 70), (20, 60, 1300),
     (70, 1030, 400), (900, 1025, 130), (11, 13, 200), (21, 5, 37), (60, 333, 65),
-    (66, 35, 300),
+    (66, 35, 300), (24, 33, 100), (150, 65, 48), (90, 50, 700),
 ]  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_tiles_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row"])
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 128, 784), (128, 784, 64), (784, 100, 33), (200, 90, 1100),
-                                           (64, 128, 128), (37, 300, 500)])
+                                           (64, 128, 128), (37, 300, 500), (900, 33, 50)])
 def test_the_way_for_several_cores_gives_the_same_bits(m: int, n: int, k: int, layouts: str) -> None:
     """Which operand all shares read decides by rows or columns, and which operand is A, not the order of a sum."""
     rng = np.random.default_rng(m + n + k)
