@@ -4,8 +4,9 @@ A tile's instructions are all known beforehand: which register holds which sum, 
 tile of every height and width costs the assembler a tenth of a millisecond; from IR, LLVM takes four milliseconds to
 find the same instructions, and as many as products of odd sizes want would cost most of a second.
 
-The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and
-C is added to at the end, fetched into the cache while the product is computed. Registers, in the System V convention:
+The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and C is
+added to at the end. It may be fetched into the cache while the product is computed: stores that miss it, most of all
+those that lie across two lines, would wait for each other. Registers, in the System V convention:
 rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F and
 AVX512VL.
 """
@@ -63,10 +64,10 @@ class _Tile:
                   f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
                   "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)),
-                  f"cmpq $0, {_field(Frame.ADD)}", "je 2f", f"mov {_field(Frame.C_ROW)}, %rax",
+                  f"cmpq $0, {_field(Frame.FETCH)}", "je 2f", f"mov {_field(Frame.C_ROW)}, %rax",
                   f"mov %rcx, {_A}")  # fmt: skip
         for i, j in self.cells:
-            self.emit(f"prefetcht0 {64 * j}({_A})")
+            self.emit(f"prefetchw {64 * j}({_A})")
             if j == self.vectors - 1 and i < self.height - 1:
                 self.emit(f"add %rax, {_A}")
         self.emit("2:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from graphjit.kernels import edges
-from graphjit.kernels.blocking import PACKING_PAYS, a_packing_of, b_packing_of, cut, cycles
+from graphjit.kernels.blocking import PACKING_PAYS, a_packing_of, b_packing_of, cut, cycles, fetches
 from graphjit.kernels.dot import sums_array
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import apply
@@ -38,7 +38,7 @@ NAMES = (
     *ADDRESSES, *BATCH, *STRIDES,
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes", "unsafe",
-    "tile_a_row", "tile_a_col", "tile_b_row", *edges.NAMES,
+    "tile_a_row", "tile_a_col", "tile_b_row", "fetch", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
@@ -84,6 +84,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
+        "fetch": int(fetches(problem, element)),
     }  # fmt: skip
     at_edge, more = edges.arguments(replace(problem, k=k_block), element, edge, dots, workspace)
     return named | at_edge, workspace + more, height if by_rows else breadth
@@ -139,6 +140,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
             depth = at["k_block"].min(at["k"] - k0)
             add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
             frame[Frame.ADD] = buffers.edge_frame[Frame.ADD] = add
+            frame[Frame.FETCH] = buffers.edge_frame[Frame.FETCH] = add.max(at["fetch"])
             epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
 
             def finish(to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:

@@ -25,6 +25,12 @@ def b_packing_of(problem: Problem, element: Element) -> Packing:
     return Packing.COPY if pays and fits else Packing.NONE
 
 
+def fetches(problem: Problem, element: Element) -> bool:
+    """Whether C is to be fetched into the first-level cache, from where other operands displace it."""
+    m, n, k = problem.m, problem.n, problem.k
+    return 4 * (m * n + m * k + k * n) * element.size > 3 * target().l1
+
+
 def a_packing_of(problem: Problem, element: Element) -> Packing:
     """How blocks of A are packed: of big matrices, if B is too."""
     if problem.m < 64 or problem.n * element.size < 4096 or problem.k < 128 or not b_packing_of(problem, element):

@@ -33,7 +33,8 @@ class Frame(IntEnum):
     A_STEP = 9  # from one tile's A to that of the next
     A_NEXT = 10  # where the next tile's A and C would be; set by tiles
     C_NEXT = 11
-    A_ROW = 12  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    FETCH = 12  # 1: bring C into the cache while it is computed (tiles in assembly)
+    A_ROW = 13  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
 TILE = ir.FunctionType(I64, [I64] * 5)  # (frame, a, b, c, rows)

@@ -194,7 +194,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                 columns = (breadth * lanes).min(at["n"] - j0)
                 live = columns - (breadth - 1) * lanes
                 frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
-                frame[Frame.ADD] = zero.flag(s + t + at["start"] > 0)
+                frame[Frame.ADD] = frame[Frame.FETCH] = zero.flag(s + t + at["start"] > 0)
                 from_b = b + j0 * size + at["b_segment0"] * s + at["b_segment1"] * t
                 # the last rows, whose last vector may end behind B, are read from a copy
                 behind = breadth * (lanes * size) - columns * size
