@@ -4,11 +4,10 @@ A tile's instructions are all known beforehand: which register holds which sum, 
 tile of every height and width costs the assembler a tenth of a millisecond; from IR, LLVM takes four milliseconds to
 find the same instructions, and as many as products of odd sizes want would cost most of a second.
 
-The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and C is
-added to at the end. It may be fetched into the cache while the product is computed: stores that miss it, most of all
-those that lie across two lines, would wait for each other. Registers, in the System V convention:
-rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F and
-AVX512VL.
+The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and
+C is added to at the end. It may be fetched into the cache while the product is computed: stores that miss it, most of
+all those that lie across two lines, would wait for each other. Registers, in the System V convention: rdi frame, rsi a,
+rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F and AVX512VL.
 """
 
 from collections.abc import Iterable
