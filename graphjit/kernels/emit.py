@@ -213,10 +213,18 @@ def masked_load(module: Any, element: "Element", address: Int, count: Int) -> An
 
 def masked_store(module: Any, element: "Element", value: Any, address: Int, count: Int) -> None:
     """Store the first `count` numbers of a vector; memory behind them is not touched."""
+    masked_by(module, element, value, address, live_lanes(address.builder, element.lanes, count))
+
+
+def masked_by(module: Any, element: "Element", value: Any, address: Int, mask: Any) -> None:
+    """Store the numbers of a vector that a mask tells; all without one."""
+    if mask is None:
+        store(value, address, element.size)
+        return
     kind, b = element.vector, address.builder
     made = intrinsic(module, f"llvm.masked.store.{element.suffix}.p0", ir.VoidType(), kind, kind.as_pointer(), I32,
                      ir.VectorType(I1, element.lanes))  # fmt: skip
-    b.call(made, [value, pointer(address, kind), I32(element.size), live_lanes(b, element.lanes, count)])
+    b.call(made, [value, pointer(address, kind), I32(element.size), mask])
 
 
 def intrinsic(module: Any, name: str, result: Any, *arguments: Any) -> Any:

@@ -5,12 +5,24 @@ matrix, a power of two apart, would not. Nothing outside the operand is touched;
 column does not matter to tiles.
 """
 
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I32, Int, call, function, load, loop, masked_load, store
+from graphjit.kernels.emit import (
+    I32,
+    Int,
+    call,
+    function,
+    live_lanes,
+    load,
+    loop,
+    masked_by,
+    masked_load,
+    store,
+)
 from graphjit.kernels.target import Element, target
 
 
@@ -178,8 +190,8 @@ def pack_function(module: Any, element: Element) -> Any:
 def scatter_function(module: Any, element: Element) -> Any:
     """`scatter(tile, tile row, target, row, column, rows, columns)`: the reverse of gather, for a strided C.
 
-    Where columns of the target are contiguous, small blocks are transposed in registers. (Rows of the tile are whole
-    vectors, so that blocks may read behind the last column.)
+    Where columns of the target are contiguous, blocks are transposed in registers. (Rows of the tile are whole vectors,
+    and there is room for as many as a block has.)
     """
     name = f"scatter_{element.suffix}"
     if name in module.globals:
@@ -187,7 +199,7 @@ def scatter_function(module: Any, element: Element) -> Any:
     made, b, (tile, tile_row, to, row, column, rows, columns) = function(module, name, 7)
     size, part, lanes = element.size, 16 // element.size, element.lanes
 
-    def one_by_one() -> None:
+    def one_by_one(rows: Int, tile: Int = tile, to: Int = to) -> None:
         # a loop over the longer side within one over the other
         upright = rows > columns
         outer, inner = columns.where(upright, rows), rows.where(upright, columns)
@@ -198,53 +210,57 @@ def scatter_function(module: Any, element: Element) -> Any:
             with loop(0, inner) as j:
                 store(load(source + near * j, element.type, size), target + near_to * j, size)
 
-    def block(lines: list[Int], first: Int, count: int) -> list[Any]:
-        """So many columns from the first on, each as a vector of all lines."""
-        loaded = [load(line + first * size, ir.VectorType(element.type, count), size) for line in lines]
-        groups = [_transpose_parts(b, (loaded[at : at + part] * part)[:part], part)
-                  for at in range(0, len(lines), part)]  # fmt: skip
-        # (column, numbers of a column, which of them are in a vector side by side)
-        if len(groups) == 1:
-            return [_shuffle(b, line, line, [at + i for i in range(len(lines))])
-                    for at in range(0, count, part) for line in groups[0]]  # fmt: skip
+    def block(height: int, first_row: Int, first: Int) -> list[Any]:
+        """A whole vector of columns, as vectors of so many rows."""
+        lines = [load(tile + tile_row * (first_row + r) + first * size, element.vector, size) for r in range(height)]
+        # a column is in 128 bits of each group, as many columns apart; those of two groups come side by side
+        above, *below = (_transpose_parts(b, lines[at : at + part], part) for at in range(0, height, part))
         found = {}
-        width = 2 * part
-        for half in range(0, count, width):
-            for q, (above, below) in enumerate(zip(*groups, strict=True)):
-                pairs = [at + other for at in (half, half + part)[: count // part] for other in (0, count)]
-                joined = _shuffle(b, above, below, [at + i for at in pairs for i in range(part)])
-                for lane, at in enumerate(range(half, min(half + width, count), part)):
-                    found[at + q] = _shuffle(b, joined, joined, [lane * width + i for i in range(width)])
-        return [found[column] for column in range(count)]
+        for start in range(0, lanes, height):
+            for q, x in enumerate(above):
+                columns = range(start, min(start + height, lanes), part)
+                if below:
+                    x = _shuffle(b, x, below[0][q], [i for at in columns for other in (at, lanes + at)
+                                                     for i in range(other, other + part)])  # fmt: skip
+                for n, at in enumerate(columns):
+                    found[at + q] = _shuffle(b, x, x, list(range(n * height, (n + 1) * height)) if below
+                                             else list(range(at, at + part)))  # fmt: skip
+        return [found[at] for at in range(lanes)]
 
-    def blocks(height: int, first_row: Int) -> None:
-        """So many rows, in blocks of a whole vector of columns, or of as many as 128 bits hold; the last overlaps."""
-        lines = [tile + tile_row * (first_row + r) for r in range(height)]
-        to_row = to + first_row * size
-        with b.if_else(columns >= lanes) as (many, few):
-            with many, loop(0, columns, lanes) as n:
-                first = n.min(columns - lanes)
-                place = to_row + column * first
-                for line in block(lines, first, lanes):
-                    store(line, place, size)
-                    place = place + column
-            with few:
-                # Columns that are not there go where the last one goes, before it does.
-                places = [to_row + column * (columns - 1).min(n) for n in range(part)]
-                with loop(0, columns, part) as n:
-                    first = n.min((columns - part).max(0))
-                    for place, line in reversed(list(zip(places, block(lines, first, part), strict=True))):
-                        store(line, place + column * first, size)
+    def blocks(height: int, first_row: Int, masked: bool) -> None:
+        """So many rows, or what there is of them."""
+        part_of = replace(element, lanes=height)
+        live = live_lanes(b, height, rows - first_row) if masked else None
+        line, whole = to + first_row * size, columns // lanes * lanes
+        rest = columns - whole
+        with loop(0, whole, lanes) as n:
+            for at, value in enumerate(block(height, first_row, n)):
+                masked_by(module, part_of, value, line + column * (n + at), live)
+        with b.if_then(rest > 0):
+            values = block(height, first_row, whole)
+            for group in range(0, lanes, part):
+                with b.if_then(rest > group):
+                    # columns that are not there go where the last one goes, before it does
+                    for at in reversed(range(group, group + part)):
+                        masked_by(module, part_of, values[at], line + column * (whole + (rest - 1).min(at)), live)
 
-    heights = [height for height in (2 * part, part, 2, 1) if height <= 8]
-    with b.if_else(row == size) as (dense, strided):
+    with b.if_else(b.and_(row == size, rows > 1)) as (dense, strided):
         with dense:
-            with loop(0, rows // heights[0] * heights[0], heights[0]) as i:
-                blocks(heights[0], i)
-            for height in sorted({*heights[1:]}, reverse=True):
-                with b.if_then((rows & height) != 0):
-                    blocks(height, rows // (2 * height) * (2 * height))
+            masks = target().masks
+            end = rows // part * part
+            with loop(0, rows if masks else end, 2 * part) as i:
+                left = rows - i
+                with b.if_else(left > part if masks else left >= 2 * part) as (high, low):
+                    with high:
+                        blocks(2 * part, i, masks)
+                    with low, b.if_then(left >= part):
+                        blocks(part, i, False)
+            if masks:
+                with b.if_then(b.and_(rows > end, (rows & part) == 0)):
+                    blocks(part, end, True)
+            else:
+                one_by_one(rows - end, tile + tile_row * end, to + end * size)
         with strided:
-            one_by_one()
+            one_by_one(rows)
     b.ret_void()
     return made

@@ -75,8 +75,9 @@ def array(builder: Any, kind: Any, length: int) -> Int:
 
 
 def tile_array(builder: Any, element: Element) -> Int:
-    """The address of an array on the stack that holds any tile."""
-    most = max(height * vectors for vectors, height in enumerate(tile_shape().heights, 1))
+    """The address of an array on the stack that holds any tile, its rows filled up to whole blocks of `scatter`."""
+    unit = 16 // element.size
+    most = max(ceil(height / unit) * unit * vectors for vectors, height in enumerate(tile_shape().heights, 1))
     return array(builder, element.type, most * element.lanes)
 
 
@@ -191,16 +192,20 @@ def call_panel(element: Element, detours: Any, place: list[Int], detour: list[In
             call(panel_function(module, element), builder, place)
 
 
+def _table(module: Any, element: Element) -> Any:
+    """The addresses of the tiles that do not pack by height and width."""
+    tiles, shapes = _tiles(module, element), tile_shape().names
+    return tile_table(module, f"tiles_{element.suffix}", TILE, tile_shape().broadest, lambda: {
+        shapes[each][:2]: tile for each, tile in tiles.items() if not shapes[each][2]})  # fmt: skip
+
+
 def panel_function(module: Any, element: Element) -> Any:
     """`panel(frame, breadth, tallest, rows, a, b, c)`: rows of C, `breadth` vectors each, in tiles of the tallest
     height and one of what is left."""
     name = f"panel_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
-    named = _tiles(module, element)
-    shapes = tile_shape().names
-    table = tile_table(module, f"tiles_{element.suffix}", TILE, tile_shape().broadest, lambda: {
-        shapes[each][:2]: tile for each, tile in named.items() if not shapes[each][2]})  # fmt: skip
+    table = _table(module, element)
     made, builder, (address, breadth, tallest, rows, a, b, c) = function(module, name, 7)
     frame = FrameArray(address)
 
@@ -221,7 +226,7 @@ def detour_function(module: Any, element: Element) -> Any:
     name = f"detour_{element.suffix}"
     if name in module.globals:
         return module.globals[name]
-    panel, gather, scatter = (make(module, element) for make in (panel_function, gather_function, scatter_function))
+    table, gather, scatter = (make(module, element) for make in (_table, gather_function, scatter_function))
     made, builder, given = function(module, name, 11)
     address, breadth, tallest, rows, a, b, c, c_row, c_col, buffer, columns = given
     frame, row = FrameArray(address), breadth * (element.lanes * element.size)
@@ -230,7 +235,7 @@ def detour_function(module: Any, element: Element) -> Any:
         height, to = tallest.min(rows - i), c + c_row * i
         with builder.if_then(frame[Frame.ADD] != 0):
             call(gather, builder, [to, c_row, c_col, buffer, row, height, columns])
-        call(panel, builder, [address, breadth, height, height, frame[Frame.A_NEXT], b, buffer])
+        call_tile(table, breadth, height, [address, frame[Frame.A_NEXT], b, buffer, height])
         call(scatter, builder, [buffer, row, to, c_row, c_col, height, columns])
     builder.ret_void()
     return made
