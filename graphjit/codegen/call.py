@@ -37,7 +37,12 @@ class Status:
     """The address of the program's status word: a kernel that finds bad data writes a number there."""
 
 
-Slot = int | float | Address | Status
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """The address of what a product has to know of the kernel that follows it (``kernels/follower.py``)."""
+
+
+Slot = int | float | Address | Status | Handed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class KernelCall:
         parts: the kernels of a group that runs strip by strip (`codegen/strips.py`): a unit of the group is a strip,
             so many units of each part, ``strip``.
         moves: addresses of buffers that have memory for one strip only.
+        handing: makes the call, and its scratch memory, that hands what this one computes to another kernel; or None.
+        then: the kernel that this one runs on strips of what it computes, of which slot ``hole`` is the address.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
     """
 
@@ -103,11 +110,14 @@ class KernelCall:
     parts: tuple[KernelCall, ...] = ()
     strip: tuple[int, ...] = ()
     moves: tuple[Move, ...] = ()
+    handing: Callable[[], KernelCall | None] | None = None
+    then: KernelCall | None = None
+    hole: int = 0
 
     @property
     def calls(self) -> tuple[KernelCall, ...]:
-        """The kernels that run: the parts of a group, else this one."""
-        return self.parts or (self,)
+        """The kernels that run: the parts of a group, else this one and what follows it."""
+        return self.parts or ((self,) if self.then is None else (self, self.then))
 
 
 @dataclass(slots=True, eq=False)

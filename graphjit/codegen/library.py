@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphjit.codegen.access import Place
-from graphjit.codegen.call import Address, KernelCall, Scratch, Slot, Status
+from graphjit.codegen.call import Address, Handed, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.contractions import contract_calls, input_grad_calls
 from graphjit.codegen.epilogues import Epilogue
 from graphjit.codegen.pools import POOLS, pool_call
@@ -81,7 +83,7 @@ def _loop(node: Apply) -> KernelCall:
 
 
 def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> KernelCall:
-    from graphjit.kernels.gemm import family, plan
+    from graphjit.kernels.gemm import family, plan, plan_handing
     from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
@@ -100,17 +102,34 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
     c = to.strides
     found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch, _batch(la, batch), _batch(lb, batch),
                  tuple(c[:-2]), epilogue=behind, e_strides=strides, cores=get_num_threads())
-    address |= {"c": Address(to.buffer, to.offset * size), "workspace": Address(Scratch(max(found.workspace, 64)))}
-    slots = tuple(address.get(s, 0) if isinstance(s, str) else s for s in found.slots)
-    title = f"matmul {m}x{k}x{n}{_times(batch)}" + ("" if epilogue is None else f" {behind.replace('_', ' ')}")
-    return KernelCall(found.kernel, ("int64",) * len(slots), slots, found.extent,
-                      reads=tuple(reads), writes=(to.buffer,), title=title,
+    address |= {"c": Address(to.buffer, to.offset * size)}
+    call = KernelCall(found.kernel, ("int64",) * len(found.slots), _filled(found, address), found.extent,
+                      reads=tuple(reads), writes=(to.buffer,),
+                      title=f"matmul {m}x{k}x{n}{_times(batch)}" + (f" {behind.replace('_', ' ')}" if epilogue else ""),
                       where=tuple(dict.fromkeys(x.where for x in (node, result) if x.where)),
                       flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
                       align=found.align, also=family(out.dtype), least=found.least,
                       cuts=dict(zip((a, b, to.buffer), found.cuts, strict=True)), repeated=found.repeated,
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
+    if not batch and place is None and epilogue is None:
+        call.handing = lambda: _handing(call, plan_handing(m, n, k, out.dtype, _last(la), _last(lb)), address)
+    return call
+
+
+def _filled(plan: GemmPlan, address: Mapping[str, Slot]) -> tuple[Slot, ...]:
+    """The arguments of a product's kernel."""
+    known = {**address, "workspace": Address(Scratch(max(plan.workspace, 64)))}
+    return tuple(known.get(s, 0) if isinstance(s, str) else s for s in plan.slots)
+
+
+def _handing(call: KernelCall, plan: GemmPlan | None, address: Mapping[str, Slot]) -> KernelCall | None:
+    """The same product, handed on; None where it is better as it is."""
+    if plan is None or plan.kernel is not call.kernel:
+        return None
+    return replace(call, slots=_filled(plan, {**address, "c": 0, "follower": Handed()}), extent=plan.extent,
+                   align=plan.align, repeated=plan.repeated, writes=(), handing=None, spans=dict,
+                   cuts=dict(zip(call.reads, plan.cuts[:2], strict=True)))
 
 
 def _spans(plan: GemmPlan, matrices: list[tuple[Node, int]], whole: list[Node]) -> dict[Node, int]:

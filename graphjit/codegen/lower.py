@@ -12,6 +12,7 @@ from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
 from graphjit.codegen.cluster import Cluster, base, operand_below, singleton, used
 from graphjit.codegen.epilogues import epilogues
+from graphjit.codegen.followers import with_followers
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
@@ -54,6 +55,7 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
             order, stuck = _schedule(steps, graph, set(states))
             if not stuck:
                 in_place = {n: writes[n] for n in direct}
+                order = with_followers(order, graph.outputs, in_place)
                 return Lowered(in_strips(order, graph.outputs, in_place), graph, fused.clusters, in_place)
             back = {n for n in direct if any(writes[n] in s.writes for s in stuck)}
         if not back:

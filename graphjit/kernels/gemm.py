@@ -114,8 +114,28 @@ def plan(
     if (cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED
             and not any(blocking.cut(way, element).dots for way in both)):  # fmt: skip
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
-    kernel = KERNELS[room](element)
-    arguments, workspace, align = room.arguments(way, element)
+    made = room.arguments(way, element)
+    return _described(problem, way, room, element, made, estimate, accumulate, epilogue)
+
+
+def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
+                 b_strides: tuple[int, int]) -> GemmPlan | None:
+    """Plan A[m, k] @ B[k, n] of which each strip is handed to another kernel, and stored nowhere else.
+
+    Units are rows. The slot 'follower' is the address of what `kernels/follower.py` tells. None where that cannot be.
+    """
+    element = _element(np.dtype(dtype))
+    problem = Problem(m, n, k, (), Matrix(*a_strides, ()), Matrix(*b_strides, ()), Matrix(n, 1, ()), ())
+    if not (tile_product.fits(problem, element) and k <= tile_product.DEEP):
+        return None
+    made = tile_product.arguments(problem, element, handed=True)
+    return _described(problem, problem, tile_product, element, made, tile_product.cycles(problem, element))
+
+
+def _described(problem: Problem, way: Problem, room: Any, element: Element, made: tuple[dict[str, Any], int, int],
+               estimate: float, accumulate: bool = False, epilogue: str = "store") -> GemmPlan:
+    arguments, workspace, align = made
+    m, n, k, batch = problem.m, problem.n, problem.k, problem.batch
     named = common_slots(way, element.size) | arguments
     named |= {"accumulate": int(accumulate), "epilogue": NUMBERS[epilogue]}
     extent = arguments["units"] * prod(way.batch) if way.m and way.n else 0
@@ -123,14 +143,14 @@ def plan(
     if prod(way.batch) >= MATRICES:
         align = arguments["units"]
     # measured: a tile product reads its operands as fast from far away, and each call would split all of B once more
-    rows = 0 if room is tile_product else _rows_of_unit(problem, way, named.get("by_rows", 1), element)
+    rows = 0 if room is tile_product else _rows_of_unit(problem, way, arguments.get("by_rows", 1), element)
     # each call reads all of B: where that is far away, the rows of C should be more than those of B
-    packs = rows and (named["b_packing"] or named.get("a_packing", 0))
+    packs = rows and (arguments["b_packing"] or arguments.get("a_packing", 0))
     least = max(PACKED if packs else 1, k if k * n * element.size > target().l2 // 2 else 1)
     least = ceil(least / (max(rows, 1) * align)) * align
     steps = ((problem.a.row, (problem.k - 1) * problem.a.col), (problem.c.row, (problem.n - 1) * problem.c.col))
-    return GemmPlan(kernel, slots, extent, workspace, 2 * m * n * k * prod(batch), align,
-                    CYCLE * estimate * prod(way.batch), least, rows, steps, _cuts(way, named.get("by_rows", 1)),
+    return GemmPlan(KERNELS[room](element), slots, extent, workspace, 2 * m * n * k * prod(batch), align,
+                    CYCLE * estimate * prod(way.batch), least, rows, steps, _cuts(way, arguments.get("by_rows", 1)),
                     CYCLE * tile_product.repeated(way) if room is tile_product and not way.batch else 0.0)
 
 

@@ -5,6 +5,7 @@ matrix, a power of two apart, would not. Nothing outside the operand is touched;
 column does not matter to tiles.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
@@ -122,6 +123,14 @@ def transpose_function(module: Any, element: Element) -> Any:
     b.position_at_end(done)
     b.ret_void()
     return made
+
+
+def across(b: Any, element: Element, lines: Sequence[Int]) -> list[Any]:
+    """As many columns as there are numbers in 128 bits, each as a vector of all lines."""
+    part = 16 // element.size
+    kind = ir.VectorType(element.type, part)
+    rows = [_side_by_side(b, [load(line, kind, element.size) for line in lines[i::part]]) for i in range(part)]
+    return list(_transpose_parts(b, rows, part))
 
 
 def _filled_up(b: Any, x: Any, lanes: int) -> Any:

@@ -9,11 +9,12 @@ An operand is cut into *chunks*: 16 lines (rows of A, columns of B) by 32 steps 
 unit wants it: k and k + 16 stand together; these pairs of a line one behind the other for A, those of 16 lines for B.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import F32, I32, Int, call, function, load, loop, masked_load, only_if, store
+from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, masked_load, only_if, store
 from graphjit.kernels.packing import transpose_function
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import array
@@ -23,27 +24,26 @@ PART = 64 * LINES      # bytes of one part of a chunk
 CHUNK = 3 * PART
 
 _INTS = ir.VectorType(I32, 16)
-_FLOATS = ir.VectorType(F32, 16)
+FLOATS = ir.VectorType(F32, 16)
 _HIGH_BITS = 0xFFFF0000
-_INFINITE = 0x7F800000
-DOUBTFUL = _INFINITE - 0x58800000  # 2**50: where no number is as large, no sum of products overflows
+DOUBTFUL = 2.0**50  # where no number is as large, no sum of products overflows
+_LARGER, _CURRENT_ROUNDING = I32(0b1011), I32(4)  # of two numbers the larger one's absolute value; not NaN
 
 
 def split_function(module: Any, element: Element, which: str) -> Any:
-    """`split(source, line, step, turned, lines, depth, to, doubt)`: operand "a" or "b" in chunks, those of the same
-    lines together.
+    """`split(source, line, step, turned, lines, depth, to, behind, largest)`: operand "a" or "b" in chunks, those of
+    the same lines together, `behind` bytes before those of the next ones.
 
     Strides are bytes from line to line and from one k to the next; `turned` says that the operand's contiguous
     direction is the other one than its chunks want (k for A, lines for B). What lies behind the last k is zero.
-    The vector of uint32 at `doubt` collects the least distance of a number's bits from infinity's: with at most
-    `DOUBTFUL`, products may have overflowed.
+    The vector at `largest` collects the largest absolute values: from `DOUBTFUL` on products may have overflowed.
     """
     name = f"split_{which}"
     if name in module.globals:
         return module.globals[name]
     chunk = _chunk_function(module, which)
     turn = transpose_function(module, element)
-    made, b, (source, line, step, turned, lines, depth, to, doubt) = function(module, name, 8)
+    made, b, (source, line, step, turned, lines, depth, to, behind, largest) = function(module, name, 9)
     straight, across = (array(b, F32, LINES * STEPS) for _ in range(2))
     turned = turned != 0
     # an outer line of memory, as the chunk wants it or not, and the distance between those of a staged chunk
@@ -52,7 +52,7 @@ def split_function(module: Any, element: Element, which: str) -> Any:
     with loop(0, lines, LINES) as first, loop(0, depth, STEPS) as k:
         here = source + line * first + step * k
         live, deep = (lines - first).min(LINES), (depth - k).min(STEPS)
-        place = to + (first // LINES * ((depth + (STEPS - 1)) // STEPS) + k // STEPS) * CHUNK
+        place = to + behind * (first // LINES) + k // STEPS * CHUNK
         whole = b.and_(live == LINES, deep == STEPS)
         outer, inner = (live, deep) if which == "a" else (deep, live)
 
@@ -78,7 +78,7 @@ def split_function(module: Any, element: Element, which: str) -> Any:
 
         direct = only_if(b.not_(turned), [straight, Int(b, staged)], upright)
         ready = only_if(turned, direct, turning)
-        call(chunk, b, [*ready, place, doubt])
+        call(chunk, b, [*ready, place, largest])
     b.ret_void()
     return made
 
@@ -99,24 +99,36 @@ def _copy_edge(module: Any, element: Element, source: Int, line: Int, to: Int, c
 
 
 def _chunk_function(module: Any, which: str) -> Any:
-    """`chunk(source, line, to, doubt)`: split a whole chunk, of dense lines of k for A, or of lines for B."""
+    """`chunk(source, line, to, largest)`: split a whole chunk, of dense lines of k for A, or of lines for B."""
     name = f"split_chunk_{which}"
     if name in module.globals:
         return module.globals[name]
-    made, b, (source, line, to, doubt) = function(module, name, 4)
+    made, b, (source, line, to, largest) = function(module, name, 4)
+    found = b.alloca(FLOATS)  # stays in a register, as nothing else may point there
+    b.store(load(largest, FLOATS, 64), found)
     with loop(0, Int(b, 16)) as r:
         at = source + line * r
-        pair = [load(at, _FLOATS, 4), load(at + (64 if which == "a" else line * 16), _FLOATS, 4)]
-        split = [thirds(b, x) for x in pair]
-        least = load(doubt, _INTS, 64)
-        for high, *_ in split:
-            below = b.sub(_ints(_INFINITE), b.and_(high, _ints(0x7FFFFFFF)))  # of NaN more than of any number
-            least = b.select(b.icmp_unsigned("<", below, least), below, least)
-        store(least, doubt, 64)
-        for part, (x, y) in enumerate(zip(*split, strict=True)):
-            store(b.or_(b.lshr(x, _ints(16)), y), to + r * 64 + part * PART, 64)
+        pair = [load(at, FLOATS, 4), load(at + (64 if which == "a" else line * 16), FLOATS, 4)]
+        b.store(collect(module, b, b.load(found), pair), found)
+        store_pair(b, pair, to + r * 64)
+    store(b.load(found), largest, 64)
     b.ret_void()
     return made
+
+
+def collect(module: Any, b: Any, found: Any, vectors: Sequence[Any]) -> Any:
+    """The largest absolute values of those found before and of some more vectors; NaN does not count."""
+    kinds = [FLOATS, FLOATS, I32, FLOATS, ir.IntType(16), I32]
+    larger = intrinsic(module, "llvm.x86.avx512.mask.range.ps.512", FLOATS, *kinds)
+    for x in vectors:
+        found = b.call(larger, [x, found, _LARGER, ir.Constant(FLOATS, None), ir.IntType(16)(-1), _CURRENT_ROUNDING])
+    return found
+
+
+def store_pair(b: Any, pair: Sequence[Any], to: Int) -> None:
+    """Two vectors of numbers that stand together in a chunk: all three parts."""
+    for part, (x, y) in enumerate(zip(*(thirds(b, x) for x in pair), strict=True)):
+        store(b.or_(b.lshr(x, _ints(16)), y), to + part * PART, 64)
 
 
 def _ints(value: int) -> Any:
@@ -126,7 +138,7 @@ def _ints(value: int) -> Any:
 def thirds(b: Any, x: Any) -> list[Any]:
     """The bits of high, middle and low, each in the upper half of an int32 whose lower half is zero."""
     high = b.and_(b.add(b.bitcast(x, _INTS), _ints(0x8000)), _ints(_HIGH_BITS))
-    rest = b.fsub(x, b.bitcast(high, _FLOATS))
+    rest = b.fsub(x, b.bitcast(high, FLOATS))
     middle = b.and_(b.bitcast(rest, _INTS), _ints(_HIGH_BITS))
-    low = b.bitcast(b.fsub(rest, b.bitcast(middle, _FLOATS)), _INTS)
+    low = b.bitcast(b.fsub(rest, b.bitcast(middle, FLOATS)), _INTS)
     return [high, middle, low]

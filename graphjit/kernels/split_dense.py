@@ -10,13 +10,14 @@ from llvmlite import ir
 
 from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, masked_load, store
 from graphjit.kernels.packing import transpose_function
-from graphjit.kernels.split import DOUBTFUL, LINES, PART, STEPS, thirds
+from graphjit.kernels.split import LINES, PART, STEPS, thirds
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import array
 
 INTS, FLOATS, HALVES = ir.VectorType(I32, 16), ir.VectorType(F32, 16), ir.VectorType(ir.IntType(16), 32)
 ELEMENT = Element("float32", 4, 16)
 NOTHING = 0x7FFFFFFF  # what a vector of doubts begins with
+DOUBTFUL = 0x7F800000 - 0x58800000  # 2**50: where no number is as large, no sum of products overflows
 
 
 def words(value: int) -> Any:

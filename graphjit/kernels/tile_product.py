@@ -3,7 +3,8 @@
 With each operand split into three (see `split`), six of nine partial products give float32's precision: errors are no
 larger than those of a chain of multiply-adds, as the unit adds up 32 products from zero before it adds to C. It takes
 16 times as many products a cycle as the vector units, so with six for one there is a factor of 2.7 to gain, less the
-splitting: this pays from some 32 rows and columns on.
+splitting, most of which is done while tiles are multiplied (see `split_ahead`): this pays from some 32 rows and columns
+on.
 
 Splitting makes a NaN of an infinity, and partial products that overflow may cancel to one. So where an operand holds
 numbers so large, NaNs of the result are computed again by a plain chain of multiply-adds. Numbers below 2**-110 lose
@@ -19,26 +20,27 @@ from llvmlite import ir
 
 from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
-from graphjit.kernels.emit import F32, I32, Int, call, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.emit import F32, I64, Int, call, function, intrinsic, load, loop, store
 from graphjit.kernels.epilogue import apply
+from graphjit.kernels.follower import HANDED, LEAST, WORDS, Follower, rest_function
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
-from graphjit.kernels.split import CHUNK, DOUBTFUL, LINES, STEPS, split_function
+from graphjit.kernels.split import CHUNK, DOUBTFUL, FLOATS, LINES, STEPS
+from graphjit.kernels.split_ahead import Work, finish_function, split_lines
 from graphjit.kernels.target import Element, target
-from graphjit.kernels.tile_unit import BYTE, configure, release, tiles_function
+from graphjit.kernels.tile_unit import configure, release, tiles_function
 from graphjit.kernels.tiles import array, balanced
 from graphjit.runtime.compiler import IRKernel
 
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilogue", "a_turned", "b_turned", "k_block",
-         "m_block")  # fmt: skip
+         "block", "panels_of_a", "follower")  # fmt: skip
 
 BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
-# Measured: steps of k of A that are split together, and of B: what is split of B is to stay in the first-level cache,
-# what is split of A in the second.
-DEEP, SHALLOW = 16 * STEPS, 2 * STEPS
-SPLITTING = 0.45  # cycles a number
-_INTS = ir.VectorType(I32, 16)
-_SPLIT_B = SHALLOW // STEPS * 2 * CHUNK  # bytes
+DEEP = 16 * STEPS  # measured: most steps of k that are split, and multiplied, together
+FITTED = 1.22  # to compare with estimates of blocked products, which are this much too high where clocks are high
+AT_ONCE = 4 * BLOCK  # rows of A that are split before there are tiles to multiply
+_EDGE = BLOCK * BLOCK * 4  # bytes of a block of C that is not whole
+PANEL = 2 * CHUNK  # bytes of 32 steps of k of B's columns
 
 
 def fits(problem: Problem, element: Element) -> bool:
@@ -47,31 +49,30 @@ def fits(problem: Problem, element: Element) -> bool:
     return target().tile_unit and element.size == 4 and dense and problem.c.col == 1 and problem.k > 0
 
 
-def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
+def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple[dict[str, int | str], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
     units a share is best a multiple."""
     m, n, k = problem.m, problem.n, problem.k
     k_block = _k_block(k)
     chunks = ceil(k_block / STEPS)
-    m_block = balanced(m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
-    m_block = ceil(m_block / BLOCK) * BLOCK
-    by_rows = _by_rows(problem)
+    block = balanced(n if handed else m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
+    block = ceil(block / BLOCK) * BLOCK
+    by_rows = handed or _by_rows(problem)
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else ceil(n / LINES)), "by_rows": int(by_rows),
         "a_turned": int(problem.a.col != 1), "b_turned": int(problem.b.col != 1), "k_block": k_block,
-        "m_block": m_block,
+        "block": block, "panels_of_a": int(handed), "follower": "follower" if handed else 0,
     }  # fmt: skip
-    workspace = _SPLIT_B + m_block // LINES * chunks * CHUNK + m_block * BLOCK * 4
+    workspace = _EDGE + chunks * (2 * PANEL + block // LINES * CHUNK) + 2 * BLOCK * block * 4 * handed
     return named, workspace, BLOCK if by_rows else 2
 
 
 def _by_rows(problem: Problem) -> bool:
     """Whether units are rows, or else vectors of columns: each share splits all of the other operand."""
-    m, n, k = problem.m, problem.n, problem.k
-    if min(m, n) <= BLOCK:
-        return m > n
-    rows, columns = MOVE * moved(problem, True), MOVE * moved(problem, False)
-    return rows + SPLITTING * k * n < columns + SPLITTING * m * k
+    if min(problem.m, problem.n) <= BLOCK:
+        return problem.m > problem.n
+    of_a, of_b = _splitting(problem)
+    return MOVE * moved(problem, True) + of_b < MOVE * moved(problem, False) + of_a
 
 
 def _k_block(k: int) -> int:
@@ -79,27 +80,26 @@ def _k_block(k: int) -> int:
 
 
 def cycles(problem: Problem, element: Element) -> float:
-    """An estimate of the time, to choose between ways to compute the same product, fitted to what 400 products took."""
+    """An estimate of the time, to choose between ways to compute a product, fitted to what 2,400 products took."""
     m, n, k = problem.m, problem.n, problem.k
     rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
-    # chunks that do not fill their 16 lines and 32 steps are copied first
-    edges = 160 * (k % STEPS > 0) * (rows + columns) + 300 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
-    direct = k <= SHALLOW and m % LINES == n % LINES == 0
-    storing = (0.1 + 0.4 * (not direct) + 0.15 * (8 * m * n > target().l2)) * m * n
-    # the estimate of blocked products is a few hundredths too low, so this one is to be as well
-    return 0.94 * (140 * rows * columns * chunks + sum(_splitting(problem)) + edges + storing + 600)
+    # chunks that do not fill their 16 lines and 32 steps are copied first, blocks of C that are not whole afterwards
+    edges = 125 * (k % STEPS > 0) * (rows + columns) + 310 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
+    edges += 75 * (m % BLOCK > 0 or n % BLOCK > 0) * (rows + columns)
+    storing = 0.42 * (8 * m * n > target().l2) * m * n
+    return FITTED * (110 * rows * columns * chunks + sum(_splitting(problem)) + edges + storing + 500)
 
 
 def repeated(problem: Problem) -> float:
     """Of the cycles, those that each share spends on the operand that all read."""
-    return 0.94 * _splitting(problem)[1 if _by_rows(problem) else 0]
+    return FITTED * _splitting(problem)[1 if _by_rows(problem) else 0]
 
 
 def _splitting(problem: Problem) -> tuple[float, float]:
-    """Of A, and of B."""
-    far_a, far_b = (4 * size > target().l2 // 4 for size in (problem.m * problem.k, problem.k * problem.n))
-    return (((0.7 if problem.a.col != 1 else 0.52) + 0.5 * far_a) * problem.m * problem.k,
-            ((0.34 if problem.b.col == 1 else 0.56) + 0.1 * far_b) * problem.k * problem.n)
+    """Of A, and of B, whose panels are split while others are multiplied."""
+    far = 4 * problem.m * problem.k > target().l2 // 4
+    return (((0.44 if problem.a.col != 1 else 0.36) + 0.25 * far) * problem.m * problem.k,
+            (0.29 if problem.b.col == 1 else 0.33) * problem.k * problem.n)
 
 
 @functools.cache
@@ -109,13 +109,32 @@ def tile_kernel(element: Element) -> IRKernel:
 
 
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
-    """The loops over batch, blocks of k, blocks of rows and panels of columns."""
+    """The loops over batch, blocks of k, blocks of one operand's lines and panels of the other one's."""
     module = builder.module
     at = Slots(builder, NAMES)
     start, stop = (Int(builder, value) for value in values[-2:])
-    zero, by_rows = Int(builder, 0), at["by_rows"] != 0
-    doubt = array(builder, I32, 16)
-    store(ir.Constant(_INTS, [-1] * 16), doubt, 64)
+    zero, by_rows, turned = Int(builder, 0), at["by_rows"] != 0, at["panels_of_a"] != 0
+
+    def pick(usual: Int | int, otherwise: Int | int) -> Int:
+        """The one if panels are B's columns, the other if they are A's rows."""
+        return (otherwise if isinstance(otherwise, Int) else Int(builder, otherwise)).where(turned, usual)
+
+    largest = array(builder, F32, LINES)
+    store(ir.Constant(element.vector, None), largest, 64)
+    panels, lines = Work(builder), Work(builder)
+    for work, is_a in ((panels, pick(0, 1)), (lines, pick(1, 0))):
+        line, step, is_turned = (x.where(is_a != 0, y) for x, y in (
+            (at["a_row"], at["b_col"]), (at["a_col"], at["b_row"]), (at["a_turned"], at["b_turned"])))  # fmt: skip
+        # a unit's vectors lie side by side along the lines of A, and along k of B
+        work.set(is_a=is_a, line=line, step=step, near=line.where(is_a != 0, step), far=step.where(is_a != 0, line),
+                 turned=is_turned, largest=largest)  # fmt: skip
+    panel_line, line_line = panels["line"], lines["line"]
+    follower, follows = Follower(builder), at["follower"] != 0
+    with builder.if_then(follows):
+        handed = at["follower"]
+        follower.set(**{name: Int(builder, load(handed + 8 * i, I64, 8)) for i, name in enumerate(WORDS[:HANDED])},
+                     whole=at["n"], rows=0, row=0)  # fmt: skip
+    following = follower.address.where(follows, 0)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
@@ -123,82 +142,92 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         row0, row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
         column0, column1 = zero.where(by_rows, first * LINES), at["n"].where(by_rows, (last * LINES).min(at["n"]))
+        panel0, panel1, line0, line1 = (pick(x, y) for x, y in (
+            (column0, row0), (column1, row1), (row0, column0), (row1, column1)))  # fmt: skip
         with loop(0, at["k"].max(1), at["k_block"]) as k0:
             depth = at["k_block"].min(at["k"] - k0)
             chunks = (depth + (STEPS - 1)) // STEPS
             ends = k0 + at["k_block"] >= at["k"]
-            with loop(row0, row1, at["m_block"]) as i0:
-                height = at["m_block"].min(row1 - i0)
-                split_b = at["workspace"]
-                split_a = split_b + _SPLIT_B
-                panel = split_a + (at["m_block"] // LINES * CHUNK) * chunks
-                call(split_function(module, element, "a"), builder,
-                     [a + at["a_row"] * i0 + at["a_col"] * k0, at["a_row"], at["a_col"], at["a_turned"], height, depth,
-                      split_a, doubt])  # fmt: skip
-                with loop(column0, column1, BLOCK) as j0:
-                    columns = (column1 - j0).min(BLOCK)
-                    to = c + at["c_row"] * i0 + j0 * 4
-                    direct = builder.and_(depth <= SHALLOW, (height % LINES + columns % LINES) == 0)
-                    sums, sums_row = to.where(direct, panel), at["c_row"].where(direct, 4 * BLOCK)
-                    with loop(0, depth, SHALLOW) as k1:
-                        part = (depth - k1).min(SHALLOW)
-                        call(split_function(module, element, "b"), builder,
-                             [b + at["b_row"] * (k0 + k1) + at["b_col"] * j0, at["b_col"], at["b_row"], at["b_turned"],
-                              columns, part, split_b, doubt])  # fmt: skip
-                        # While tiles are multiplied, memory can bring what is split next; not what another thread
-                        # has in its cache and may want to write.
-                        ahead = (k1 + SHALLOW) < depth
-                        next_k, next_j = (k1 + SHALLOW).where(ahead, 0), j0.where(ahead, j0 + BLOCK)
-                        following = b + at["b_row"] * (k0 + next_k) + at["b_col"] * next_j
-                        with loop(0, height, BLOCK) as i:
-                            with builder.if_then(next_j < column1):
-                                _prefetch(module, at, following, i, height)
-                            line = i // LINES * chunks + k1 // STEPS
-                            call(tiles_function(module), builder,
-                                 [split_a + line * CHUNK, chunks * CHUNK, split_b, (part + (STEPS - 1)) // STEPS,
-                                  sums + sums_row * i, sums_row, height - i, columns,
-                                  k1 + k0.where(direct, 0)])  # fmt: skip
-                    with builder.if_then(builder.not_(direct)):
-                        _copy_out(module, element, panel, to, at["c_row"], height, columns, k0)
+            with loop(line0, line1, at["block"]) as i0:
+                height = at["block"].min(line1 - i0)
+                edge, behind = at["workspace"], chunks * CHUNK
+                split_panels = edge + _EDGE
+                split_rest = split_panels + at["k_block"] // STEPS * (2 * PANEL)
+                strips = split_rest + (at["block"] + (LINES - 1)) // LINES * behind
+                from_panels, from_lines = (pick(x, y) + work["step"] * k0 for work, x, y in (
+                    (panels, b, a), (lines, a, b)))  # fmt: skip
+                from_lines = from_lines + line_line * i0
+                at_once = height.min(AT_ONCE)
+                for work in (panels, lines):
+                    work.set(depth=depth, behind=behind)
+                split_lines(module, element, lines["is_a"], [
+                    from_lines, line_line, lines["step"], lines["turned"], at_once, depth, split_rest, behind,
+                    largest])  # fmt: skip
+                panels.begin(from_panels + panel_line * panel0, (panel1 - panel0).min(BLOCK), split_panels, chunks)
+                with loop(panel0, panel1, BLOCK) as j0:
+                    call(finish_function(module, element), builder, [panels.address])
+                    ready, first, width = panels["to"], j0 == panel0, (panel1 - j0).min(BLOCK)
+                    meanwhile = height.where(builder.or_(builder.not_(first), at_once == height), BLOCK)
+                    panels.begin(from_panels + panel_line * (j0 + BLOCK), (panel1 - j0 - BLOCK).max(0).min(BLOCK),
+                                 (split_panels + split_panels + behind * 2) - ready,
+                                 (meanwhile + (BLOCK - 1)) // BLOCK * chunks)  # fmt: skip
+                    row_at, column_at = pick(i0, j0), pick(j0, i0)
+                    rows_at, columns_at = pick(height, width), pick(width, height)
+                    strip = strips + (j0 - panel0) // BLOCK % 2 * BLOCK * at["block"] * 4
+                    to = strip.where(follows, c + at["c_row"] * row_at + column_at * 4)
+                    pitch = (height * 4).where(follows, at["c_row"])
+                    with loop(0, height, BLOCK) as i:
+                        next_i, some = i + BLOCK, (height - i).min(BLOCK)
+                        ahead = builder.and_(builder.and_(first, next_i >= at_once), next_i < height)
+                        with builder.if_then(ahead):
+                            lines.begin(from_lines + line_line * next_i, (height - next_i).min(BLOCK),
+                                        split_rest + behind * (next_i // LINES), chunks)
+                        rows, columns, place = pick(some, width), pick(width, some), to + pick(pitch, 4) * i
+                        ragged = (rows % LINES + columns % LINES) != 0
+                        sums, sums_row = edge.where(ragged, place), Int(builder, 4 * BLOCK).where(ragged, pitch)
+                        with builder.if_then(builder.and_(ragged, k0 != 0)):
+                            _copy(module, element, (place, pitch), (sums, sums_row), rows, columns)
+                        here = split_rest + behind * (i // LINES)
+                        call(tiles_function(module, element), builder,
+                             [pick(here, ready), behind, pick(ready, here), behind, chunks, sums, sums_row, rows,
+                              columns, k0, lines.address.where(ahead, panels.address), following])  # fmt: skip
+                        with builder.if_then(ragged):
+                            _copy(module, element, (sums, sums_row), (place, pitch), rows, columns)
+                        with builder.if_then(ahead):
+                            call(finish_function(module, element), builder, [lines.address])
                     with builder.if_then(ends):
-                        with builder.if_then(_may_overflow(module, builder, doubt), likely=False):
+                        with builder.if_then(_may_overflow(module, builder, largest), likely=False):
                             call(_repair_function(module), builder,
-                                 [a + at["a_row"] * i0, at["a_row"], at["a_col"], b + at["b_col"] * j0, at["b_row"],
-                                  at["b_col"], to, at["c_row"], height, columns, at["k"]])  # fmt: skip
+                                 [a + at["a_row"] * row_at, at["a_row"], at["a_col"], b + at["b_col"] * column_at,
+                                  at["b_row"], at["b_col"], to, pitch, rows_at, columns_at, at["k"]])  # fmt: skip
                         operands = []
                         for number, address in enumerate(e):
                             row, col = at[f"e{number}_row"], at[f"e{number}_col"]
-                            operands += [address + row * i0 + col * j0, row, col]
-                        apply(module, element, builder, at["epilogue"], (to, at["c_row"], at["c_col"]), height, columns,
+                            operands += [address + row * row_at + col * column_at, row, col]
+                        apply(module, element, builder, at["epilogue"], (to, pitch, at["c_col"]), rows_at, columns_at,
                               operands)  # fmt: skip
+                    with builder.if_then(follows):
+                        call(rest_function(module), builder, [following])
+                        # a strip's elements among the products of the next strip
+                        follower.set(most=(Int(builder, BLOCK * BLOCK) // chunks).max(LEAST))
+                        follower.begin(strip, width, height, at["n"] * j0 + i0)
+                with builder.if_then(follows):
+                    call(rest_function(module), builder, [following])
     release(module, builder)
 
 
-def _may_overflow(module: Any, builder: Any, doubt: Int) -> Any:
-    least = intrinsic(module, "llvm.vector.reduce.umin.v16i32", I32, _INTS)
-    return builder.icmp_unsigned("<=", builder.call(least, [load(doubt, _INTS, 64)]), I32(DOUBTFUL))
+def _may_overflow(module: Any, builder: Any, largest: Int) -> Any:
+    greatest = intrinsic(module, "llvm.vector.reduce.fmax.v16f32", F32, FLOATS)
+    return builder.fcmp_ordered(">=", builder.call(greatest, [load(largest, FLOATS, 64)]), F32(DOUBTFUL))
 
 
-def _prefetch(module: Any, at: Slots, b: Int, i: Int, height: Int) -> None:
-    """For rows from i on of a block, their share of the next part of B."""
-    builder = at.builder
-    fetch = intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), BYTE.as_pointer(), I32, I32, I32)
-    turned = at["b_turned"] != 0
-    line = at["b_col"].where(turned, at["b_row"])
-    many, width = Int(builder, BLOCK).where(turned, SHALLOW), Int(builder, 4 * SHALLOW).where(turned, 4 * BLOCK)
-    with loop(many * i // height, many * (i + BLOCK).min(height) // height) as r, loop(0, width, 64) as byte:
-        builder.call(fetch, [pointer(b + line * r + byte, BYTE), I32(0), I32(2), I32(1)])
-
-
-def _copy_out(module: Any, element: Element, panel: Int, c: Int, c_row: Int, rows: Int, columns: Int, add: Int) -> None:
-    """A panel of sums goes to C, or is added to it."""
-    builder = panel.builder
+def _copy(module: Any, element: Element, source: tuple[Int, Int], to: tuple[Int, Int], rows: Int, columns: Int) -> None:
+    """Copy a part of a block of C: addresses, and bytes from row to row."""
     with loop(0, rows) as i:
-        for v in (0, 16):
-            to, live = c + c_row * i + 4 * v, (columns - v).max(0).min(16)
-            total = load(panel + i * (4 * BLOCK) + 4 * v, element.vector, 64)
-            old = emit.masked_load(module, element, to, live.where(add != 0, 0))
-            emit.masked_store(module, element, builder.fadd(total, old), to, live)
+        for v in (0, LINES):
+            live = (columns - v).max(0).min(LINES)
+            x = emit.masked_load(module, element, source[0] + source[1] * i + 4 * v, live)
+            emit.masked_store(module, element, x, to[0] + to[1] * i + 4 * v, live)
 
 
 def _repair_function(module: Any) -> Any:

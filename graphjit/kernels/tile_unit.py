@@ -1,18 +1,23 @@
 """The tile unit of a CPU (Intel AMX): eight registers of 16 lines of 64 bytes, and products of bfloat16 numbers between
 them, added up in float32."""
 
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, product
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.emit import I64, Int, call, function, intrinsic, load, loop, pointer, store
+from graphjit.kernels.follower import follow_function
 from graphjit.kernels.split import CHUNK, LINES, PART, STEPS
+from graphjit.kernels.split_ahead import Work, unit_function
+from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import array
 
 BYTE = ir.IntType(8)
 # Parts of A and B that are multiplied, each pair another in one operand only: small products first.
+_TURNS = (0, 4, 2, 5, 1, 6, 3, 7)  # of units within a chunk of products, which of a share stand where
+_FOLLOWING = 12  # behind which product of a chunk what follows takes its turn
 _PAIRS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
 
 
@@ -31,27 +36,39 @@ def release(module: Any, builder: Any) -> None:
     builder.call(intrinsic(module, "llvm.x86.tilerelease", ir.VoidType()), [])
 
 
-def tiles_function(module: Any) -> Any:
-    """`tiles(a, behind, b, chunks, c, c row, rows, columns, add)`: one, two or four whole tiles of C."""
+def tiles_function(module: Any, element: Element) -> Any:
+    """`tiles(a, behind, b, b behind, chunks, c, c row, rows, columns, add, work, follower)`: one, two or four whole
+    tiles of C; `work` is the state of what is split meanwhile (see `split_ahead`), `follower` that of what is done to
+    C (see `follower`), or 0."""
     name = "tile_tiles"
     if name in module.globals:
         return module.globals[name]
-    made, builder, (a, behind, b, chunks, c, c_row, rows, columns, add) = function(module, name, 9)
+    made, builder, (*given, rows, columns, add, work, follower) = function(module, name, 12)
     for down, across in _shapes(builder, rows, columns):
-        _tiles(module, builder, down, across, (a, behind, b, chunks, c, c_row, add))
+        _tiles(module, element, builder, down, across, (*given, add, work, follower))
     builder.ret_void()
     return made
 
 
-def _tiles(module: Any, builder: Any, down: int, across: int, given: Sequence[Int]) -> None:
-    a, behind, b, chunks, c, c_row, add = given
+def _tiles(module: Any, element: Element, builder: Any, down: int, across: int, given: Sequence[Int]) -> None:
+    a, behind, b, b_behind, chunks, c, c_row, add, work, follower = given
     unit = _Unit(module, builder)
     places = [(2 * r + s, c + c_row * (LINES * r) + 64 * s) for r in range(down) for s in range(across)]
     unit.begin(places, c_row, add)
-    line, panel = Int(builder, 64), chunks * CHUNK
-    with loop(0, panel, CHUNK) as at:
+    share = Work(builder, work)["share"]
+
+    def between(product: int) -> None:
+        if product % 3 == 2:
+            with builder.if_then(share > _TURNS[product // 3]):
+                call(unit_function(module, element), builder, [work])
+        if product == _FOLLOWING:
+            with builder.if_then(follower != 0):
+                call(follow_function(module), builder, [follower])
+
+    with loop(0, chunks * CHUNK, CHUNK) as at:
         parts_a = [[a + behind * r + at + part * PART for part in range(3)] for r in range(down)]
-        unit.multiply_chunk(parts_a, line, [b + panel * s + at for s in range(across)])
+        unit.multiply_chunk(parts_a, Int(builder, 64), [b + b_behind * s + at for s in range(across)],
+                            between if down == across == 2 else None)
     for tile, place in places:
         unit.store(tile, place, c_row)
 
@@ -122,10 +139,13 @@ class _Unit:
                 for tile, _ in places:
                     self.clear(tile)
 
-    def multiply_chunk(self, a: Sequence[Sequence[Int]], a_line: Int, b: Sequence[Int]) -> None:
-        """Add products of chunks to one, two or four tiles; A's are the addresses of their parts."""
+    def multiply_chunk(self, a: Sequence[Sequence[Int]], a_line: Int, b: Sequence[Int],
+                       between: Callable[[int], None] | None = None) -> None:
+        """Add products of chunks to one, two or four tiles; A's are the addresses of their parts. `between` emits what
+        runs behind each product, given its number."""
         line, order = Int(self.builder, 64), list(product(range(len(a)), range(len(b))))
         before: tuple[int | None, int | None] = (None, None)
+        products = count()
         for x, y in _PAIRS:
             # a load stands right before the first product that needs it
             fresh = set()
@@ -136,6 +156,8 @@ class _Unit:
                     self.load(6 + s, b[s] + y * PART, line)
                 fresh |= {("a", r), ("b", s)}
                 self.multiply(2 * r + s, 4 + r, 6 + s)
+                if between is not None:
+                    between(next(products))
             before = x, y
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.codegen.call import Address, HostCall, KernelCall, Scratch, Slot, Status
+from graphjit.codegen.call import Address, Handed, HostCall, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.lower import Lowered
 from graphjit.errors import BoundsError, InternalCompilerError
 from graphjit.ir import Apply, Const, Input, Node
+from graphjit.kernels.follower import HANDED
 from graphjit.op import Array, Layout
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.calling import Place, Rows, plan_call
@@ -131,7 +132,7 @@ class Program:
 
     def _bind(self, entries: dict[int, int], fixed: dict[Input, Array]) -> None:
         self.fixed = dict(fixed)
-        offsets: dict[int, int] = {}
+        offsets: dict[Any, int] = {}
         packed: list[Array] = []
         size = 0
         calls = [call for step in self.kernels for call in step.calls]
@@ -145,6 +146,11 @@ class Program:
             offsets[id(group)] = size
             packed.append(self._group(group, entries))
             size += len(packed[-1])
+        pairs = [step for step in self.kernels if step.then is not None]
+        for pair in pairs:
+            offsets[id(pair), "handed"] = size
+            packed.append(np.zeros(HANDED, np.int64))
+            size += HANDED
         # one copy of all slots per thread: they differ in the addresses of scratch memory
         self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
         base = self.slots.ctypes.data
@@ -163,6 +169,13 @@ class Program:
                 at, place = first + WORDS * len(group.parts) + MOVE * i, offsets[id(group.parts[move.part])] + move.slot
                 self.slots[:, at] = base + 8 * place + threads
                 self.slots[:, at + 1] = self.slots[:, place]
+        for pair in pairs:
+            assert pair.then is not None
+            at, then = offsets[id(pair), "handed"], offsets[id(pair.then)]
+            self.slots[:, offsets[id(pair)] + pair.slots.index(Handed())] = base + 8 * at + threads
+            self.slots[:, at] = entries[id(pair.then)]
+            self.slots[:, at + 1] = base + 8 * then + threads
+            self.slots[:, at + 2] = base + 8 * (then + pair.hole) + threads
         rows = [(strips_entry() if s.parts else entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
                 for s, grain in zip(self.kernels, self._grains, strict=True)]
         self.table = np.array(rows, np.int64).reshape(-1, ROW)

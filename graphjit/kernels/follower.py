@@ -1,0 +1,86 @@
+"""A loop kernel that follows a tile product element for element: an update, most of all.
+
+It runs on strips of C, some rows each, as soon as they are there, while the tiles of the next strip are multiplied: so
+C is never in memory as a whole, and what the loop does takes little time of its own. It is called as always, by
+[start, stop) of its units, which are the elements of C in order. The address it finds for C is changed for each call.
+
+The product finds at an address three int64 words: the follower's entry, its slots' address, and the address of that of
+its slots which holds the address of C. The state of the work on a strip is some int64 words, too.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+from graphjit.kernels.emit import I64, Int, call, function, load, loop, store
+from graphjit.kernels.tiles import array
+
+HANDED = 3  # words at the address that the product is given
+LEAST = 256  # elements of a call, if there are as many: fewer would cost more than they hide
+SIZE = 4  # bytes of an element
+
+WORDS = (
+    "entry", "slots", "hole",  # of the follower
+    "strip", "pitch", "width", "rows",  # address of a strip, bytes from row to row, elements of a row, rows
+    "first", "whole",  # its first element's place in C, elements of a row of C
+    "row", "column",  # of the next call
+    "most",  # elements of a call
+)  # fmt: skip
+ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
+
+
+class Follower:
+    """The state, by the names of its words."""
+
+    def __init__(self, builder: Any, address: Int | None = None) -> None:
+        self.builder, self.address = builder, array(builder, I64, len(WORDS)) if address is None else address
+
+    def __getitem__(self, name: str) -> Int:
+        return Int(self.builder, load(self.address + 8 * WORDS.index(name), I64, 8))
+
+    def set(self, **words: Int | int) -> None:
+        """Write words of the state."""
+        for name, value in words.items():
+            number = value if isinstance(value, Int) else Int(self.builder, value)
+            store(number.value, self.address + 8 * WORDS.index(name), 8)
+
+    def begin(self, strip: Int, rows: Int, width: Int, first: Int) -> None:
+        """Take up the next strip, whose rows lie one behind the other."""
+        whole = width == self["whole"]  # then it is one long row
+        self.set(strip=strip, pitch=width * SIZE, rows=Int(self.builder, 1).where(whole, rows),
+                 width=(width * rows).where(whole, width), first=first, row=0, column=0)  # fmt: skip
+
+
+def follow_function(module: Any) -> Any:
+    """`follow(state)`: the next call, if there is something left of the strip."""
+    name = "tile_follow"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (address,) = function(module, name, 1)
+    state = Follower(b, address)
+    row, column = state["row"], state["column"]
+    with b.if_then(row < state["rows"]):
+        start = state["first"] + state["whole"] * row + column
+        stop = start + (state["width"] - column).min(state["most"])
+        store((state["strip"] + state["pitch"] * row + (column - start) * SIZE).value, state["hole"], 8)
+        b.call(b.inttoptr(state["entry"].value, ENTRY.as_pointer()),
+               [b.inttoptr(state["slots"].value, I64.as_pointer()), start.value, stop.value])
+        then = column + (stop - start)
+        ends = then >= state["width"]
+        state.set(row=(row + 1).where(ends, row), column=Int(b, 0).where(ends, then))
+    b.ret_void()
+    return made
+
+
+def rest_function(module: Any) -> Any:
+    """`rest(state)`: all that is left of the strip."""
+    name = "tile_follow_rest"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (address,) = function(module, name, 1)
+    state = Follower(b, address)
+    state.set(most=1 << 40)
+    with loop(state["row"], state["rows"]):
+        call(follow_function(module), b, [address])
+    b.ret_void()
+    return made
