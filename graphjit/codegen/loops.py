@@ -54,6 +54,7 @@ class LoopWriter(Nest):
         self.written: dict[Node, Access] = {}   # stored members, once their store is emitted
         self.row_scratch: dict[Node, str] = {}  # full members kept for a later stage
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
+        self.steps: dict[str, Access] = {}  # strides along the innermost loop
         self.totals: dict[Node, str] = {}  # float64 totals of a column nest's float32 sums
 
     def fresh(self, prefix: str = "v") -> str:
@@ -98,7 +99,10 @@ class LoopWriter(Nest):
         axes = [self.loops[k].axes[-1], *(axis for loop in self.loops[k + 1:] for axis in loop.axes)]
         if 1 < len(self.loops) - k <= 3 and is_one(a.strides[axes[-1]]) and all(starmap(a.even, pairwise(axes))):
             return " * ".join(self.arguments.extent(j) for j in range(k + 1, len(self.loops)))
-        return self.arguments.stride((a, k), a.buffer, a.offset, stride)
+        name = self.arguments.stride((a, k), a.buffer, a.offset, stride)
+        if k == len(self.loops) - 1:
+            self.steps[name] = a
+        return name
 
     # ---- values
 
@@ -279,13 +283,20 @@ class LoopWriter(Nest):
         words, given = self.title_words(), self.arguments
         name = "k_" + "_".join(words)[:40]
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
-        if self.blocked:  # LLVM would have vectors for strides of one only, if it took a stride for a plain variable
-            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in given.params if s.startswith("s")]
+        if self._pays_to_gather():
+            # LLVM would have vectors for strides of one only, if it took the innermost loop's for plain variables
+            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in self.steps]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,
             align=64 if split >= 0 and split == len(self.loops) - 1 else 1, tail=chunked, title=" ".join(words),
             where=tuple(self.wheres), reads=tuple(given.reads), writes=tuple(given.writes), tangled=self._tangled())
+
+    def _pays_to_gather(self) -> bool:
+        """Whether vectors pay whose elements lie apart: storing them takes longer than a cheap loop of single ones."""
+        inner = len(self.loops) - 1
+        dear = any(ns == DEAR and inner in loops for (loops, ns) in self.work)
+        return self.blocked or dear or not {self.placed(n) for n in self.stored} & {*self.steps.values()}
 
     def _tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""

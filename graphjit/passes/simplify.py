@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphjit.errors import Where
 from graphjit.ir import Apply, Const, Graph, Node, apply_op, rewrite
 from graphjit.ir.verify import same_type
 from graphjit.op import TABLE, Elementwise
@@ -13,7 +14,8 @@ from graphjit.types import Extent, Shape, is_one
 
 
 def simplify(graph: Graph) -> Graph:
-    """-(-x) is x; x * 1 and x / 1 are x; x ** 2 is square(x); views that change nothing go, chains of views join."""
+    """-(-x) is x; x * 1 and x / 1 are x; x ** 2 is square(x), x ** 3 a product; views that change
+    nothing go, chains of views join."""
     return rewrite(graph, _simplify)
 
 
@@ -98,7 +100,18 @@ def _power(node: Apply) -> Node:
             return apply_op(TABLE[name], (x,), {}, node.where)
     if _is(y, 1.0):
         return x
+    for n in (-3, -2, 3, 4, 5, 6):  # few enough factors that they are about as exact as pow
+        if _is(y, n):
+            return _product(x if n > 0 else apply_op(TABLE["reciprocal"], (x,), {}, node.where), abs(n), node.where)
     return node
+
+
+def _product(x: Node, n: int, where: Where | None) -> Node:
+    """n factors x, by squares."""
+    if n == 1:
+        return x
+    squared = apply_op(TABLE["square"], (_product(x, n // 2, where),), {}, where)
+    return squared if n % 2 == 0 else apply_op(TABLE["mul"], (squared, x), {}, where)
 
 
 def _join_views(node: Apply) -> Node:

@@ -56,6 +56,22 @@ def test_signs_of_zero() -> None:
     assert_equal(f, np.array([0.0, -0.0, 1.0]))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [-3, -2, 3, 4, 5, 6])
+def test_small_powers_are_products(n: int, dtype: Any) -> None:
+    big, small = np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal
+    edges = [0.0, -0.0, INF, -INF, NAN, big, -big, small, -small, 1.0, -1.0]
+    usual = np.append(np.logspace(-30, 30, 4001), floats(4001))
+    x = np.append(edges, usual).astype(dtype)
+    f = compiled(lambda x: x ** n, x)
+    assert "pow" not in f.source()
+    with np.errstate(all="ignore"):
+        wanted = x ** dtype(n)
+    found = np.array(f(x).data)
+    np.testing.assert_array_max_ulp(found, wanted, 3)
+    np.testing.assert_array_equal(np.signbit(found)[:2], np.signbit(wanted)[:2])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
 def test_integers_wrap_around(dtype: str) -> None:
     info = np.iinfo(dtype)
