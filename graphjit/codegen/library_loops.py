@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +157,8 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
     base = op != "take_grad"
     outer, n, inner = around(out.shape, params["axis"])
     source = types[-1]
-    w = Writer(f"{op}_{out.dtype.name}")
+    single = all(is_one(m) for m in out.shape[params["axis"] + 1:])
+    w = Writer(f"{op}_{'one_' if single else ''}{out.dtype.name}")
     if base:
         w.pointer("x", out.dtype, "in0")
     w.pointer("idx", types[-2].dtype, f"in{len(types) - 2}")
@@ -169,17 +170,21 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
         w.line("outer = i // blocks")
         w.line(f"first = (i % blocks) * {COLUMNS}")
         w.line(f"last = minimum(first + {COLUMNS}, inner)")
-        with w.block("for row in range(n)"):
+        start = "x[at + j]" if base else f"{short(out.dtype)}(0)"
+        with w.block("if blocks == 1"):  # whole rows, one behind the other
+            w.line("at = outer * n * inner")
+            with w.block("for j in range(n * inner)"):
+                w.line(f"out[at + j] = {start}")
+        with w.block("else"), w.block("for row in range(n)"):
             w.line("at = (outer * n + row) * inner")
             with w.block("for j in range(first, last)"):
-                w.line("out[at + j] = " + ("x[at + j]" if base else f"{short(out.dtype)}(0)"))
+                w.line(f"out[at + j] = {start}")
         with w.block("for q in range(count)"):
             w.line("at = (outer * n + idx[q]) * inner")
             w.line("from_ = (outer * count + q) * inner")
-            with w.block("for j in range(first, last)"):
-                value = "src[from_ + j]"
-                w.line("out[at + j] = " + (
-                    value if op == "scatter_set" else plus(out.dtype, "out[at + j]", value)))
+            with nullcontext() if single else w.block("for j in range(first, last)"):
+                to, value = ("out[at]", "src[from_]") if single else ("out[at + j]", "src[from_ + j]")
+                w.line(f"{to} = " + (value if op == "scatter_set" else plus(out.dtype, to, value)))
     return w.call(outer * blocks)
 
 

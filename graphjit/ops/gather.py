@@ -269,6 +269,11 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
         raise ShapeError(f"take_along_axis: indices of {idx.ndim} dimensions for an operand of {t.ndim}",
                          detail=operands_text((t._type, idx._type)))
     broadcast_shapes(t.shape[:axis] + t.shape[axis + 1:], idx.shape[:axis] + idx.shape[axis + 1:])
+    if t.requires_grad and is_one(idx.shape[axis]):
+        # one of each row, as of labels: its gradient is one number in a row of zeros, for which no scatter is needed
+        n = t.shape[axis]
+        place = reshape_to(arange(n), [n if i == axis else 1 for i in range(t.ndim)])
+        return where(place == idx, t, 0).sum(axis=axis, keepdims=True)
     strides = contiguous_strides(t.shape)
     flat = idx * strides[axis]
     for k, (n, stride) in enumerate(zip(t.shape, strides, strict=True)):

@@ -126,7 +126,8 @@ def _join_views(node: Apply) -> Node:
             outer, inner = node.kwargs["axes"], x.kwargs["axes"]
             axes = tuple(inner[a] for a in outer)
             return _identity(Apply(node.op, x.args, (("axes", axes),), node.type, node.where))
-        case "broadcast_to" if not any(isinstance(n, Extent) and n == 1 for n in x.type.shape):
+        case "broadcast_to" if not any(isinstance(n, Extent) and n == 1 and not isinstance(m, Extent) for n, m in zip(
+                x.type.shape, node.type.shape[node.type.ndim - x.type.ndim:], strict=True)):
             return Apply(node.op, x.args, node.params, node.type, node.where)
         case _:
             return node

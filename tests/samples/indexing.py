@@ -112,6 +112,18 @@ for _axis in (0, 1, 2):
                lambda rng, s=_narrow: (rng.normal(size=CUBE), rng.integers(-4, 4, s)),
                lambda x, i, a=_axis: np.take_along_axis(x, i, a))  # fmt: skip
 
+    _place = tuple(1 if i == _axis else n for i, n in enumerate(CUBE))
+    sample("take", f"one of each row of axis {_axis}", lambda x, i, a=_axis: ga.take_along_axis(x * 2, i, a) + 1,
+           lambda rng, s=_place: (rng.normal(size=CUBE), rng.integers(-4, 4, s)),
+           lambda x, i, a=_axis: np.take_along_axis(x * 2, i, a) + 1)  # fmt: skip
+
+for _size in ((5,), (2, 5), (5, 130)):  # numbers one by one, rows, rows of several blocks
+    sample("scatter_add", name("of", _size), lambda x, i, s, a=_size: ga.scatter_add(x, i, s, a.index(5)),
+           lambda rng, s=_size: (rng.normal(size=s), np.array([4, 0, 4]),
+                                 rng.normal(size=[3 if n == 5 else n for n in s])),
+           lambda x, i, s, a=_size: x + np.moveaxis([s.take(np.flatnonzero(i == k), a.index(5)).sum(a.index(5))
+                                                     for k in range(5)], 0, a.index(5)))  # fmt: skip
+
 for _axis, _at in ((0, (3,)), (1, (2, 3)), (-1, (4,)), (0, ()), (1, (0,))):
     def _reference(x: Any, i: Any, s: Any, axis: int = _axis) -> Any:
         out = np.moveaxis(x.copy(), axis, 0)
