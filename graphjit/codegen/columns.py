@@ -5,14 +5,25 @@
         for r: for j: fold
         for j: outer values that the next stage needs
 
-Where that axis is kept only as rows are short, all this is done for a block of it at a time.
+Where that axis is kept only as rows are short, all this is done for a block of it at a time. Where there are few
+columns the loop over them and the last of those over r change places, for a block of rows at a time.
 """
 
 from __future__ import annotations
 
 from graphjit.codegen.cluster import base
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.source import COLUMN_BLOCK, FOLD, SHORT_BLOCK, Body, fold_kind, load, start_of, store
+from graphjit.codegen.source import (
+    COLUMN_BLOCK,
+    FOLD,
+    SHORT_BLOCK,
+    TURNED_BLOCK,
+    Body,
+    fold_kind,
+    load,
+    start_of,
+    store,
+)
 from graphjit.ir import Apply, Node
 from graphjit.types import FLOAT32, FLOAT64, Extent
 
@@ -103,7 +114,8 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
     headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
                for k, (begin, end) in bounds.items()]
-    rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
+    outside = [*reduced[:-1], j] if w.turned else reduced  # of the innermost loop
+    rows = Body(out.axes | frozenset(a for k in outside for a in w.loops[k].axes), out)
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
     *front, _ = reduced
@@ -112,6 +124,8 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     start: list[str] = []        # before all rows
     block_start: list[str] = []  # before a block of rows
     block_end: list[str] = []    # after a block of rows
+    column_start: list[str] = []  # before and after a block of a column
+    column_end: list[str] = []
     arrays: dict[Node, tuple[str, str]] = {}
     at = w.here(j)
     for node in roots:
@@ -121,7 +135,13 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
         dtype, kind = node.type.dtype, fold_kind(node)
         value = w.operand(node, 0, w.cluster.members[node], body)
         acc = w.scratch(("fold", node), [j], dtype)
-        body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
+        if w.turned:  # in a variable, along the column
+            name = w.fresh("a")
+            body.stores.append((body, f"{name} = {FOLD[kind].format(name, value)}"))
+            column_start.append(f"{name} = {load(acc, at, dtype)}")
+            column_end.append(store(acc, at, name, dtype))
+        else:
+            body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
         zero = store(acc, at, start_of(kind, dtype), dtype)
         arrays[node] = (acc, at)
         w.count_fold()
@@ -136,17 +156,26 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
             start.append(zero)
     w.keep_stage(stage, body)
     body.flush()
-    rows.nest([w.header(j, split)], body.lines)
+    block = TURNED_BLOCK if w.turned else COLUMN_BLOCK
+    (begin, end), b = bounds[last], f"block{last}"
+    within = f"for i{last} in range({b}, minimum({b} + {block}, {end})):"
+    if w.turned:
+        rows.lines.extend(column_start)
+        rows.nest([within], body.lines)
+        rows.lines.extend(column_end)
+    else:
+        rows.nest([w.header(j, split)], body.lines)
     if start:
         out.nest([w.header(j, split)], start)
-    if block_end:
-        (begin, end), b = bounds[last], f"block{last}"
-        inner = Body(frozenset())
-        inner.nest([w.header(j, split)], block_start)
-        inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {end})):"], rows.lines)
-        inner.nest([w.header(j, split)], block_end)
-        out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {COLUMN_BLOCK}):"], inner.lines)
-    else:
+    if not block_end and not w.turned:
         out.nest(headers, rows.lines)
+        return arrays
+    inner = Body(frozenset())
+    if block_start:
+        inner.nest([w.header(j, split)], block_start)
+    inner.nest([w.header(j, split) if w.turned else within], rows.lines)
+    if block_end:
+        inner.nest([w.header(j, split)], block_end)
+    out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {block}):"], inner.lines)
     return arrays
 

@@ -98,11 +98,12 @@ class LoopWriter(Nest):
     def _stride(self, a: Access, k: int, stride: int) -> str:
         axes = [self.loops[k].axes[-1], *(axis for loop in self.loops[k + 1:] for axis in loop.axes)]
         if 1 < len(self.loops) - k <= 3 and is_one(a.strides[axes[-1]]) and all(starmap(a.even, pairwise(axes))):
-            return " * ".join(self.arguments.extent(j) for j in range(k + 1, len(self.loops)))
-        name = self.arguments.stride((a, k), a.buffer, a.offset, stride)
-        if k == len(self.loops) - 1:
-            self.steps[name] = a
-        return name
+            names = [self.arguments.extent(j) for j in range(k + 1, len(self.loops))]
+        else:
+            names = [self.arguments.stride((a, k), a.buffer, a.offset, stride)]
+        if k == self.inner:
+            self.steps.update(dict.fromkeys(names, a))
+        return " * ".join(names)
 
     # ---- values
 
@@ -294,8 +295,7 @@ class LoopWriter(Nest):
 
     def _pays_to_gather(self) -> bool:
         """Whether vectors pay whose elements lie apart: storing them takes longer than a cheap loop of single ones."""
-        inner = len(self.loops) - 1
-        dear = any(ns == DEAR and inner in loops for (loops, ns) in self.work)
+        dear = any(ns == DEAR and self.inner in loops for (loops, ns) in self.work)
         return self.blocked or dear or not {self.placed(n) for n in self.stored} & {*self.steps.values()}
 
     def _tangled(self) -> tuple[Node, ...]:

@@ -17,6 +17,7 @@ from graphjit.op import Elementwise, Gather, Indexed
 from graphjit.types import Extent
 
 SHORT = 16  # elements of a row; longer ones are vectors themselves
+FEW = 8     # columns, more of which are folded faster side by side where there is little to compute
 
 
 def is_cheap(node: Node) -> bool:
@@ -33,6 +34,16 @@ def has_short_rows(cluster: Cluster) -> bool:
     outer = [cluster.extents[a] for a in cluster.outer]
     return bool(lengths and outer) and 0 < math.prod(lengths) <= SHORT and (
         not any(isinstance(n, Extent) for n in lengths) or any(isinstance(n, Extent) for n in outer))
+
+
+def few_columns(cluster: Cluster) -> tuple[int, ...]:
+    """How few columns there are, where the caller chose their number and that of the rows: what is written depends
+    on it, too. Columns are the last axis of what runs over all axes."""
+    if not any(isinstance(cluster.extents[a], Extent) for a in cluster.reduced):
+        return ()
+    last = {m[-1] for m in cluster.members.values() if used(m) == cluster.all_axes}
+    lengths = [cluster.extents[a] for a in sorted(last & cluster.outer)]
+    return tuple([(n >= FEW) + (n >= SHORT) for n in lengths if isinstance(n, Extent)])
 
 
 def _many(loops: Sequence[Loop]) -> list[int]:
@@ -60,6 +71,8 @@ class Nest:
     Attributes:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
         blocked: whether it does as rows are short: over so many of them that vectors fill, a block at a time.
+        turned: whether few columns are kept of long reduced ones: then the last reduced loop is inside of the kept one.
+        inner: the loop that is innermost.
         loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
@@ -134,6 +147,24 @@ class Nest:
                 classes[a] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
+        self.turned = self.column and not self.blocked and self._few_columns()
+        self.inner = len(self.loops) - 1 - self.turned
+
+    def _few_columns(self) -> bool:
+        """Whether vectors along the columns hardly fill, and nothing but their folds is stored.
+
+        Elements that lie apart are loaded one by one: with little to compute that pays for very few columns only.
+        """
+        cluster = self.cluster
+        *_, rows, columns = self.loops
+        if isinstance(columns.extent, Extent):  # as ``few_columns`` has it
+            long = isinstance(rows.extent, Extent) and len(columns.axes) == 1 and any(
+                m[-1] == columns.axes[0] for m in cluster.members.values() if used(m) == cluster.all_axes)
+        else:
+            long = isinstance(rows.extent, Extent) or rows.extent > 2 * SHORT
+        full = [n for n in cluster.members if cluster.is_full(n)]
+        few = FEW if all(is_cheap(n) for n in full) else SHORT
+        return long and 0 < columns.extent < few and self.last == 0 and not any(n in self.stored for n in full)
 
     def loads(self) -> list[Access]:
         """What members read from memory; of a gather's operand what it reads when the first element is picked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from lowering import compiled, floats, program_of, sources
 
 import graphjit as gj
+from graphjit.tree import flatten
 
 Function = Callable[[gj.Tensor], Any]
 
@@ -48,3 +50,46 @@ def test_strided_stores_are_vectors_where_there_is_enough_to_compute() -> None:
 def test_values_are_those_of_eager_mode(f: Function, n: int) -> None:
     x = floats(n, 3)
     np.testing.assert_allclose(compiled(f, x)(x).data, f(gj.tensor(x)).data, rtol=1e-5, atol=1e-6)
+
+
+# ---- few columns: the loop over them is outside of that over the rows
+
+def column_folds(x: gj.Tensor) -> Any:
+    return x.sum(0), x.max(0), (x * x).mean(0), gj.prod(x * 0.1 + 1, 0), (gj.tanh(x) * x[:, :1]).sum(0)
+
+
+def forces(x: gj.Tensor) -> Any:
+    """A short axis kept, two long ones in the nest."""
+    apart = x[:, None] - x[None]
+    return (apart * gj.exp(-(apart * apart).sum(-1, keepdims=True))).sum(1)
+
+
+def innermost_is_over_rows(function: Function, *shape: int) -> bool:
+    """Whether some fold is in a variable that starts from what an array of the columns holds."""
+    return any(re.search(r"^ +a\d+ = t\d+\[i\d+\]$", text, re.MULTILINE)
+               for text in sources(program_of(function, floats(*shape))))
+
+
+def test_few_columns_are_folded_one_by_one() -> None:
+    assert innermost_is_over_rows(lambda x: x.sum(0), 100, 5)
+    assert not innermost_is_over_rows(lambda x: x.sum(0), 100, 12)
+    assert innermost_is_over_rows(lambda x: gj.exp(x).sum(0), 100, 12)
+    assert not innermost_is_over_rows(lambda x: gj.exp(x).sum(0), 100, 16)
+    assert innermost_is_over_rows(forces, 100, 3)
+
+
+@pytest.mark.parametrize("f", [column_folds, forces])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 3), (300, 3), (300, 1), (7, 15), (700, 15)])
+def test_folds_of_few_columns_are_those_of_eager_mode(f: Function, dtype: Any, shape: tuple[int, int]) -> None:
+    x = floats(*shape, dtype=dtype)
+    wanted, found = f(gj.tensor(x)), compiled(f, x)(x)
+    for got, want in zip(flatten(found)[0], flatten(wanted)[0], strict=True):
+        np.testing.assert_allclose(got.data, want.data, rtol=1e-5, atol=1e-5)
+
+
+def test_folds_of_few_columns_of_many_rows_are_exact() -> None:
+    x = floats(70001, 3) + 100
+    np.testing.assert_allclose(compiled(lambda x: x.sum(0), x)(x).data, x.astype(np.float64).sum(0), rtol=1e-7)
+    i = np.arange(70001 * 3).reshape(-1, 3)
+    np.testing.assert_array_equal(compiled(lambda x: x.sum(0), i)(i).data, i.sum(0))
