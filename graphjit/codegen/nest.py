@@ -127,11 +127,12 @@ class Nest:
         self.column = self.blocked = False
         kept: list[int] = []
         if order:
-            inner = innermost(self.n_axes, stores, loads, order)
+            short = has_short_rows(cluster)  # along which there are no vectors anyway
+            inner = innermost(self.n_axes, stores, loads, order, () if short else cluster.reduced)
             outer = [a for a in order if a in cluster.outer]
             reduced = [a for a in order if a in cluster.reduced]
             kept = [inner]
-            if inner in cluster.reduced and has_short_rows(cluster):
+            if short and inner in cluster.reduced:
                 kept = _many(collapse(outer, cluster.extents, [0] * self.n_axes, [*loads, *stores])) or kept
                 self.blocked = kept != [inner]
             self.column = bool(reduced) and kept[0] in cluster.outer

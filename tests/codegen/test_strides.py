@@ -93,3 +93,11 @@ def test_folds_of_few_columns_of_many_rows_are_exact() -> None:
     np.testing.assert_allclose(compiled(lambda x: x.sum(0), x)(x).data, x.astype(np.float64).sum(0), rtol=1e-7)
     i = np.arange(70001 * 3).reshape(-1, 3)
     np.testing.assert_array_equal(compiled(lambda x: x.sum(0), i)(i).data, i.sum(0))
+
+
+def test_rows_that_fill_vectors_are_folded_along_themselves() -> None:
+    """Though the one store there is steps along another axis: it is made once a row."""
+    def distances(x: gj.Tensor) -> gj.Tensor:
+        return ((x[:, None] - x[None]) ** 2).sum(-1)
+    (long,), (short,) = (sources(program_of(distances, floats(40, width))) for width in (32, 3))
+    assert "t0" not in long and "t0" in short  # an array of folds
