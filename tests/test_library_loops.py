@@ -48,7 +48,8 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
                 ("take_grad", [i, src], {"axis": axis, "size": x.shape[axis]}),
                 ("argmax", [ties], {"axis": axis, "keepdims": False}),
                 ("argmin", [ties], {"axis": axis, "keepdims": True}),
-                ("cumsum", [x], {"axis": axis}), ("cumprod", [x], {"axis": axis})]
+                ("largest", [ties], {"axis": axis, "k": 3}), ("cumsum", [x], {"axis": axis}),
+                ("cumprod", [x], {"axis": axis})]
     if not dtype.startswith("float"):
         out.append(("check_index", [some(dtype, 3, 4)], {"size": 9}))
     how: dict[str, Any]

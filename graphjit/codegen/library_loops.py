@@ -250,6 +250,36 @@ def _cumulative(op: str, types: tuple[TensorType, ...], out: TensorType, params:
     return w.call(outer * inner)
 
 
+def _largest(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    """The places of the k largest: each element that is larger than the last of those so far goes to its place."""
+    (x,) = types
+    outer, n, inner = around(x.shape, params["axis"])
+    w = Writer(f"largest_{x.dtype.name}")
+    w.pointer("x", x.dtype, "in0")
+    w.pointer("out", out.dtype, "out")
+    w.sizes(n=n, inner=inner, k=params["k"])
+    larger = "value > other or (value != value and other == other)"
+    with w.block("for i in range(start, stop)"):
+        w.line("at = i // inner * n * inner + i % inner")
+        w.line("to = i // inner * k * inner + i % inner")
+        w.line("other = x[at]")
+        with w.block("for row in range(n)"):
+            w.line("value = x[at + row * inner]")
+            with w.block(f"if row < k or {larger}"):
+                w.line("place = minimum(row, k - 1)")
+                with w.block("for step in range(minimum(row, k - 1))"):
+                    w.line("before = out[to + (place - 1) * inner]")
+                    w.line("other = x[at + before * inner]")
+                    with w.block(f"if not ({larger})"):
+                        w.line("break")
+                    w.line("out[to + place * inner] = before")
+                    w.line("place = place - 1")
+                w.line("out[to + place * inner] = row")
+                with w.block("if row >= k - 1"):
+                    w.line("other = x[at + out[to + (k - 1) * inner] * inner]")
+    return w.call(outer * inner)
+
+
 # ---- the door
 
 Builder = Callable[[tuple[TensorType, ...], TensorType, Params], LoopCall]
@@ -265,6 +295,7 @@ BUILDERS: dict[str, Builder] = {
     **{op: _named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad")},
     **{op: _named(_argreduce, op) for op in ("argmax", "argmin")},
     **{op: _named(_cumulative, op) for op in ("cumsum", "cumprod")},
+    "largest": _largest,
 }
 
 

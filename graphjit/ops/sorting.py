@@ -9,7 +9,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.op import Array, Host, Op, register
+from graphjit.op import Array, Host, Library, Op, register
 from graphjit.operators import attach
 from graphjit.ops.gather import take_along_axis
 from graphjit.ops.movement import cut
@@ -35,6 +35,21 @@ def _infer_argsort(x: TensorType, axis: int, descending: bool) -> TensorType:
 
 
 ARGSORT = register(Op("argsort", _argsort, _infer_argsort, None, Host(), why="its result is integer"))
+
+
+def _first_places(x: Array, axis: int, k: int) -> Array:
+    return np.ascontiguousarray(_argsort(x, axis, True).take(range(k), axis))
+
+
+def _infer_largest(x: TensorType, axis: int, k: int) -> TensorType:
+    axis = normalize_axis(axis, x.ndim)
+    if not 0 < k <= x.shape[axis]:
+        raise ShapeError(f"no {k} largest of {int(x.shape[axis])} elements")
+    return TensorType((*x.shape[:axis], k, *x.shape[axis + 1:]), INT64)
+
+
+LARGEST = register(Op("largest", _first_places, _infer_largest, None, Library("largest"), why="its result is integer"))
+FEW = 64  # largest elements; for more of them sorting all is faster
 
 
 def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
@@ -105,7 +120,10 @@ def _largest(x: TensorLike, k: int, axis: int) -> tuple[Tensor, Tensor]:
     axis = normalize_axis(axis, t.ndim)
     if isinstance(k, (bool, Tensor)) or not isinstance(k, (int, np.integer)) or not 0 <= k <= t.shape[axis]:
         raise ArgumentError(f"topk: no {k!r} largest of {int(t.shape[axis])} elements")
-    indices = cut(argsort(t, axis, descending=True), axis, 0, int(k))
+    if 0 < k <= FEW:
+        indices = apply(LARGEST, t, axis=axis, k=int(k))
+    else:
+        indices = cut(argsort(t, axis, descending=True), axis, 0, int(k))
     return take_along_axis(t, indices, axis), indices
 
 

@@ -42,10 +42,18 @@ sample("argsort", "ints descending", lambda x: so.sort(x, descending=True), inte
 sample("argsort", "empty", so.sort, normal((3, 0)), np.sort)
 sample("argsort", "one", so.sort, normal((1, 1)), np.sort)
 sample("argsort", "method", lambda x: x.sort(), normal((4,)), np.sort)
-for _k in (0, 1, 3):
-    sample("argsort", f"topk {_k}", lambda x, k=_k: so.topk(x, k), normal((2, 5)), lambda x, k=_k: (
+for _k in (0, 1, 3, 5):
+    _op = "largest" if _k else "argsort"
+    sample(_op, f"topk {_k}", lambda x, k=_k: so.topk(x, k), normal((2, 5)), lambda x, k=_k: (
         np.flip(np.sort(x), -1)[:, :k], descending(x, -1)[:, :k]))  # fmt: skip
-sample("argsort", "topk along 0", lambda x: so.topk(x, 2, axis=0), normal((4, 3)),
+    if _k:
+        sample("largest", f"topk {_k} of ties", lambda x, k=_k: so.topk(x, k), fixed(TIES), lambda x, k=_k: (
+            np.take_along_axis(x, descending(x, -1)[:, :k], -1), descending(x, -1)[:, :k]), grad=False)  # fmt: skip
+        sample("largest", f"topk {_k} of ints", lambda x, k=_k: so.topk(x, k).indices, integers("uint8", 0, 9, (4, 30)),
+               lambda x, k=_k: np.argsort(-x.astype(int), -1, kind="stable")[:, :k])  # fmt: skip
+sample("argsort", "topk of many", lambda x: so.topk(x, 70), normal((2, 90)), lambda x: (
+    np.flip(np.sort(x), -1)[:, :70], descending(x, -1)[:, :70]), grad=False)  # fmt: skip
+sample("largest", "topk along 0", lambda x: so.topk(x, 2, axis=0), normal((4, 3)),
        lambda x: (np.flip(np.sort(x, 0), 0)[:2], descending(x, 0)[:2]))  # fmt: skip
 
 _SORTED = np.array([-1.0, 0, 0, 0.5, 2])
