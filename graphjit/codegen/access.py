@@ -66,16 +66,16 @@ def _access(buffer: Node, offset: int, by_axis: Sequence[int], node: Node, imap:
     return Access(buffer, offset, tuple(strides), tuple(lengths), chosen)
 
 
-def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], order: Sequence[int],
-              reduced: Collection[int]) -> int:
+def innermost(n_axes: int, stores: Iterable[Access], loads: Iterable[Access], picked: Iterable[Access],
+              order: Sequence[int], reduced: Collection[int]) -> int:
     """The axis along which most accesses step by one. Those that run over more axes count first, as they are more
     often made, and before all others those that vary along a reduced axis, as the others are outside of its loop;
-    stores weigh double, ties go to the last of ``order``."""
-    score = [[0] * (2 * n_axes + 2) for _ in range(n_axes)]
-    for weight, group in ((2, stores), (1, loads)):
+    what a gather picks varies along all. Stores weigh double, ties go to the last of ``order``."""
+    score = [[0] * (2 * n_axes + 1) for _ in range(n_axes)]
+    for weight, group in ((2, stores), (1, loads), (1, picked)):
         for a in group:
-            level = sum(not stride for stride in a.strides)
-            if not any(a.strides[axis] for axis in reduced):
+            level = 0 if group is picked else sum(not stride for stride in a.strides)
+            if level and not any(a.strides[axis] for axis in reduced):
                 level += n_axes
             for axis in range(n_axes):
                 if is_one(a.strides[axis]):

@@ -119,7 +119,7 @@ class Nest:
 
     def _plan_loops(self) -> None:
         cluster = self.cluster
-        loads, stores = self.loads(), self.stores()
+        loads, picked, stores = self.loads(), self.picked(), self.stores()
         template = next((m for n, m in cluster.members.items() if n in self.stored and cluster.is_full(n)), None) \
             or next((m for m in cluster.members.values() if used(m) == cluster.all_axes), ())
         order = [a for a in template if a != NONE]
@@ -128,12 +128,12 @@ class Nest:
         kept: list[int] = []
         if order:
             short = has_short_rows(cluster)  # along which there are no vectors anyway
-            inner = innermost(self.n_axes, stores, loads, order, () if short else cluster.reduced)
+            inner = innermost(self.n_axes, stores, loads, picked, order, () if short else cluster.reduced)
             outer = [a for a in order if a in cluster.outer]
             reduced = [a for a in order if a in cluster.reduced]
             kept = [inner]
             if short and inner in cluster.reduced:
-                kept = _many(collapse(outer, cluster.extents, [0] * self.n_axes, [*loads, *stores])) or kept
+                kept = _many(collapse(outer, cluster.extents, [0] * self.n_axes, [*loads, *picked, *stores])) or kept
                 self.blocked = kept != [inner]
             self.column = bool(reduced) and kept[0] in cluster.outer
             if self.column:
@@ -146,7 +146,7 @@ class Nest:
         if self.column:
             for a in kept:
                 classes[a] = "J"
-        self.loops = collapse(order, cluster.extents, classes, [*loads, *stores])
+        self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
         self.turned = self.column and not self.blocked and self._few_columns()
         self.inner = len(self.loops) - 1 - self.turned
@@ -168,13 +168,13 @@ class Nest:
         return long and 0 < columns.extent < few and self.last == 0 and not any(n in self.stored for n in full)
 
     def loads(self) -> list[Access]:
-        """What members read from memory; of a gather's operand what it reads when the first element is picked."""
-        found: list[Access] = []
-        for node, imap in self.cluster.members.items():
-            found.extend(self._loads(node, imap))
-            if isinstance(node.op.lower, Gather):
-                found.append(access(node.args[0], static_map(node, imap), self.n_axes))
-        return found
+        """What members read from memory, but for what gathers pick."""
+        return [a for node, imap in self.cluster.members.items() for a in self._loads(node, imap)]
+
+    def picked(self) -> list[Access]:
+        """What gathers read when the first element is picked."""
+        return [access(node.args[0], static_map(node, imap), self.n_axes)
+                for node, imap in self.cluster.members.items() if isinstance(node.op.lower, Gather)]
 
     def stores(self) -> list[Access]:
         return [self.placed(node) for node in self.stored]

@@ -26,7 +26,7 @@ def nest_spans(nest: Nest) -> Mapping[Node, int]:
     steps: dict[Node, int] = {}
     elsewhere = {base_layout(x)[0] for node in nest.cluster.members for k, x in enumerate(node.args)
                  if isinstance(node.op.lower, Indexed) or (isinstance(node.op.lower, Gather) and k == 0)}
-    for a in [*nest.loads(), *nest.stores()]:
+    for a in [*nest.loads(), *nest.picked(), *nest.stores()]:
         step = _step(nest, a)
         if steps.setdefault(a.buffer, step) != step or not step:
             elsewhere.add(a.buffer)

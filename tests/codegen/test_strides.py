@@ -101,3 +101,11 @@ def test_rows_that_fill_vectors_are_folded_along_themselves() -> None:
         return ((x[:, None] - x[None]) ** 2).sum(-1)
     (long,), (short,) = (sources(program_of(distances, floats(40, width))) for width in (32, 3))
     assert "t0" not in long and "t0" in short  # an array of folds
+
+
+def test_rows_of_a_table_are_added_up_along_themselves() -> None:
+    """What a gather picks varies along the axis of the indices, so its own axis is innermost."""
+    def bag(table: gj.Tensor, i: gj.Tensor, weight: gj.Tensor) -> gj.Tensor:
+        return (table[i] * weight[:, :, None]).sum(1)
+    (text,) = (s for s in sources(program_of(bag, floats(9, 40), np.ones((7, 21), int), floats(7, 21))) if "f32" in s)
+    assert re.search(r"= p\d\[i2 \+ v\d+ \* \w+\]", text)
