@@ -81,7 +81,7 @@ def emit_call(module: ir.Module, rows: ir.Function) -> ir.Function:
     """
     look, wrap, point, quietly = (emit(module) for emit in (_emit_look, emit_wrap, emit_point, emit_quietly))
     give_back = emit_give_back(module, quietly)
-    ask = emit_ask(module, give_back)
+    ask = emit_ask(module)
     invoke = python(module, "PyObject_CallNoArgs", I64, I64)
     incref, decref = count(module, "Py_IncRef"), count(module, "Py_DecRef")
     function = ir.Function(module, ir.FunctionType(I64, [I64] * 3), "call")

@@ -30,12 +30,12 @@ from graphjit.runtime.calling import (
 FAILED = -1  # what ``ask`` gives with a Python error
 
 
-def emit_ask(module: ir.Module, give_back: ir.Function) -> ir.Function:
+def emit_ask(module: ir.Module) -> ir.Function:
     """int64 ask(plan): the control block of the pool, which is this program's now; 0 for none (see ``Pool.ask``)."""
     function = ir.Function(module, ir.FunctionType(I64, [I64]), "ask")
     [plan] = function.args
     b = ir.IRBuilder(function.append_basic_block("begin"))
-    alone, failed, asleep = (function.append_basic_block(name) for name in ("alone", "failed", "asleep"))
+    alone, failed = (function.append_basic_block(name) for name in ("alone", "failed"))
     invoke, zero = python(module, "PyObject_CallNoArgs", I64, I64), I64(0)
     desk = word(b, plan, DESK)
     unless(b, b.icmp_unsigned("!=", desk, zero), alone)
@@ -52,16 +52,9 @@ def emit_ask(module: ir.Module, give_back: ir.Function) -> ir.Function:
     b.call(count(module, "Py_IncRef"), [word(b, block, sharing.OWNER)])  # it may be stopped meanwhile
     limit, threads = word(b, plan, THREADS), word(b, block, sharing.THREADS)
     set_word(b, b.select(b.icmp_signed("<", limit, threads), limit, threads), block, sharing.LIMIT)
-    with b.if_then(b.icmp_unsigned("==", word(b, block, sharing.AWAKE), zero)):
-        woken = b.call(invoke, [word(b, block, sharing.WAKE)])
-        unless(b, b.icmp_unsigned("!=", woken, zero), asleep)
-        b.call(count(module, "Py_DecRef"), [woken])
     b.ret(block)
     b.position_at_end(alone)
     b.ret(zero)
-    b.position_at_end(asleep)
-    b.call(give_back, [block])
-    b.branch(failed)
     b.position_at_end(failed)
     b.ret(I64(FAILED))
     return function

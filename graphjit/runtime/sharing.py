@@ -24,13 +24,20 @@ import platform
 
 from llvmlite import ir
 
-I64 = ir.IntType(64)
+from graphjit.kernels.emit import Int, loop
+from graphjit.runtime.builtin import python
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 
 LINE = 16  # words between groups: two cache lines, as they are fetched in pairs
 OPEN, STOPPED, LIMIT, PART = (i * LINE for i in range(4))
 JOB = range(OPEN + 1, OPEN + 8)
-AWAKE, THREADS, OWNER, TRY, RELEASE, WAKE = range(LIMIT + 1, LIMIT + 7)
+THREADS, OWNER, TRY, RELEASE, ASLEEP, PAUSED, PAUSE, REST = range(LIMIT + 1, LIMIT + 9)
+SLEEPS, LOCK = 1, 2  # words of a thread's line, behind its part
+WAITED = 128  # added to a part's word: the caller sleeps until it is done
+LOOKS = 512
+TIMES = 32
 
 
 def words(threads: int) -> int:
@@ -39,9 +46,9 @@ def words(threads: int) -> int:
 
 
 def emit_claim(module: ir.Module) -> ir.Function:
-    """void claim(int64 *pool, thread, number, entry, slots, start, stop, grain, stride, threads): run chunks of a job
-    until none is left, one's own first."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()] + [I64] * 9), "claim")
+    """int1 claim(int64 *pool, thread, number, entry, slots, start, stop, grain, stride, threads): run chunks of a job
+    until none is left, one's own first. Whether the caller slept until one was done."""
+    function = ir.Function(module, ir.FunctionType(I1, [I64.as_pointer()] + [I64] * 9), "claim")
     pool, thread, number, entry, slots, start, stop, grain, stride, threads = function.args
     begin, part, look, old, new, swap, body, run, after, done = (function.append_basic_block(name) for name in (
         "begin", "part", "look", "old", "new", "swap", "body", "run", "after", "done"))
@@ -54,6 +61,8 @@ def emit_claim(module: ir.Module) -> ir.Function:
     b.position_at_end(part)
     turn = b.phi(I64)
     turn.add_incoming(I64(0), begin)
+    late = b.phi(I1)
+    late.add_incoming(I1(0), begin)
     owner = b.add(thread, turn)
     owner = b.select(b.icmp_signed(">=", owner, threads), b.sub(owner, threads), owner)
     first, last = (b.udiv(b.mul(b.add(owner, I64(i)), chunks), threads) for i in range(2))
@@ -62,6 +71,8 @@ def emit_claim(module: ir.Module) -> ir.Function:
     b.branch(look)
 
     b.position_at_end(look)
+    later = b.phi(I1)
+    later.add_incoming(late, part)
     seen = b.load_atomic(word, "acquire", 8)
     b.cbranch(b.icmp_signed("<", b.ashr(seen, I64(16)), number), new, old)
 
@@ -81,6 +92,7 @@ def emit_claim(module: ir.Module) -> ir.Function:
     rest = b.and_(b.ashr(state, I64(8)), I64(255))
     some = b.icmp_signed("!=", rest, I64(0))
     claimed = b.cmpxchg(word, seen, b.select(some, b.sub(state, I64(256)), state), "acq_rel", "acquire")
+    later.add_incoming(later, swap)
     b.cbranch(b.extract_value(claimed, 1), body, look)
 
     b.position_at_end(body)  # a part may have no chunks
@@ -90,31 +102,51 @@ def emit_claim(module: ir.Module) -> ir.Function:
     unit = b.add(start, b.mul(b.sub(last, rest), grain))
     end = b.add(unit, grain)
     b.call(kernel, [own, unit, b.select(b.icmp_signed("<", end, stop), end, stop)])
-    b.atomic_rmw("sub", word, I64(1), "acq_rel")
+    before = b.atomic_rmw("sub", word, I64(1), "acq_rel")
+    waited = b.icmp_signed("==", b.and_(before, I64(255)), I64(WAITED | 1))
+    with b.if_then(waited, likely=False):
+        b.call(_release(module), [b.load(_word(b, pool, REST))])
+    later.add_incoming(b.or_(later, waited), b.block)
     b.branch(look)
 
     b.position_at_end(after)
+    latest = b.phi(I1)
+    for block in (old, body):
+        latest.add_incoming(later, block)
     following = b.add(turn, I64(1))
     turn.add_incoming(following, after)
+    late.add_incoming(latest, after)
     b.cbranch(b.icmp_signed("<", following, threads), part, done)
 
     b.position_at_end(done)
-    b.ret_void()
+    b.ret(latest)
     return function
 
 
-def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
+def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.Function:
     """void share(int64 pool, entry, slots, start, stop, grain, stride): run one row with the pool's help.
 
     A negative grain says that the last unit is for the caller, when all others are done.
     """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 7), "share")
     address, entry, slots, start, stop, grain, stride = function.args
-    begin, part, wait, following, done = (function.append_basic_block(name) for name in (
-        "begin", "part", "wait", "following", "done"))
+    begin, alone, fork, part, wait, tired, sleep, slept, following, done = (function.append_basic_block(name) for name in (
+        "begin", "alone", "fork", "part", "wait", "tired", "sleep", "slept", "following", "done"))
     b = ir.IRBuilder(begin)
     pool = b.inttoptr(address, I64.as_pointer())
+    run, own = b.inttoptr(entry, ENTRY.as_pointer()), b.inttoptr(slots, I64.as_pointer())
     threads = b.load(_word(b, pool, LIMIT))
+    opened = _ticks(b)
+    pause = b.load(_word(b, pool, PAUSE))
+    b.cbranch(b.icmp_unsigned("<", b.sub(opened, b.load(_word(b, pool, PAUSED))), pause), alone, fork)
+
+    b.position_at_end(alone)
+    b.call(run, [own, start, stop])
+    b.ret_void()
+
+    b.position_at_end(fork)
+    with b.if_then(b.icmp_signed("!=", b.load_atomic(_word(b, pool, ASLEEP), "monotonic", 8), I64(0)), likely=False):
+        b.call(wake, [pool])
     tail = b.icmp_signed("<", grain, I64(0))
     grain = b.select(tail, b.neg(grain), grain)
     end = b.sub(stop, b.zext(tail, I64))
@@ -124,17 +156,38 @@ def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
         b.store_atomic(value, _word(b, pool, word), "release", 8)
     b.call(claim, [pool, I64(0), number, *job])
     over = b.shl(number, I64(16))
+    ready = b.block
     b.branch(part)
 
     b.position_at_end(part)
     turn = b.phi(I64)
-    turn.add_incoming(I64(0), begin)
+    turn.add_incoming(I64(0), ready)
     where = _word(b, pool, b.add(I64(PART), b.mul(turn, I64(LINE))))
+    waiting = _ticks(b)
     b.cbranch(b.icmp_signed("==", b.load_atomic(where, "acquire", 8), over), following, wait)
 
     b.position_at_end(wait)
+    looks = b.phi(I64)
+    looks.add_incoming(I64(0), part)
     _pause(b)
-    b.cbranch(b.icmp_signed("==", b.load_atomic(where, "acquire", 8), over), following, wait)
+    more = b.add(looks, I64(1))
+    looks.add_incoming(more, tired)
+    b.cbranch(b.icmp_signed("==", b.load_atomic(where, "acquire", 8), over), following, tired)
+
+    b.position_at_end(tired)
+    long = b.icmp_unsigned(">", b.sub(_ticks(b), waiting), b.sub(waiting, opened))
+    b.cbranch(b.and_(long, b.icmp_signed(">", more, I64(LOOKS))), sleep, wait)
+
+    b.position_at_end(sleep)
+    state = b.atomic_rmw("or", where, I64(WAITED), "acq_rel")
+    b.cbranch(b.icmp_signed("==", b.and_(state, I64(WAITED - 1)), I64(0)), following, slept)
+
+    b.position_at_end(slept)
+    b.call(_acquire(module), [b.load(_word(b, pool, REST)), I32(1)])
+    now = _ticks(b)
+    b.store(now, _word(b, pool, PAUSED))
+    b.store(b.mul(b.sub(now, waiting), I64(TIMES)), _word(b, pool, PAUSE))
+    b.branch(following)
 
     b.position_at_end(following)
     more = b.add(turn, I64(1))
@@ -143,7 +196,22 @@ def emit_share(module: ir.Module, claim: ir.Function) -> ir.Function:
 
     b.position_at_end(done)
     with b.if_then(tail):
-        b.call(b.inttoptr(entry, ENTRY.as_pointer()), [b.inttoptr(slots, I64.as_pointer()), end, stop])
+        b.call(run, [own, end, stop])
+    b.ret_void()
+    return function
+
+
+def emit_wake(module: ir.Module) -> ir.Function:
+    """void wake(int64 *pool): have the workers that sleep look for jobs."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "wake")
+    [pool] = function.args
+    b = ir.IRBuilder(function.append_basic_block("begin"))
+    with loop(1, Int(b, b.load(_word(b, pool, LIMIT)))) as thread:
+        line = b.add(I64(PART), b.mul(thread.value, I64(LINE)))
+        slept = b.atomic_rmw("xchg", _word(b, pool, b.add(line, I64(SLEEPS))), I64(0), "acq_rel")
+        with b.if_then(b.icmp_signed("!=", slept, I64(0))):
+            b.atomic_rmw("sub", _word(b, pool, ASLEEP), I64(1), "acq_rel")
+            b.call(_release(module), [b.load(_word(b, pool, b.add(line, I64(LOCK))))])
     b.ret_void()
     return function
 
@@ -152,10 +220,11 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     """int64 work(int64 pool, int64 thread, int64 patience, int64 unused): take part until all is quiet."""
     function = ir.Function(module, ir.FunctionType(I64, [I64] * 4), "work")
     address, thread, patience, _ = function.args
-    begin, head, idle, enter, take, done = (function.append_basic_block(name) for name in (
-        "begin", "head", "idle", "enter", "take", "done"))
+    begin, head, idle, enter, take, rest, asleep, done = (function.append_basic_block(name) for name in (
+        "begin", "head", "idle", "enter", "take", "rest", "asleep", "done"))
     b = ir.IRBuilder(begin)
     pool = b.inttoptr(address, I64.as_pointer())
+    line = b.add(I64(PART), b.mul(thread, I64(LINE)))
     b.branch(head)
 
     b.position_at_end(head)
@@ -173,7 +242,7 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     last.add_incoming(last, idle)
     stopped = b.load_atomic(_word(b, pool, STOPPED), "monotonic", 8)
     quiet = b.or_(b.icmp_signed(">=", more, patience), b.icmp_signed("!=", stopped, I64(0)))
-    b.cbranch(quiet, done, head)
+    b.cbranch(quiet, rest, head)
 
     b.position_at_end(enter)
     job = [b.load_atomic(_word(b, pool, word), "acquire", 8) for word in JOB]
@@ -184,14 +253,45 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
 
     b.position_at_end(take)
     with b.if_then(b.icmp_signed("<", thread, job[-1])):
-        b.call(claim, [pool, thread, number, *job])
+        late = b.call(claim, [pool, thread, number, *job])
+        with b.if_then(late, likely=False):
+            b.branch(rest)
     looks.add_incoming(I64(0), b.block)
     last.add_incoming(number, b.block)
+    b.branch(head)
+
+    b.position_at_end(rest)
+    b.cbranch(b.icmp_signed("==", b.load_atomic(_word(b, pool, STOPPED), "acquire", 8), I64(0)), asleep, done)
+
+    b.position_at_end(asleep)
+    b.atomic_rmw("xchg", _word(b, pool, b.add(line, I64(SLEEPS))), I64(1), "acq_rel")
+    b.atomic_rmw("add", _word(b, pool, ASLEEP), I64(1), "acq_rel")
+    b.call(_acquire(module), [b.load(_word(b, pool, b.add(line, I64(LOCK)))), I32(1)])
+    looks.add_incoming(I64(0), asleep)
+    last.add_incoming(I64(0), asleep)
     b.branch(head)
 
     b.position_at_end(done)
     b.ret(I64(0))
     return function
+
+
+def _acquire(module: ir.Module) -> ir.Function:
+    return python(module, "PyThread_acquire_lock", I32, I64, I32)
+
+
+def _release(module: ir.Module) -> ir.Function:
+    return python(module, "PyThread_release_lock", ir.VoidType(), I64)
+
+
+def _ticks(b: ir.IRBuilder) -> ir.Value:
+    """Of some clock; 0 where none can be read for nothing."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i686"):
+        return b.call(_intrinsic(b.module, "llvm.readcyclecounter", result=I64), [])
+    if machine in ("aarch64", "arm64"):
+        return b.asm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", [], True)
+    return I64(0)
 
 
 def _word(b: ir.IRBuilder, pool: ir.Value, word: int | ir.Value) -> ir.Value:
@@ -207,7 +307,7 @@ def _pause(b: ir.IRBuilder) -> None:
         b.call(_intrinsic(b.module, "llvm.aarch64.hint", ir.IntType(32)), [ir.IntType(32)(1)])
 
 
-def _intrinsic(module: ir.Module, name: str, *args: ir.Type) -> ir.Function:
+def _intrinsic(module: ir.Module, name: str, *args: ir.Type, result: ir.Type = ir.VoidType()) -> ir.Function:
     if name in module.globals:
         return module.globals[name]
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), args), name)
+    return ir.Function(module, ir.FunctionType(result, args), name)

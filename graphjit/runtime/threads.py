@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import os
 import threading
@@ -13,15 +14,16 @@ import numpy as np
 from graphjit.errors import ArgumentError
 from graphjit.runtime.driver import worker
 from graphjit.runtime.sharing import (
-    AWAKE,
     LIMIT,
     LINE,
+    LOCK,
     OWNER,
+    PART,
     RELEASE,
+    REST,
     STOPPED,
     THREADS,
     TRY,
-    WAKE,
     words,
 )
 
@@ -77,8 +79,8 @@ def set_num_threads(n: int) -> None:
 class Pool:
     """Worker threads that help one program at a time.
 
-    Workers spin in native code, without the GIL, for about a millisecond after the last job, then sleep in Python until
-    a program asks for them. A program never waits for them (see ``sharing``).
+    Workers spin in native code, without the GIL, for about a millisecond after the last job, then sleep until
+    a program wakes them. A program never waits for them (see ``sharing``).
     """
 
     PATIENCE = 50_000  # looks of 10 to 50 ns: a pause is longer on some CPUs
@@ -86,38 +88,23 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         memory = np.zeros(words(threads) + LINE, np.int64)
-        self.block = memory[-memory.ctypes.data // 8 % LINE:]  # from the start of a line
+        self.block = memory[-memory.ctypes.data // 8 % LINE:][:words(threads)]  # from the start of a line
         self.address: int = self.block.ctypes.data
         self.free = threading.Lock()    # held by the program that uses the pool
-        self.wanted = threading.Event()
         # what native code asks by (see ``call_parts``): these objects live as long as the pool
-        self._asked = functools.partial(self.free.acquire, False), self.free.release, self.wake
-        for at, it in zip((OWNER, TRY, RELEASE, WAKE), (self, *self._asked), strict=True):
+        self._asked = functools.partial(self.free.acquire, False), self.free.release
+        for at, it in zip((OWNER, TRY, RELEASE), (self, *self._asked), strict=True):
             self.block[at] = id(it)
         self.block[THREADS] = threads
+        self._locks = [_lock() for _ in range(threads)]
+        self.block[REST], self.block[PART + LOCK::LINE] = self._locks[0], self._locks
         self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"graphjit-{i}")
                          for i in range(1, threads)]
         for w in self._workers:
             w.start()
 
     def _work(self, number: int) -> None:
-        work = worker()
-        while not self.block[STOPPED]:
-            self.wanted.wait()
-            work(self.address, number, self.PATIENCE, 0)
-            self.wanted.clear()
-            self.block[AWAKE] = 0  # after the event, which wake() sets last: a word that is set has an event that is
-            if self.free.locked() or self.block[STOPPED]:  # someone may have asked just before
-                self.wake()
-
-    def wake(self) -> None:
-        """Have the workers look for jobs."""
-        self.block[AWAKE] = 1
-        try:
-            self.wanted.set()
-        except BaseException:  # a signal's handler
-            self.block[AWAKE] = 0
-            raise
+        worker()(self.address, number, self.PATIENCE, 0)
 
     def ask(self, limit: int) -> int:
         """The address of the control block for one program, whose threads are numbered below ``limit``.
@@ -127,20 +114,28 @@ class Pool:
         if not self.free.acquire(blocking=False):
             return 0
         self.block[LIMIT] = min(limit, self.threads)
-        if not self.block[AWAKE]:
-            try:
-                self.wake()
-            except BaseException:
-                self.free.release()
-                raise
         return self.address
 
     def stop(self) -> None:
         """End the workers."""
         self.block[STOPPED] = 1
-        self.wake()
+        for lock in self._locks[1:]:
+            ctypes.pythonapi.PyThread_release_lock(ctypes.c_void_p(lock))
         for w in self._workers:
             w.join(timeout=1.0)
+
+    def __del__(self) -> None:  # no worker runs any more: it would hold a reference
+        for lock in self._locks:
+            ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(lock))
+
+
+def _lock() -> int:
+    """A lock of CPython's, which native code takes and gives back without the GIL; it is taken."""
+    make = ctypes.pythonapi.PyThread_allocate_lock
+    make.restype = ctypes.c_void_p
+    lock: int = make()
+    ctypes.pythonapi.PyThread_acquire_lock(ctypes.c_void_p(lock), 1)
+    return lock
 
 
 _pools: list[Pool] = []      # one at most
