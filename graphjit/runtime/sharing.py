@@ -37,7 +37,8 @@ THREADS, OWNER, TRY, RELEASE, ASLEEP, PAUSED, PAUSE, REST = range(LIMIT + 1, LIM
 SLEEPS, LOCK = 1, 2  # words of a thread's line, behind its part
 WAITED = 128  # added to a part's word: the caller sleeps until it is done
 LOOKS = 512
-TIMES = 32
+TIMES = 16
+MOST = 256
 
 
 def words(threads: int) -> int:
@@ -185,8 +186,15 @@ def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.F
     b.position_at_end(slept)
     b.call(_acquire(module), [b.load(_word(b, pool, REST)), I32(1)])
     now = _ticks(b)
+    lost = b.sub(now, waiting)
+    much = b.mul(lost, I64(TIMES))
+    well = b.sub(opened, b.add(b.load(_word(b, pool, PAUSED)), pause))
+    longer = b.select(b.icmp_unsigned("<", well, pause), b.shl(pause, I64(1)), I64(0))
+    longer = b.select(b.icmp_unsigned(">", longer, much), longer, much)
+    most = b.mul(lost, I64(MOST))
+    longer = b.select(b.icmp_unsigned("<", longer, most), longer, most)
     b.store(now, _word(b, pool, PAUSED))
-    b.store(b.mul(b.sub(now, waiting), I64(TIMES)), _word(b, pool, PAUSE))
+    b.store(b.select(b.icmp_unsigned(">", well, much), I64(0), longer), _word(b, pool, PAUSE))
     b.branch(following)
 
     b.position_at_end(following)
@@ -238,8 +246,10 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     b.position_at_end(idle)
     _pause(b)
     more = b.add(looks, I64(1))
-    looks.add_incoming(more, idle)
-    last.add_incoming(last, idle)
+    with b.if_then(b.icmp_signed("==", b.and_(more, I64(LOOKS - 1)), I64(0)), likely=False):
+        b.call(python(module, "sched_yield", I32), [])
+    looks.add_incoming(more, b.block)
+    last.add_incoming(last, b.block)
     stopped = b.load_atomic(_word(b, pool, STOPPED), "monotonic", 8)
     quiet = b.or_(b.icmp_signed(">=", more, patience), b.icmp_signed("!=", stopped, I64(0)))
     b.cbranch(quiet, rest, head)
