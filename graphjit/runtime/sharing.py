@@ -33,12 +33,12 @@ ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 LINE = 16  # words between groups: two cache lines, as they are fetched in pairs
 OPEN, STOPPED, LIMIT, PART = (i * LINE for i in range(4))
 JOB = range(OPEN + 1, OPEN + 8)
-THREADS, OWNER, TRY, RELEASE, ASLEEP, PAUSED, PAUSE, REST = range(LIMIT + 1, LIMIT + 9)
+THREADS, OWNER, TRY, RELEASE, ASLEEP, CROWDED, PAUSED, PAUSE, REST = range(LIMIT + 1, LIMIT + 10)
 SLEEPS, LOCK = 1, 2  # words of a thread's line, behind its part
 WAITED = 128  # added to a part's word: the caller sleeps until it is done
 LOOKS = 512
 TIMES = 16
-MOST = 256
+MOST = 64
 
 
 def words(threads: int) -> int:
@@ -124,7 +124,7 @@ def emit_claim(module: ir.Module) -> ir.Function:
     return function
 
 
-def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.Function:
+def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function, rest: ir.Function) -> ir.Function:
     """void share(int64 pool, entry, slots, start, stop, grain, stride): run one row with the pool's help.
 
     A negative grain says that the last unit is for the caller, when all others are done.
@@ -147,7 +147,12 @@ def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.F
 
     b.position_at_end(fork)
     with b.if_then(b.icmp_signed("!=", b.load_atomic(_word(b, pool, ASLEEP), "monotonic", 8), I64(0)), likely=False):
-        b.call(wake, [pool])
+        crowded = b.atomic_rmw("xchg", _word(b, pool, CROWDED), I64(0), "monotonic")
+        with b.if_else(b.icmp_signed("==", crowded, I64(0))) as (calm, busy):
+            with calm:
+                b.call(wake, [pool])
+            with busy:
+                b.call(rest, [pool, opened, crowded])
     tail = b.icmp_signed("<", grain, I64(0))
     grain = b.select(tail, b.neg(grain), grain)
     end = b.sub(stop, b.zext(tail, I64))
@@ -185,16 +190,7 @@ def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.F
 
     b.position_at_end(slept)
     b.call(_acquire(module), [b.load(_word(b, pool, REST)), I32(1)])
-    now = _ticks(b)
-    lost = b.sub(now, waiting)
-    much = b.mul(lost, I64(TIMES))
-    well = b.sub(opened, b.add(b.load(_word(b, pool, PAUSED)), pause))
-    longer = b.select(b.icmp_unsigned("<", well, pause), b.shl(pause, I64(1)), I64(0))
-    longer = b.select(b.icmp_unsigned(">", longer, much), longer, much)
-    most = b.mul(lost, I64(MOST))
-    longer = b.select(b.icmp_unsigned("<", longer, most), longer, most)
-    b.store(now, _word(b, pool, PAUSED))
-    b.store(b.select(b.icmp_unsigned(">", well, much), I64(0), longer), _word(b, pool, PAUSE))
+    b.call(rest, [pool, opened, b.sub(_ticks(b), waiting)])
     b.branch(following)
 
     b.position_at_end(following)
@@ -205,6 +201,24 @@ def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.F
     b.position_at_end(done)
     with b.if_then(tail):
         b.call(run, [own, end, stop])
+    b.ret_void()
+    return function
+
+
+def emit_rest(module: ir.Module) -> ir.Function:
+    """void rest(int64 *pool, opened, lost): what sharing has cost just now says how long to leave it."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64]), "rest")
+    pool, opened, lost = function.args
+    b = ir.IRBuilder(function.append_basic_block("begin"))
+    pause = b.load(_word(b, pool, PAUSE))
+    much = b.mul(lost, I64(TIMES))
+    well = b.sub(opened, b.add(b.load(_word(b, pool, PAUSED)), pause))
+    longer = b.select(b.icmp_unsigned("<", well, pause), b.shl(pause, I64(1)), I64(0))
+    longer = b.select(b.icmp_unsigned(">", longer, much), longer, much)
+    most = b.mul(lost, I64(MOST))
+    longer = b.select(b.icmp_unsigned("<", longer, most), longer, most)
+    b.store(_ticks(b), _word(b, pool, PAUSED))
+    b.store(b.select(b.icmp_unsigned(">", well, much), I64(0), longer), _word(b, pool, PAUSE))
     b.ret_void()
     return function
 
@@ -228,17 +242,24 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     """int64 work(int64 pool, int64 thread, int64 patience, int64 unused): take part until all is quiet."""
     function = ir.Function(module, ir.FunctionType(I64, [I64] * 4), "work")
     address, thread, patience, _ = function.args
-    begin, head, idle, enter, take, rest, asleep, done = (function.append_basic_block(name) for name in (
-        "begin", "head", "idle", "enter", "take", "rest", "asleep", "done"))
+    begin, head, idle, let, crowd, patient, enter, take, rest, asleep, done = (
+        function.append_basic_block(name) for name in (
+            "begin", "head", "idle", "let", "crowd", "patient", "enter", "take", "rest", "asleep", "done"))
     b = ir.IRBuilder(begin)
     pool = b.inttoptr(address, I64.as_pointer())
     line = b.add(I64(PART), b.mul(thread, I64(LINE)))
-    b.branch(head)
+    b.position_at_end(head)
+    looks, last, since = (b.phi(I64) for _ in range(3))
+
+    def again(n: ir.Value, number: ir.Value, time: ir.Value) -> None:
+        for phi, value in zip((looks, last, since), (n, number, time), strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(head)
+
+    b.position_at_end(begin)
+    again(I64(0), I64(0), _ticks(b))
 
     b.position_at_end(head)
-    looks, last = b.phi(I64), b.phi(I64)
-    looks.add_incoming(I64(0), begin)
-    last.add_incoming(I64(0), begin)
     number = b.load_atomic(_word(b, pool, OPEN), "acquire", 8)
     fresh = b.and_(b.icmp_signed("!=", number, I64(0)), b.icmp_signed("!=", number, last))
     b.cbranch(fresh, enter, idle)
@@ -246,29 +267,42 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     b.position_at_end(idle)
     _pause(b)
     more = b.add(looks, I64(1))
-    with b.if_then(b.icmp_signed("==", b.and_(more, I64(LOOKS - 1)), I64(0)), likely=False):
-        b.call(python(module, "sched_yield", I32), [])
-    looks.add_incoming(more, b.block)
-    last.add_incoming(last, b.block)
+    b.cbranch(b.icmp_signed("==", b.and_(more, I64(LOOKS - 1)), I64(0)), let, patient)
+
+    b.position_at_end(let)
+    before = _ticks(b)
+    b.call(python(module, "sched_yield", I32), [])
+    after = _ticks(b)
+    away = b.sub(after, before)
+    b.cbranch(b.icmp_unsigned(">", away, b.sub(before, since)), crowd, patient)
+
+    b.position_at_end(patient)
+    now = b.phi(I64)
+    now.add_incoming(since, idle)
+    now.add_incoming(after, let)
     stopped = b.load_atomic(_word(b, pool, STOPPED), "monotonic", 8)
     quiet = b.or_(b.icmp_signed(">=", more, patience), b.icmp_signed("!=", stopped, I64(0)))
-    b.cbranch(quiet, rest, head)
+    with b.if_then(quiet, likely=False):
+        b.branch(rest)
+    again(more, last, now)
+
+    b.position_at_end(crowd)
+    b.store_atomic(away, _word(b, pool, CROWDED), "monotonic", 8)
+    b.branch(rest)
 
     b.position_at_end(enter)
     job = [b.load_atomic(_word(b, pool, word), "acquire", 8) for word in JOB]
     still = b.icmp_signed("==", b.load_atomic(_word(b, pool, OPEN), "acquire", 8), number)
-    looks.add_incoming(I64(0), enter)
-    last.add_incoming(last, enter)
-    b.cbranch(still, take, head)
+    with b.if_then(still):
+        b.branch(take)
+    again(I64(0), last, since)
 
     b.position_at_end(take)
     with b.if_then(b.icmp_signed("<", thread, job[-1])):
         late = b.call(claim, [pool, thread, number, *job])
         with b.if_then(late, likely=False):
             b.branch(rest)
-    looks.add_incoming(I64(0), b.block)
-    last.add_incoming(number, b.block)
-    b.branch(head)
+    again(I64(0), number, _ticks(b))
 
     b.position_at_end(rest)
     b.cbranch(b.icmp_signed("==", b.load_atomic(_word(b, pool, STOPPED), "acquire", 8), I64(0)), asleep, done)
@@ -277,9 +311,7 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     b.atomic_rmw("xchg", _word(b, pool, b.add(line, I64(SLEEPS))), I64(1), "acq_rel")
     b.atomic_rmw("add", _word(b, pool, ASLEEP), I64(1), "acq_rel")
     b.call(_acquire(module), [b.load(_word(b, pool, b.add(line, I64(LOCK)))), I32(1)])
-    looks.add_incoming(I64(0), asleep)
-    last.add_incoming(I64(0), asleep)
-    b.branch(head)
+    again(I64(0), I64(0), _ticks(b))
 
     b.position_at_end(done)
     b.ret(I64(0))
