@@ -25,8 +25,9 @@ from graphjit.runtime.call_code import emit_call
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.holding import emit_holds
 from graphjit.runtime.machine import ENTRY_TYPE
-from graphjit.runtime.sharing import emit_claim, emit_rest, emit_share, emit_wake, emit_work
+from graphjit.runtime.sharing import emit_claim, emit_share
 from graphjit.runtime.strips import HEAD, MOVE, WORDS, emit_strips
+from graphjit.runtime.working import emit_wake, emit_work
 
 Runner = Callable[[int, int, int, int], int]
 
@@ -117,7 +118,7 @@ def _emit(builder: ir.IRBuilder, values: list[ir.Value]) -> None:
     out = builder.inttoptr(values[0], I64.as_pointer())
     module = builder.module
     claim = emit_claim(module)
-    rows = _emit_rows(module, emit_share(module, claim, emit_wake(module), emit_rest(module)))
+    rows = _emit_rows(module, emit_share(module, claim, emit_wake(module)))
     functions = [_emit_builtin(module, rows, "run_without_gil", True),
                  _emit_builtin(module, rows, "run_with_gil", False),
                  _emit_builtin(module, emit_work(module, claim), "work_without_gil", True),

@@ -14,15 +14,16 @@ import numpy as np
 from graphjit.errors import ArgumentError
 from graphjit.runtime.driver import worker
 from graphjit.runtime.sharing import (
+    CALLER,
     LIMIT,
     LINE,
     LOCK,
     OWNER,
     PART,
     RELEASE,
-    REST,
     STOPPED,
     THREADS,
+    TIMES,
     TRY,
     words,
 )
@@ -84,6 +85,7 @@ class Pool:
     """
 
     PATIENCE = 50_000  # looks of 10 to 50 ns: a pause is longer on some CPUs
+    TIMES = 8          # as long as what it lost a worker rests at least, see ``working``
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -95,9 +97,9 @@ class Pool:
         self._asked = functools.partial(self.free.acquire, False), self.free.release
         for at, it in zip((OWNER, TRY, RELEASE), (self, *self._asked), strict=True):
             self.block[at] = id(it)
-        self.block[THREADS] = threads
+        self.block[THREADS], self.block[TIMES] = threads, self.TIMES
         self._locks = [_lock() for _ in range(threads)]
-        self.block[REST], self.block[PART + LOCK::LINE] = self._locks[0], self._locks
+        self.block[CALLER], self.block[PART + LOCK::LINE] = self._locks[0], self._locks
         self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"graphjit-{i}")
                          for i in range(1, threads)]
         for w in self._workers:

@@ -14,7 +14,7 @@ from graphjit.errors import ArgumentError, GraphjitError
 from graphjit.runtime import threads
 from graphjit.runtime.program import STAGED
 from graphjit.runtime.results import LARGE, Results
-from graphjit.runtime.sharing import AWAKE, LIMIT
+from graphjit.runtime.sharing import LIMIT
 from graphjit.runtime.threads import pool
 
 X = np.linspace(-1, 1, LARGE, dtype=np.float32).reshape(512, -1)  # of 512 KB
@@ -223,17 +223,6 @@ def check(f):
 def test_errors_while_the_pool_is_asked_give_back_what_was_taken(monkeypatch):
     f, helpers = shared(), pool()
     before = sys.getrefcount(helpers)
-
-    def interrupt():
-        raise KeyboardInterrupt
-    for _ in range(50):
-        with monkeypatch.context() as patched:
-            patched.setattr(helpers.wanted, "set", interrupt)
-            helpers.block[AWAKE] = 0
-            with pytest.raises(KeyboardInterrupt):
-                f(X, X)
-        assert helpers.block[AWAKE] == 0 and is_free(f)
-        check(f)
     with monkeypatch.context() as patched:
         threads._chosen[:] = []
         patched.setenv("GRAPHJIT_NUM_THREADS", "many")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from graphjit.runtime import driver
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.machine import I64
 from graphjit.runtime.shares import grains
-from graphjit.runtime.sharing import STOPPED
+from graphjit.runtime.sharing import ASLEEP, LINE, PART, REST, SLEEPS, STOPPED, TIMES, WAITED
 from graphjit.runtime.threads import Pool
 from graphjit.types import TensorType
 
@@ -42,15 +43,15 @@ def emit_count(b: Any, values: Any) -> None:
 
 
 def emit_meet(b: Any, values: Any) -> None:
-    """flags[start] = 1, and wait until all of two flags are: a thread alone would never come back."""
+    """flags[start] = 1, and wait until flags[1 + start] is 1."""
     flags, start, _ = values
-    flags = b.inttoptr(flags, I64.as_pointer())
-    b.store_atomic(I64(1), b.gep(flags, [start]), "seq_cst", 8)
+    mine = b.gep(b.inttoptr(flags, I64.as_pointer()), [start])
+    b.store_atomic(I64(1), mine, "seq_cst", 8)
     wait, done = b.append_basic_block("wait"), b.append_basic_block("done")
     b.branch(wait)
     b.position_at_end(wait)
-    seen = [b.load_atomic(b.gep(flags, [I64(i)]), "seq_cst", 8) for i in range(2)]
-    b.cbranch(b.icmp_signed("==", b.and_(*seen), ir.Constant(I64, 1)), done, wait)
+    seen = b.load_atomic(b.gep(mine, [I64(1)]), "seq_cst", 8)
+    b.cbranch(b.icmp_signed("==", seen, ir.Constant(I64, 1)), done, wait)
     b.position_at_end(done)
 
 
@@ -143,12 +144,59 @@ def test_no_one_waits_for_a_worker_that_sleeps(entries: list[int]) -> None:
     counting.check()
 
 
+class Meeting:
+    """One row of two units: the first waits until the second has begun, and that until it is let go."""
+
+    def __init__(self, entry: int) -> None:
+        self.flags, self.status = np.zeros(3, np.int64), np.zeros(1, np.int64)
+        slots = np.array([[self.flags.ctypes.data]] * 2)
+        self.kept = slots, np.array([(entry, slots.ctypes.data, 0, 2, 1, 8)], np.int64)
+
+    def begin(self, block: int) -> threading.Thread:
+        self.flags[:] = 0
+        thread = threading.Thread(target=driver.run, args=(self.kept[1].ctypes.data, 1, self.status.ctypes.data, block))
+        thread.start()
+        return thread
+
+    def let_go(self) -> None:
+        self.flags[2] = 1
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    while not condition():
+        time.sleep(1e-4)
+
+
 def test_threads_run_their_parts_at_the_same_time(entries: list[int]) -> None:
-    pool = Pool(2)
-    flags, status = np.zeros(2, np.int64), np.zeros(1, np.int64)
-    slots = np.array([[flags.ctypes.data]] * 2)
-    table = np.array([(entries[1], slots.ctypes.data, 0, 2, 1, 8)], np.int64)
-    assert driver.run(table.ctypes.data, 1, status.ctypes.data, pool.ask(2)) == driver.FINISHED
+    pool, meeting = Pool(2), Meeting(entries[1])
+    pool.block[TIMES] = 0  # no rest: the machine may be busy
+    running = meeting.begin(pool.ask(2))
+    meeting.let_go()
+    running.join()
+    pool.stop()
+
+
+def test_who_waits_for_a_worker_sleeps_and_then_does_without_it(entries: list[int]) -> None:
+    """The worker is held up in its chunk until the caller sleeps. When that has cost much of its time, it rests."""
+    pool, meeting, counting = Pool(2), Meeting(entries[1]), Counting(entries[0], 2, ROWS)
+    block, own = pool.block, pool.block[PART + LINE:]
+    for times in (0, 1 << 26, 0):
+        block[TIMES] = own[REST] = 0
+        running = meeting.begin(pool.ask(2))
+        wait_for(lambda: meeting.flags[1] and own[0] & WAITED)
+        assert running.is_alive()
+        block[TIMES] = times
+        meeting.let_go()
+        running.join()
+        wait_for(lambda: own[SLEEPS])
+        assert block[ASLEEP] == 1
+        assert (own[REST] != 0) == (times != 0)
+        own[REST] = 1 << 62  # for ever
+        counting.run(pool.address)
+        assert own[SLEEPS] == 1
+        assert counting.counts[1].sum() == 0  # the caller did all
+        counting.check()
+        pool.free.release()
     pool.stop()
 
 
