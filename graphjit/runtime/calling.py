@@ -8,8 +8,8 @@ them, and puts tensors around these. Its plan is an int64 array, the builtin's `
 
 Everything that may run other Python code (allocation may collect garbage) happens before the lock is looked at, or
 when the results are copied out. A program that keeps the GIL is done in between by no one else, so it only has to see
-that its lock is free; one that may release it (NumPy does to copy a transposed result, threads that share its rows are
-woken in Python) holds the lock.
+that its lock is free; one that may release it (NumPy does to copy a transposed result, Python looks which pool of
+threads there is) holds the lock.
 """
 
 from __future__ import annotations

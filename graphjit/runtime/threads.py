@@ -80,8 +80,7 @@ def set_num_threads(n: int) -> None:
 class Pool:
     """Worker threads that help one program at a time.
 
-    Workers spin in native code, without the GIL, for about a millisecond after the last job, then sleep until
-    a program wakes them. A program never waits for them (see ``sharing``).
+    They run native code, without the GIL (see ``working``). A program never waits for one that has not begun.
     """
 
     PATIENCE = 50_000  # looks of 10 to 50 ns: a pause is longer on some CPUs
