@@ -34,7 +34,7 @@ from graphjit.runtime.threads import desk, get_num_threads, look_again, pool
 STAGED = 1 << 14   # arguments up to this many bytes are copied into the arena
 COPIED = 1 << 16   # results up to this many bytes are copied out of it
 LONG = 8_000.0     # estimated ns from which on the GIL is released
-GUARD = 1 << 15    # bytes around a thread's scratch memory, which others would fetch as they look ahead
+GUARD = 1 << 12    # bytes around a thread's scratch memory: cores that look ahead stay within a page
 
 
 class Program:
@@ -119,9 +119,13 @@ class Program:
         # something in the meantime, each line would have to be fetched from there before it can be written.
         own = plan_memory([life for room, life in rooms.items() if not room.common])
         rest = plan_memory([*lives, *(life for room, life in rooms.items() if room.common)])
-        self._own, begin = (own.size + GUARD, rest.size + GUARD) if own.size else (0, rest.size)
+        if not own.size:
+            self._own = 0
+            return rest
+        self._own, begin = own.size + GUARD, rest.size + GUARD
         offsets = {**rest.offsets, **{room: begin + at for room, at in own.offsets.items()}}
-        return MemoryPlan(offsets, begin + self.threads * self._own, rest.total + self.threads * own.total)
+        end = begin + self.threads * self._own - GUARD
+        return MemoryPlan(offsets, end, rest.total + self.threads * own.total)
 
     def view(self, node: Node) -> Array:
         """The arena memory of a buffer as an array."""

@@ -13,7 +13,10 @@ import pytest
 import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
+from graphjit.codegen.call import Address, Scratch
 from graphjit.runtime import threads
+from graphjit.runtime.memory import ALIGN
+from graphjit.runtime.program import GUARD
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,26 @@ def test_a_step_gives_the_same_bits_on_any_number_of_threads() -> None:
     alone = losses(1)
     assert losses(2) == alone
     assert losses(3) == alone
+
+
+def test_threads_have_scratch_memory_apart_from_each_other() -> None:
+    gj.set_num_threads(3)
+    step = build()
+    step(*data())
+    program = step.latest.program
+    places: list[list[tuple[int, int]]] = [[], [], []]
+    for call in (call for row in program.kernels for call in row.calls):
+        for slot in call.slots:
+            if isinstance(slot, Address) and isinstance(slot.buffer, Scratch) and not slot.buffer.common:
+                begin = program.plan.offsets[slot.buffer]
+                for thread, rooms in enumerate(places):
+                    rooms.append((begin + thread * program._own, begin + thread * program._own + slot.buffer.nbytes))
+    ends = [max(end for _, end in rooms) for rooms in places]
+    begins = [min(begin for begin, _ in rooms) for rooms in places]
+    shared = [at + (key.nbytes if isinstance(key, Scratch) else key.type.nbytes)
+              for key, at in program.plan.offsets.items() if not isinstance(key, Scratch) or key.common]
+    assert all(begin >= end + GUARD for begin, end in zip(begins, [max(shared), *ends], strict=False))
+    assert ends[-1] <= program.plan.size < ends[-1] + ALIGN
 
 
 def test_work_is_shared_out() -> None:
