@@ -77,6 +77,8 @@ class Program:
         self._staged = [(i, self.view(node)) for i, node in enumerate(self.arguments) if node in self.plan.offsets]
         self._pointed = [(i, node) for i, node in enumerate(self.arguments) if node not in self.plan.offsets]
         self.held: dict[Node, Array] = {}  # large arguments and results, while it runs
+        self._hosts = {s.node: ([self._reader(*base_layout(x)) for x in s.node.args], self._reader(s.node))
+                       for s in self.steps if isinstance(s, HostCall)}
         self._output_plan = [self._output_step(i, r) for i, r in enumerate(self.results)]
 
     def _result(self, node: Node) -> tuple[Node, Any]:
@@ -363,12 +365,19 @@ class Program:
             self._patch(buffer, array.ctypes.data)
 
     def _host(self, node: Apply) -> None:
-        operands = []
-        for operand in node.args:
-            buffer, layout = base_layout(operand)
-            operands.append(self._strided(self.array(buffer), layout))
+        operands, result = self._hosts[node]
         with np.errstate(all="ignore"):
-            np.copyto(self.array(node), node.op.eager(*operands, **node.kwargs))
+            np.copyto(result(), node.op.eager(*(read() for read in operands), **node.kwargs))
+
+    def _reader(self, buffer: Node, layout: Layout | None = None) -> Callable[[], Array]:
+        """What gives an array of a buffer's memory; of memory that stays, always the same one."""
+        def read() -> Array:
+            array = self.array(buffer)
+            return array if layout is None else self._strided(array, layout)
+        if self.lowered.in_place.get(buffer, buffer) not in self.plan.offsets:
+            return read
+        array = read()
+        return lambda: array
 
     def _stopped(self, step: KernelCall) -> None:
         """A kernel refused its data: let the eager rule of its op say what is wrong."""
