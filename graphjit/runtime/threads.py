@@ -84,7 +84,7 @@ class Pool:
     """
 
     PATIENCE = 50_000  # looks of 10 to 50 ns: a pause is longer on some CPUs
-    TIMES = 8          # as long as what it lost a worker rests at least, see ``working``
+    TIMES = 4          # as long as what it lost a worker rests at least, see ``working``
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

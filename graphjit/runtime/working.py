@@ -29,7 +29,7 @@ from graphjit.runtime.sharing import (
 )
 from graphjit.runtime.spin import I64, free, give_way, pause, place, take, ticks
 
-MOST = 128  # times as long as what was lost a worker rests at most
+MOST = 64  # times as long as what was lost a worker rests at most
 
 
 def emit_wake(module: ir.Module) -> ir.Function:
