@@ -12,41 +12,57 @@ from graphjit.errors import GraphjitError, InternalCompilerError
 from graphjit.op import Op
 from graphjit.tape import Value, note_call, state
 from graphjit.tensor import Tensor, value_of
-from graphjit.trace import Trace, leaked
+from graphjit.trace import leaked
 from graphjit.types import is_float
 
 _new: Callable[..., Tensor] = object.__new__
 
 
-def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
+def apply(op: Op, x: Tensor | None = None, y: Tensor | None = None, /, *more: Tensor, **params: Any) -> Tensor:
     """Apply an op to tensors: record it in a trace, run its eager rule otherwise; note it on the tape.
 
     Raises:
         ShapeError, DTypeError: operands the op has no meaning for.
     """
-    if state.trace is not None:
-        return _record(state.trace, op, tensors, params)
-    values: list[Value] = []
-    arrays: list[Any] = []
-    needs_grad = False
-    for t in tensors:
-        v = t._value
+    now = state.now
+    if now is None:
+        return _record(op, tuple([t for t in (x, y, *more) if t is not None]), params)
+    quiet, needs_grad = now
+    values: tuple[Value, ...]
+    # one and two operands without parameters spelled out: this is what an operation costs beyond NumPy
+    if x is None:
+        values, needs_grad = (), False
+    else:
+        v = x._value
         if v.trace is not None:
             raise leaked(v)
-        values.append(v)
-        arrays.append(v.data)
-        if v.requires_grad:
-            needs_grad = True
+        if y is None:
+            values, needs_grad = (v,), needs_grad and v.requires_grad
+        else:
+            w = y._value
+            if w.trace is not None:
+                raise leaked(w)
+            values, needs_grad = (v, w), needs_grad and (v.requires_grad or w.requires_grad)
+            if more:
+                rest = tuple([t._value for t in more])
+                for u in rest:
+                    if u.trace is not None:
+                        raise leaked(u)
+                    needs_grad = needs_grad or (u.requires_grad and now[1])
+                values += rest
     try:
-        out = state.quiet(op.eager, *arrays, **params) if params else state.quiet(op.eager, *arrays)
+        if params or more or x is None:
+            out = quiet(op.eager, *[u.data for u in values], **params)
+        else:
+            out = quiet(op.eager, v.data) if y is None else quiet(op.eager, v.data, w.data)
     except (ValueError, TypeError, IndexError, ZeroDivisionError, AttributeError, RuntimeError) as error:
         if isinstance(error, GraphjitError):
             raise
         raise _explained(op, values, params, error) from error
     if type(out) is not ndarray:
         out = asarray(out)
-    if needs_grad and state.grad_enabled and out.dtype.kind == "f":
-        value = Value(out, True, None, op, tuple(values), params)
+    if needs_grad and out.dtype.kind == "f":
+        value = Value(out, True, None, op, values, params)
     else:
         value = Value(out)
     if op.view:
@@ -58,7 +74,9 @@ def apply(op: Op, *tensors: Tensor, **params: Any) -> Tensor:
     return made
 
 
-def _record(trace: Trace, op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:
+def _record(op: Op, tensors: tuple[Tensor, ...], params: dict[str, Any]) -> Tensor:
+    trace = state.trace
+    assert trace is not None, "what settle() says"
     values = tuple([trace.read(t) for t in tensors])
     value = trace.record(op, values, params)
     if state.grad_enabled and any(v.requires_grad for v in values) and is_float(value.type.dtype):

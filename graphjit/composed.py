@@ -9,8 +9,10 @@ of a zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import wraps
-from types import EllipsisType, NoneType
+from functools import lru_cache, wraps
+from inspect import Parameter, signature
+from itertools import combinations
+from types import CodeType, EllipsisType, FunctionType, NoneType
 from typing import Any, ParamSpec, TypeVar
 
 from numpy import dtype, ndarray
@@ -41,95 +43,140 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
 
     It gives tensors, or a list or tuple of them, computed anew.
     """
-    plans: dict[Hashable, Plan] = {}
-    met: dict[Hashable, int] = {}
-
-    @wraps(function)
-    def run(*args: P.args, **named: P.kwargs) -> R:
-        if state.trace is not None:
-            return function(*args, **named)
-        values: list[Value] = []
-        parts: list[Any] = [state.grad_enabled]
-        key: tuple[Any, ...] | None = None
-        plan: Plan | None = None
-        try:
-            for x in args:
-                if isinstance(x, Tensor):  # as _note, without the call
-                    value = x._value
-                    if value.trace is not None:
-                        raise TypeError("a tensor of a trace")
-                    data = value.data
-                    values.append(value)
-                    parts += (data.shape, data.dtype, value.requires_grad)  # type: ignore[union-attr]  # an array
-                else:
-                    _note(x, parts, values)
-            for name, x in named.items():
-                parts.append(name)
-                _note(x, parts, values)
-            if len(values) > 1 and (len(values) > 2 or values[0] is values[1]) and len(set(values)) < len(values):
-                parts.append(tuple([values.index(v) for v in values]))
-            key = tuple(parts)
-            plan = plans.get(key)
-        except TypeError:  # an argument of another kind
-            key = None
-        if plan is not None:
-            return state.quiet(plan, *values)  # type: ignore[no-any-return]
-        out = function(*args, **named)
-        if key is None:
-            return out
-        if len(met) > KEPT:
-            met.clear()
-            plans.clear()
-        times = met[key] = met.get(key, 0) + 1
-        if times == MET:
-            plan = _written(function, args, named)
-            if plan is not None:
-                plans[key] = plan
-        return out
-    return run
+    parameters = signature(function).parameters.values()
+    kinds = "".join([_kind(p) for p in parameters])
+    named = tuple([p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY])
+    code = _front(kinds, len(named), sum(p.kind is Parameter.VAR_POSITIONAL for p in parameters))
+    names = (*[p.name for p in parameters if p.name not in named and p.kind is not Parameter.VAR_POSITIONAL], *named,
+             *[p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL])
+    scope = {"function": function, "plans": {}, "met": {}, "kinds": kinds, "names": named, "state": state,
+             "Tensor": Tensor, "EXACT": EXACT, "given": _given, "noted": _noted, "learn": _learn}
+    run = FunctionType(code.replace(co_varnames=(*names, *code.co_varnames[len(names):])), scope)
+    run.__defaults__ = getattr(function, "__defaults__", None)
+    run.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
+    return wraps(function)(run)
 
 
-def _note(x: object, parts: list[Any], values: list[Value]) -> None:
-    """Add to a key what a call depends on in this argument, and to the values those of tensors in it.
+def _kind(parameter: Parameter) -> str:
+    """Of a parameter: "t" takes a tensor, "n" numbers and names only, "a" all of that and lists of it."""
+    text = str(parameter.annotation)
+    if parameter.kind is Parameter.VAR_POSITIONAL or "Any" in text or parameter.annotation is Parameter.empty:
+        return "a"
+    return "n" if "Tensor" not in text else "a" if "Sequence" in text else "t"
+
+
+@lru_cache(maxsize=512)
+def _front(kinds: str, named: int, several: int) -> CodeType:
+    """What runs at each call of a function with parameters of these ``kinds``, of which the last are ``named``, those
+    before them ``several``: it makes the call's key, and calls the plan that is known for it.
+
+    Written down, for this is what every call costs beyond NumPy. The parameters are p0, p1, ...
+    """
+    count = len(kinds) - named
+    several_at = count - 1 if several else -1
+    stars = [("*" if i == several_at else "") + f"p{i}" for i in range(count)]
+    by_name = [f"p{i}" for i in range(count, len(kinds))]
+    head = [*stars, *(["*"] if named and not several else []), *by_name]
+    call = ", ".join([*stars, *([f"**dict(zip(names, ({_list('p', len(kinds), count)})))"] if named else [])])
+    slots = [f"v{i}" for i, kind in enumerate(kinds) if kind == "t"]
+    body = ["now = state.now", "if now is None:", f"    return function({call})"]
+    rest = "a" in kinds
+    body += ["rest = []"] * rest + ["try:"]
+    key = ["now[1]"]
+    for i, kind in enumerate(kinds):
+        if kind == "t":
+            body += [f"    if isinstance(p{i}, Tensor):", f"        v{i} = p{i}._value", f"        a = v{i}.data",
+                     f"        k{i} = (a.shape, a.dtype, v{i}.requires_grad)", "    else:",
+                     f"        v{i}, k{i} = given(p{i})"]
+            key.append(f"k{i}")
+        else:
+            more = f"noted(p{i}, {'rest' if rest else 'None'})"
+            key.append(f"p{i} if p{i}.__class__ in EXACT else {more}, p{i}.__class__")
+    body.append(f"    key = ({', '.join(key)})")
+    given = ", ".join([*slots, *["*rest"] * rest])
+    if rest:
+        body += [f"    values = ({given},)", "    if len(values) > 1 and len(set(values)) < len(values):"]
+    elif len(slots) > 1:
+        body += [f"    values = ({given})",
+                 f"    if {' or '.join(f'{v} is {w} is not None' for v, w in combinations(slots, 2))}:"]
+    if rest or len(slots) > 1:  # the same tensor twice
+        body.append("        key += tuple([values.index(v) for v in values])")
+    several_args = f"({', '.join(stars)}{',' if stars else ''})"
+    by_names = f"dict(zip(names, ({_list('p', len(kinds), count)})))" if named else "{}"
+    body += ["    plan = plans.get(key)",
+             "except (TypeError, AttributeError):",  # an argument of another kind, a tensor of a trace
+             "    plan = key = None",
+             "if plan is not None:",
+             f"    return now[0](plan, {'*values' if rest else given})",
+             "if key is None:",
+             f"    return function({call})",
+             f"return learn(function, plans, met, key, kinds, {several_args}, {by_names})"]
+    return compiled("front", ", ".join(head), body, {}).__code__
+
+
+def _noted(x: object, rest: list[Value]) -> Hashable:
+    """What a call depends on in this argument; values of tensors in it are added to ``rest``.
 
     Raises:
-        TypeError: it is of a kind that calls are not kept for.
+        TypeError, AttributeError: it is of a kind that calls are not kept for.
     """
     kind = type(x)
+    if kind in EXACT or isinstance(x, dtype):
+        return kind, x
+    if kind is tuple or kind is list:
+        kinds = tuple(map(type, x))  # type: ignore[call-overload]
+        if len(kinds) > LONGEST:
+            raise TypeError("a long list")
+        if EXACT.issuperset(kinds):
+            return kind, tuple(x), kinds  # type: ignore[arg-type]
+        return kind, *[_noted(part, rest) for part in x]  # type: ignore[attr-defined]
     if isinstance(x, Tensor):
         value = x._value
-        if value.trace is not None:
-            raise TypeError("a tensor of a trace")
-        values.append(value)
-        parts += (value.data.shape, value.data.dtype, value.requires_grad)  # type: ignore[union-attr]  # an array
-    elif kind in EXACT or isinstance(x, dtype):
-        parts += (kind, x)
-    elif kind is ndarray and x.dtype in HELD:  # type: ignore[attr-defined]
-        values.append(shared(x))
-        parts += (kind, x.shape, x.dtype)  # type: ignore[attr-defined]
-    elif kind is float:
-        parts += (kind, x or repr(x))  # 0.0 == -0.0
-    elif kind is tuple or kind is list:
-        if len(x) > LONGEST:  # type: ignore[arg-type]
-            raise TypeError("a long list")
-        parts += (kind, len(x))  # type: ignore[arg-type]
-        for part in x:  # type: ignore[attr-defined]
-            _note(part, parts, values)
-    elif kind is slice:
-        for part in (kind, x.start, x.stop, x.step):  # type: ignore[attr-defined]
-            _note(part, parts, values)
-    else:
-        raise TypeError("an argument of another kind")
+        data: Any = value.data
+        part = data.shape, data.dtype, value.requires_grad
+        rest.append(value)
+        return part
+    if kind is float:
+        return kind, x or repr(x)  # 0.0 == -0.0
+    if kind is ndarray and x.dtype in HELD:  # type: ignore[attr-defined]
+        rest.append(shared(x))
+        return kind, x.shape, x.dtype  # type: ignore[attr-defined]
+    if kind is slice:
+        return kind, *[_noted(part, rest) for part in (x.start, x.stop, x.step)]  # type: ignore[attr-defined]
+    raise TypeError("an argument of another kind")
 
 
-def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Plan | None:
+def _given(x: object) -> tuple[Value | None, Hashable]:
+    """Of an argument in a tensor's place that is none: its value if it is an array, and what a call depends on."""
+    if type(x) is ndarray and x.dtype in HELD:
+        return shared(x), (ndarray, x.shape, x.dtype)
+    return None, _noted(x, None)  # type: ignore[arg-type]  # there is no list of tensors here
+
+
+def _learn(function: Callable[..., R], plans: dict[Hashable, Plan], met: dict[Hashable, int], key: Hashable, kinds: str,
+           args: tuple[Any, ...], named: dict[str, Any]) -> R:
+    """The call by the function itself; when it has come often enough, it is written down."""
+    out = function(*args, **named)
+    if len(met) > KEPT:
+        met.clear()
+        plans.clear()
+    times = met[key] = met.get(key, 0) + 1
+    if times == MET:
+        plan = _written(function, kinds, args, named)
+        if plan is not None:
+            plans[key] = plan
+    return out
+
+
+def _written(function: Callable[..., Any], kinds: str, args: Sequence[Any], named: dict[str, Any]) -> Plan | None:
     """The call as a function of the values in its arguments; None if it reads more, or gives no new tensor."""
     trace = Trace()
     trace.where = RULE
     copies: dict[Value, Value] = {}
-    order: list[Value] = []
+    slots: list[Value | None] = []
+    rest: list[Value] = []
 
-    def traced(x: Any) -> Any:
+    def traced(x: Any, order: list[Any]) -> Any:
         if isinstance(x, Tensor):
             value = x._value
             order.append(value)
@@ -137,20 +184,31 @@ def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str,
                 copies[value] = Value(Input(value.type), value.requires_grad, trace)
             return Tensor._of(copies[value])
         if type(x) is ndarray:
-            return traced(Tensor._of(Value(x)))
+            return traced(Tensor._of(Value(x)), order)
         if isinstance(x, (tuple, list)):
-            return type(x)(map(traced, x))
+            return type(x)([traced(part, order) for part in x])
         return x
+
+    def argument(x: Any, kind: str) -> Any:
+        found: list[Value] = []
+        out = traced(x, found)
+        if kind == "t":
+            slots.append(found[0] if found else None)
+        else:
+            rest.extend(found)
+        return out
 
     try:
         with tracing(trace):
-            given = [traced(x) for x in args]  # before those with names, as in the key
-            out = function(*given, **{name: traced(x) for name, x in named.items()})
+            count = len(kinds) - len(named)
+            given = [argument(x, kinds[min(i, count - 1)]) for i, x in enumerate(args)]
+            out = function(*given, **{name: argument(x, kind) for (name, x), kind in
+                                      zip(named.items(), kinds[count:], strict=True)})
     except GraphjitError:  # it looks at values: the call itself went well
         return None
     several = isinstance(out, (tuple, list))
     results = [t._value for t in (out if several else (out,))]
-    inputs = [copies[v] for v in order]
+    inputs = [None if v is None else copies[v] for v in (*slots, *rest)]
     if not results or trace.states or trace.arrays or any(v.trace is not trace or v in inputs for v in results):
         return None
     tape = _tape(results)
@@ -162,7 +220,7 @@ def _written(function: Callable[..., Any], args: Sequence[Any], named: dict[str,
         text[-1] = f"return make(({text[-1]}))" if type(out) in (tuple, list) else f"return make({text[-1]})"
     else:
         text[-1] = f"return {text[-1].removesuffix(',')}"
-    return compiled("plan", ", ".join(f"v{i}" for i in range(len(order))), text, scope)
+    return compiled("plan", _list("v", len(inputs)), text, scope)
 
 
 def _tape(results: Sequence[Value]) -> list[Value] | None:
@@ -194,18 +252,19 @@ def _rule(value: Value) -> tuple[Value, Callable[..., Tensor], Sequence[Value]] 
     return (step.inputs[0], *step.op.rule) if isinstance(step.op, Call) and step.op.rule and step.inputs else None
 
 
-def _text(inputs: Sequence[Value], tape: Sequence[Value],
+def _text(arguments: Sequence[Value | None], tape: Sequence[Value],
           results: Sequence[Value]) -> tuple[list[str], dict[str, Any]]:
     """Python statements from the values ``v0``, ``v1``, ... to the tensors of the results, which are the last line."""
-    nodes: list[Any] = [v.data for v in inputs]
-    names = {node: f"x{i}" for i, node in reversed(list(enumerate(nodes)))}
-    made = [v for v in tape if v not in inputs]
+    inputs = {f"{i}": v for i, v in reversed(list(enumerate(arguments))) if v is not None}
+    names: dict[Any, str] = {v.data: f"x{i}" for i, v in inputs.items()}
+    nodes: list[Any] = list(names)
+    known = {v: f"v{i}" for i, v in inputs.items()}
+    made = [v for v in tape if v not in known]
     wanted: list[Any] = [v.data for v in made]
     lines, found, scope = statements(names, nodes, wanted)
-    lines = [f"x{i} = v{i}.data" for i in range(len(inputs))] + lines + [f"{_list('r', len(made))} = {found},"]
+    lines = [f"x{i} = v{i}.data" for i in inputs] + lines + [f"{_list('r', len(made))} = {found},"]
     scope |= {"Value": Value, "of": Tensor._of, "guard_view": guard_view, "note_rule": note_rule}
-    known = {v: f"v{i}" for i, v in reversed(list(enumerate(inputs)))}
-    owners: dict[Node, str] = {node: f"v{i}" for i, node in enumerate(nodes)}  # whose memory a view shows
+    owners: dict[Node, str] = {v.data: f"v{i}" for i, v in inputs.items()}  # type: ignore[misc]  # whose memory is shown
     for i, (value, node) in enumerate(zip(made, wanted, strict=True)):
         known[value] = f"w{i}"
         if isinstance(node, Const) and value not in results:
@@ -230,8 +289,8 @@ def _text(inputs: Sequence[Value], tape: Sequence[Value],
     return [*lines, "".join(f"of({known[v]}), " for v in results).rstrip()], scope
 
 
-def _list(name: str, count: int) -> str:
-    return "".join(f"{name}{i}, " for i in range(count))
+def _list(name: str, stop: int, start: int = 0) -> str:
+    return "".join(f"{name}{i}, " for i in range(start, stop))
 
 
 def _owner(node: Node) -> Node:

@@ -42,10 +42,13 @@ class ThreadState(threading.local):
         context = copy_context()
         context.run(np.seterr, all="ignore")
         self.quiet: Callable[..., Any] = context.run
+        self.now: tuple[Callable[..., Any], bool] | None = (context.run, True)
 
     def settle(self) -> None:
-        """After a change: whether compiled functions run as programs (else None), and with gradients enabled."""
+        """After a change: whether compiled functions run as programs (else None), and with gradients enabled; what an
+        eager operation asks for, ``quiet`` and ``grad_enabled``, at once (None in a trace)."""
         self.compiled = None if self.trace is not None or self.eager else self.grad_enabled
+        self.now = None if self.trace is not None else (self.quiet, self.grad_enabled)
 
 
 state = ThreadState()
