@@ -59,6 +59,11 @@ def apply(op: Op, x: Tensor | None = None, y: Tensor | None = None, /, *more: Te
         if isinstance(error, GraphjitError):
             raise
         raise _explained(op, values, params, error) from error
+    return noted(op, values, params, out, needs_grad)
+
+
+def noted(op: Op, values: tuple[Value, ...], params: dict[str, Any], out: Any, needs_grad: bool) -> Tensor:
+    """The tensor of what an op's eager rule gave, its step on the tape if ``needs_grad``."""
     if type(out) is not ndarray:
         out = asarray(out)
     if needs_grad and out.dtype.kind == "f":

@@ -51,7 +51,8 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
              *[p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL])
     scope = {"function": function, "plans": {}, "met": {}, "kinds": kinds, "names": named, "state": state,
              "Tensor": Tensor, "EXACT": EXACT, "given": _given, "noted": _noted, "learn": _learn}
-    run = FunctionType(code.replace(co_varnames=(*names, *code.co_varnames[len(names):])), scope)
+    # parameters get their names, and the other variables such as no parameter has
+    run = FunctionType(code.replace(co_varnames=(*names, *[f".{v}" for v in code.co_varnames[len(names):]])), scope)
     run.__defaults__ = getattr(function, "__defaults__", None)
     run.__kwdefaults__ = getattr(function, "__kwdefaults__", None)
     return wraps(function)(run)
@@ -60,9 +61,10 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
 def _kind(parameter: Parameter) -> str:
     """Of a parameter: "t" takes a tensor, "n" numbers and names only, "a" all of that and lists of it."""
     text = str(parameter.annotation)
-    if parameter.kind is Parameter.VAR_POSITIONAL or "Any" in text or parameter.annotation is Parameter.empty:
+    if "Any" in text or parameter.annotation is Parameter.empty:
         return "a"
-    return "n" if "Tensor" not in text else "a" if "Sequence" in text else "t"
+    several = parameter.kind is Parameter.VAR_POSITIONAL or "Sequence" in text
+    return "n" if "Tensor" not in text else "a" if several else "t"
 
 
 @lru_cache(maxsize=512)
@@ -80,8 +82,8 @@ def _front(kinds: str, named: int, several: int) -> CodeType:
     call = ", ".join([*stars, *([f"**dict(zip(names, ({_list('p', len(kinds), count)})))"] if named else [])])
     slots = [f"v{i}" for i, kind in enumerate(kinds) if kind == "t"]
     body = ["now = state.now", "if now is None:", f"    return function({call})"]
-    rest = "a" in kinds
-    body += ["rest = []"] * rest + ["try:"]
+    rest = "rest" if "a" in kinds else "None"
+    body += ["rest = []", "try:"] if "a" in kinds else ["try:"]
     key = ["now[1]"]
     for i, kind in enumerate(kinds):
         if kind == "t":
@@ -90,24 +92,25 @@ def _front(kinds: str, named: int, several: int) -> CodeType:
                      f"        v{i}, k{i} = given(p{i})"]
             key.append(f"k{i}")
         else:
-            more = f"noted(p{i}, {'rest' if rest else 'None'})"
-            key.append(f"p{i} if p{i}.__class__ in EXACT else {more}, p{i}.__class__")
+            key.append(f"noted(p{i}, {rest}) if p{i} else None" if i == several_at else
+                       f"p{i} if p{i}.__class__ in EXACT else noted(p{i}, {rest}), p{i}.__class__")
     body.append(f"    key = ({', '.join(key)})")
-    given = ", ".join([*slots, *["*rest"] * rest])
-    if rest:
-        body += [f"    values = ({given},)", "    if len(values) > 1 and len(set(values)) < len(values):"]
+    given = ", ".join([*slots, *["*rest"] * ("a" in kinds)])
+    if "a" in kinds:
+        body += [f"    values = ({given},)", "    n = len(values)",
+                 "    if n > 1 and (n > 2 or values[0] is values[1]) and len(set(values)) < n:"]
     elif len(slots) > 1:
         body += [f"    values = ({given})",
                  f"    if {' or '.join(f'{v} is {w} is not None' for v, w in combinations(slots, 2))}:"]
-    if rest or len(slots) > 1:  # the same tensor twice
-        body.append("        key += tuple([values.index(v) for v in values])")
+    if "a" in kinds or len(slots) > 1:  # the same tensor twice
+        body.append("        key += tuple(map(values.index, values))")
     several_args = f"({', '.join(stars)}{',' if stars else ''})"
     by_names = f"dict(zip(names, ({_list('p', len(kinds), count)})))" if named else "{}"
     body += ["    plan = plans.get(key)",
              "except (TypeError, AttributeError):",  # an argument of another kind, a tensor of a trace
              "    plan = key = None",
              "if plan is not None:",
-             f"    return now[0](plan, {'*values' if rest else given})",
+             f"    return now[0](plan, {'*values' if 'a' in kinds else given})",
              "if key is None:",
              f"    return function({call})",
              f"return learn(function, plans, met, key, kinds, {several_args}, {by_names})"]
@@ -121,28 +124,40 @@ def _noted(x: object, rest: list[Value]) -> Hashable:
         TypeError, AttributeError: it is of a kind that calls are not kept for.
     """
     kind = type(x)
-    if kind in EXACT or isinstance(x, dtype):
+    if kind in EXACT:
         return kind, x
+    if kind is slice:
+        parts = x.start, x.stop, x.step  # type: ignore[attr-defined]
+        kinds = tuple(map(type, parts))
+        return (kind, *parts, *kinds) if EXACT.issuperset(kinds) else (kind, *[_noted(part, rest) for part in parts])
     if kind is tuple or kind is list:
-        kinds = tuple(map(type, x))  # type: ignore[call-overload]
-        if len(kinds) > LONGEST:
+        if len(x) > LONGEST:  # type: ignore[arg-type]
             raise TypeError("a long list")
+        kinds = tuple(map(type, x))  # type: ignore[call-overload]
         if EXACT.issuperset(kinds):
             return kind, tuple(x), kinds  # type: ignore[arg-type]
-        return kind, *[_noted(part, rest) for part in x]  # type: ignore[attr-defined]
+        found: list[Any] = [kind]
+        for part in x:  # type: ignore[attr-defined]
+            if isinstance(part, Tensor):  # as below, without the call
+                value = part._value
+                data: Any = value.data
+                rest.append(value)
+                found.append((data.shape, data.dtype, value.requires_grad))
+            else:
+                found.append(_noted(part, rest))
+        return tuple(found)
     if isinstance(x, Tensor):
         value = x._value
-        data: Any = value.data
-        part = data.shape, data.dtype, value.requires_grad
+        data = value.data
         rest.append(value)
-        return part
+        return data.shape, data.dtype, value.requires_grad
     if kind is float:
         return kind, x or repr(x)  # 0.0 == -0.0
     if kind is ndarray and x.dtype in HELD:  # type: ignore[attr-defined]
         rest.append(shared(x))
         return kind, x.shape, x.dtype  # type: ignore[attr-defined]
-    if kind is slice:
-        return kind, *[_noted(part, rest) for part in (x.start, x.stop, x.step)]  # type: ignore[attr-defined]
+    if isinstance(x, dtype):
+        return kind, x
     raise TypeError("an argument of another kind")
 
 
@@ -156,7 +171,13 @@ def _given(x: object) -> tuple[Value | None, Hashable]:
 def _learn(function: Callable[..., R], plans: dict[Hashable, Plan], met: dict[Hashable, int], key: Hashable, kinds: str,
            args: tuple[Any, ...], named: dict[str, Any]) -> R:
     """The call by the function itself; when it has come often enough, it is written down."""
-    out = function(*args, **named)
+    if state.learning:  # part of another function, which is to be written down whole
+        return function(*args, **named)
+    state.learning = True
+    try:
+        out = function(*args, **named)
+    finally:
+        state.learning = False
     if len(met) > KEPT:
         met.clear()
         plans.clear()
@@ -259,17 +280,17 @@ def _text(arguments: Sequence[Value | None], tape: Sequence[Value],
     names: dict[Any, str] = {v.data: f"x{i}" for i, v in inputs.items()}
     nodes: list[Any] = list(names)
     known = {v: f"v{i}" for i, v in inputs.items()}
+    kept = {f"k{i}": v for i, v in enumerate(tape) if isinstance(v.data, Const) and v not in results}
+    known |= {v: name for name, v in kept.items()}
     made = [v for v in tape if v not in known]
     wanted: list[Any] = [v.data for v in made]
     lines, found, scope = statements(names, nodes, wanted)
     lines = [f"x{i} = v{i}.data" for i in inputs] + lines + [f"{_list('r', len(made))} = {found},"]
-    scope |= {"Value": Value, "of": Tensor._of, "guard_view": guard_view, "note_rule": note_rule}
+    scope |= {"Value": Value, "new": object.__new__, "Tensor": Tensor, "guard_view": guard_view, "note_rule": note_rule}
+    scope |= {name: Value(v.data.value) for name, v in kept.items()}  # type: ignore[union-attr]  # constants
     owners: dict[Node, str] = {v.data: f"v{i}" for i, v in inputs.items()}  # type: ignore[misc]  # whose memory is shown
     for i, (value, node) in enumerate(zip(made, wanted, strict=True)):
         known[value] = f"w{i}"
-        if isinstance(node, Const) and value not in results:
-            scope[f"w{i}"] = Value(node.value)
-            continue
         rule = _rule(value)
         if rule is not None and value.op is not None:
             source, scope[f"pull{i}"], saved = rule
@@ -286,7 +307,9 @@ def _text(arguments: Sequence[Value | None], tape: Sequence[Value],
         owner = owners.setdefault(_owner(node), f"w{i}")
         if owner != f"w{i}":
             lines.append(f"guard_view({owner}, w{i})")
-    return [*lines, "".join(f"of({known[v]}), " for v in results).rstrip()], scope
+    for i, value in enumerate(results):  # as Tensor._of, without the call
+        lines += [f"m{i} = new(Tensor)", f"m{i}._value = {known[value]}", f"m{i}._grad = None", f"m{i}._label = ''"]
+    return [*lines, _list("m", len(results)).rstrip()], scope
 
 
 def _list(name: str, stop: int, start: int = 0) -> str:

@@ -92,6 +92,8 @@ def filled(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
     if state.trace is not None:
         out: Tensor = scalar(value, dtype).broadcast_to(shape)
         return out
+    if type(value) is int and value == 0:
+        return Tensor._of(Value(np.zeros(shape, dtype)))
     return Tensor._of(Value(np.full(shape, value, dtype) if shape else np.array(value, dtype)))
 
 

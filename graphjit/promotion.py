@@ -8,7 +8,7 @@ import numpy as np
 
 from graphjit.arrays import default_dtype, to_array
 from graphjit.convert import as_tensor, operand
-from graphjit.tape import state
+from graphjit.tape import Value, state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT64, DType, check_dtype, promote
 
@@ -62,7 +62,10 @@ def agreeing(x: TensorLike, y: TensorLike) -> list[Tensor] | None:
             value = y._value
             return [x, y] if value.trace is None and value.data.dtype is dtype else None  # type: ignore[union-attr]
         if type(y) is np.ndarray:
-            return [x, as_tensor(y)] if y.dtype is dtype else None
+            if y.dtype is not dtype:
+                return None
+            # what no tape keeps need not be known as a view of the caller's array
+            return [x, as_tensor(y) if value.requires_grad else Tensor._of(Value(y))]
         return [x, operand(y, dtype)] if _takes(dtype, type(y)) else None
     if isinstance(y, Tensor) and _takes(y.dtype, type(x)):
         return [operand(x, y.dtype), y]

@@ -33,6 +33,7 @@ class ThreadState(threading.local):
 
     trace: Trace | None = None
     grad_enabled: bool = True
+    learning: bool = False  # a function of several operations runs, and is counted (``composed``)
     eager: bool = os.environ.get("GRAPHJIT_EAGER", "") not in ("", "0")
     compiled: bool | None = None if eager else True  # what calls of compiled functions look at; see ``settle``
 

@@ -105,11 +105,16 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     """
     found = agreeing(x, y)
     a, b = promoted(x, y) if found is None else found
-    m, n = a.ndim, b.ndim
+    if state.trace is not None:
+        m, n = a.ndim, b.ndim
+    else:
+        p: Any = a._value.data
+        q: Any = b._value.data
+        m, n = p.ndim, q.ndim
+        if (m == 1 <= n or n == 1 <= m) and p.shape[-1] == q.shape[-2:][0] and p.dtype.kind != "b":
+            return apply(PRODUCT, a, b)
     if m == n == 2 or m > 2 < n:
         return apply(MATMUL, a, b)
-    if state.trace is None and (m == 1 <= n or n == 1 <= m) and a.shape[-1] == b.shape[-2:][0] and a.dtype.kind != "b":
-        return apply(PRODUCT, a, b)
     return _matmul_in_steps(a, b)
 
 

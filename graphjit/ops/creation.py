@@ -33,6 +33,8 @@ IOTA = register(Op("iota", lambda shape: np.arange(math.prod(shape)).reshape(sha
 
 
 def _shape(shape: Any) -> Shape:
+    if type(shape) is int and shape >= 0:
+        return (shape,)
     found = shape_argument((shape,), "a new tensor")
     if found and min(found) < 0:
         _infer_iota(found)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import ArgumentError
 from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
@@ -91,6 +92,7 @@ class QRResult(NamedTuple):
     R: Tensor
 
 
+@composed
 def qr(x: TensorLike) -> QRResult:
     """The reduced QR decomposition x = Q @ R: Q with orthonormal columns, R upper triangular.
 
@@ -168,6 +170,7 @@ class SVDResult(NamedTuple):
     Vh: Tensor
 
 
+@composed
 def svd(x: TensorLike, full_matrices: bool = False) -> SVDResult:
     """The reduced singular value decomposition x = U @ diag(S) @ Vh.
 
@@ -227,6 +230,7 @@ class EighResult(NamedTuple):
     eigenvectors: Tensor
 
 
+@composed
 def eigh(x: TensorLike) -> EighResult:
     """Eigenvalues, ascending, and eigenvectors, the columns, of a symmetric matrix.
 

@@ -58,10 +58,12 @@ DIV = register(Op("div", np.divide, same("div", "f"), lambda g, out, x, y: (lamb
                   Elementwise("{0} / {1}")))
 
 
-@numeric
 def _power(x: Array, y: Array) -> Any:
+    kind = x.dtype.kind
+    if kind == "b":
+        raise TypeError("bool operands")
     # kernels cannot raise on data: a negative exponent of an integer counts as 0
-    return np.power(x, np.maximum(y, 0) if x.dtype.kind == "i" else y)
+    return np.power(x, np.maximum(y, 0) if kind == "i" else y)
 
 
 def _pow_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
@@ -96,7 +98,13 @@ TRUNC = unary("trunc", np.trunc, lambda g, out, x: (None,), expr="trunc_({0})", 
 # ---- choices
 
 _ZEROS = {dtype: np.zeros((), dtype) for dtype in DTYPES}  # an array is taken quicker than a scalar
-RELU = unary("relu", numeric(lambda x: np.maximum(x, _ZEROS[x.dtype])), lambda g, out, x: (where(out > 0, g, 0),),
+
+
+def _relu_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Tensor]:
+    return (where(out > 0, g, 0),)
+
+
+RELU = unary("relu", numeric(lambda x: np.maximum(x, _ZEROS[x.dtype])), _relu_vjp,
               expr="maximum({0}, {zero})", kinds=NUMBER, cheap=True)
 
 
@@ -119,9 +127,11 @@ def _infer_where(cond: TensorType, x: TensorType, y: TensorType) -> TensorType:
     return TensorType(broadcast("where", (cond, x, y)), x.dtype, x.weak and y.weak)
 
 
-WHERE = register(Op("where", np.where, _infer_where,
-                    lambda g, out, cond, x, y: (None, where(cond, g, 0), where(cond, 0, g)),
-                    Elementwise("where({0}, {1}, {2})")))
+def _where_vjp(g: Tensor, out: Tensor, cond: Tensor, x: Tensor, y: Tensor) -> tuple[None, Tensor, Tensor]:
+    return None, where(cond, g, 0), where(cond, 0, g)
+
+
+WHERE = register(Op("where", np.where, _infer_where, _where_vjp, Elementwise("where({0}, {1}, {2})")))
 
 
 def _infer_cast(x: TensorType, dtype: DType) -> TensorType:
@@ -158,7 +168,8 @@ def pow(x: TensorLike, y: TensorLike) -> Tensor:
     """
     if isinstance(y, int) and y < 0 and not is_float(result_dtype((x, y))):
         raise ArgumentError(f"integers to the power {y}", hint="Convert with x.astype(...), or use gj.divide.")
-    return apply(POW, *promoted(x, y))
+    base, exponent = promoted(x, y)
+    return apply(POW, base, exponent)
 
 
 negative = any_unary(NEG, "-x, element-wise.")
@@ -190,11 +201,17 @@ def astype(x: TensorLike, dtype: Any) -> Tensor:
     t = as_tensor(x)
     if dtype is t.dtype and state.trace is None:
         return t
+    return _cast(t, dtype) if state.trace is not None or check_dtype(dtype) != t.dtype else t
+
+
+@composed
+def _cast(t: Tensor, dtype: Any) -> Tensor:
     kind = check_dtype(dtype)
     found = t._type
     return t if found.dtype == kind and not found.weak else apply(CAST, t, dtype=kind)
 
 
+@composed
 def where(cond: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     """x where the condition holds, y elsewhere, all broadcast together.
 

@@ -23,10 +23,10 @@ ANY = "fiub"
 
 def numeric(eager: Callable[..., Any]) -> Callable[..., Any]:
     """An eager rule that refuses the bools NumPy would make integers of, as the shape rule does."""
-    def rule(x: Array, *more: Array) -> Any:
+    def rule(x: Array, y: Array | None = None) -> Any:
         if x.dtype.kind == "b":
             raise TypeError("bool operands")
-        return eager(x, *more)
+        return eager(x) if y is None else eager(x, y)
     return rule
 
 
@@ -65,7 +65,7 @@ def binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
 
     def function(x: TensorLike, y: TensorLike) -> Tensor:
         found = agreeing(x, y)
-        return converted(x, y) if found is None else apply(op, *found)
+        return converted(x, y) if found is None else apply(op, found[0], found[1])
     return document(function, op, doc)
 
 
@@ -73,7 +73,8 @@ def of_tensors(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     """As ``_binary``, for functions that are no operators: they make tensors of Python floats."""
     def function(x: TensorLike, y: TensorLike) -> Tensor:
         found = agreeing(x, y)
-        return apply(op, *(strong(promoted(x, y)) if found is None else found))
+        a, b = strong(promoted(x, y)) if found is None else found
+        return apply(op, a, b)
     return document(function, op, doc)
 
 
@@ -87,7 +88,7 @@ def float_binary(op: Op, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]
     def function(x: TensorLike, y: TensorLike) -> Tensor:
         found = agreeing(x, y)
         if found is not None and found[0].dtype.kind == "f":
-            return apply(op, *found)
+            return apply(op, found[0], found[1])
         dtype = result_dtype((x, y))
         if not is_float(dtype):
             dtype = FLOAT32 if dtype == BOOL or dtype.itemsize < 4 else FLOAT64

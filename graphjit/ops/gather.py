@@ -282,6 +282,7 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
     return apply(TAKE, reshape_to(t, (joined(t.shape),)), flat, axis=0)
 
 
+@composed
 def scatter_add(x: TensorLike, idx: TensorLike, src: TensorLike, axis: int = 0) -> Tensor:
     """x with the elements of ``src`` added at the given indices along an axis, one after another: what
     ``np.add.at`` does in place.

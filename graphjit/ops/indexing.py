@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.apply import apply
+from graphjit.apply import apply, noted
 from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.op import Host, Layout, Op, View
 from graphjit.operators import attach
 from graphjit.ops.gather import TAKE, TAKE_GRAD
-from graphjit.ops.index_parts import Span, entries_of, fit_mask, is_mask, take_apart
+from graphjit.ops.index_parts import Span, entries_of, fit_mask, take_apart
 from graphjit.ops.movement import FLIP, SLICE, broadcast_to, permute_dims
 from graphjit.ops.shape import RESHAPE, joined, operand, reshape_to
 from graphjit.tape import Value, state
-from graphjit.tensor import Tensor
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import Shape, broadcast_shapes
 
 # ---- reading
@@ -184,12 +184,26 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         BoundsError: an integer out of range, or more entries than axes. DTypeError: floating indices.
         DataDependentError: a boolean mask in a compiled function.
     """
-    if state.trace is None and (key := plain_key(index)) is not None:
-        at = basic(key, x.shape)
-        return apply(INDEX, x, at=at) if at.steps else x
-    if state.trace is None and is_mask(index) and 0 < index.ndim <= x.ndim:
-        fit_mask(index, x.shape[:index.ndim])
-        return apply(MASKED, x, as_tensor(index))
+    now = state.now
+    value = x._value
+    if now is None or value.trace is not None:
+        return _getitem(x, index)
+    if isinstance(index, (Tensor, np.ndarray)):
+        if index.dtype.kind == "b" and 0 < index.ndim <= x.ndim:
+            fit_mask(index, x.shape[:index.ndim])
+            return apply(MASKED, x, as_tensor(index))
+        return _picked(x, index)
+    key = plain_key(index)
+    if key is None:
+        return _getitem(x, index)
+    data: Any = value.data
+    at = basic(key, data.shape)
+    return noted(INDEX, (value,), {"at": at}, data[at.index], value.requires_grad and now[1]) if at.steps else x
+
+
+@composed
+def _picked(x: Tensor, index: TensorLike) -> Tensor:
+    """By one array of integers."""
     return _getitem(x, index)
 
 

@@ -71,6 +71,7 @@ def _operands(xs: Sequence[TensorLike], what: str) -> list[Tensor]:
     return ts if state.trace is None else [operand(t) for t in ts]
 
 
+@composed
 def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     """Tensors one after another along an axis (each flattened first when axis is None).
 
@@ -109,6 +110,7 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 # ---- apart
 
+@composed
 def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Pieces along an axis: so many equal ones, or cut at the given indices, as ``numpy.split``.
 
@@ -145,6 +147,7 @@ def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
 
 # ---- around
 
+@composed
 def pad(x: TensorLike, widths: Any, constant_values: TensorLike = 0) -> Tensor:
     """x surrounded by a constant.
 
@@ -279,6 +282,7 @@ def diag(x: TensorLike, k: int = 0) -> Tensor:
     return slice_axes(flat, (below * columns + above if n else 0,), (n,), (columns + 1,))
 
 
+@composed
 def meshgrid(*xs: TensorLike, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinate arrays of the grid spanned by vectors; "xy" swaps the first two axes, "ij" does not.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import NumericalError, ShapeError
 from graphjit.op import Array, Host, Op, register
 from graphjit.ops.contract import matmul
@@ -142,6 +143,7 @@ SOLVE_TRIANGULAR: Op = register(Op(
     _solve_triangular_vjp, Host()))
 
 
+@composed
 def inv(x: TensorLike) -> Tensor:
     """The inverse of a square matrix, or of each of a stack.
 
@@ -166,6 +168,7 @@ def _right_sides(name: str, a: TensorLike, b: TensorLike) -> tuple[Tensor, Tenso
     return (s, expand_dims(t, 1), True) if t.ndim == 1 else (s, t, False)
 
 
+@composed
 def solve(a: TensorLike, b: TensorLike) -> Tensor:
     """The x with a @ x = b.
 
@@ -185,6 +188,7 @@ def solve(a: TensorLike, b: TensorLike) -> Tensor:
     return out.squeeze(-1) if vector else out
 
 
+@composed
 def solve_triangular(a: TensorLike, b: TensorLike, *, upper: bool) -> Tensor:
     """The x with a @ x = b, for a triangular matrix a; the other triangle is not looked at.
 
@@ -252,6 +256,7 @@ def _slogdet_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
 SLOGDET = register(Op("slogdet", checked(_infer_slogdet, _slogdet), _infer_slogdet, _slogdet_vjp, Host()))
 
 
+@composed
 def det(x: TensorLike) -> Tensor:
     """The determinant of a square matrix, or of each of a stack: shape (...,) for (..., n, n).
 
@@ -271,6 +276,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Tensor
 
 
+@composed
 def slogdet(x: TensorLike) -> SlogdetResult:
     """Sign and logarithm of the absolute value of the determinant: without overflow for large matrices.
 
@@ -314,6 +320,7 @@ CHOLESKY = register(Op(
     square_rule("cholesky"), _cholesky_vjp, Host()))
 
 
+@composed
 def cholesky(x: TensorLike, *, upper: bool = False) -> Tensor:
     """The lower triangular L with x = L @ L.mT, for symmetric positive definite x.
 

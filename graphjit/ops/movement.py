@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.errors import ShapeError
 from graphjit.op import Array, Assemble, Layout, Op, View, register
 from graphjit.operators import attach
@@ -56,7 +57,8 @@ PERMUTE = register(Op("permute_dims", lambda x, axes: x.transpose(axes), _infer_
                       View(_permute_layout), view=True))
 
 
-def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
+@composed
+def permute_dims(x: TensorLike, axes: int | Sequence[int], *more: int) -> Tensor:
     """Axes in another order: axis i of the result is axis ``axes[i]`` of x.
 
     Raises:
@@ -72,7 +74,8 @@ def permute_dims(x: TensorLike, axes: Any, *more: Any) -> Tensor:
     return apply(PERMUTE, t, axes=order)
 
 
-def transpose(x: TensorLike, axes: Any = None, *more: Any) -> Tensor:
+@composed
+def transpose(x: TensorLike, axes: int | Sequence[int] | None = None, *more: int) -> Tensor:
     """``permute_dims``; without axes (or with None) their order is reversed."""
     t = operand(x)
     if axes is None:
@@ -80,6 +83,7 @@ def transpose(x: TensorLike, axes: Any = None, *more: Any) -> Tensor:
     return permute_dims(t, axes, *more)
 
 
+@composed
 def matrix_transpose(x: TensorLike) -> Tensor:
     """The last two axes swapped; also ``x.mT``."""
     t = operand(x)
@@ -89,6 +93,7 @@ def matrix_transpose(x: TensorLike) -> Tensor:
     return apply(PERMUTE, t, axes=(*range(n - 2), n - 1, n - 2))
 
 
+@composed
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     t = operand(x)
@@ -98,6 +103,7 @@ def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     return apply(PERMUTE, t, axes=tuple(axes))
 
 
+@composed
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Axes ``source`` moved to the places ``destination`` of the result; the others keep their order."""
     t = operand(x)
@@ -149,7 +155,8 @@ def stretch_to(x: Tensor, shape: Shape) -> Tensor:
     return apply(BROADCAST, x, shape=shape)
 
 
-def broadcast_to(x: TensorLike, shape: Any, *more: Any) -> Tensor:
+@composed
+def broadcast_to(x: TensorLike, shape: int | Sequence[int], *more: int) -> Tensor:
     """x repeated (without a copy) along axes of length one, or new leading axes, to the given shape.
 
     Raises:
@@ -163,6 +170,7 @@ def broadcast_to(x: TensorLike, shape: Any, *more: Any) -> Tensor:
     return apply(BROADCAST, t, shape=to)
 
 
+@composed
 def broadcast_arrays(*xs: TensorLike) -> tuple[Tensor, ...]:
     """All of these broadcast to their common shape; dtypes stay."""
     ts = [operand(x) for x in xs]
@@ -284,6 +292,7 @@ FLIP = register(Op("flip", lambda x, axes: np.flip(x, axes), _infer_flip, _flip_
                    view=True))
 
 
+@composed
 def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """The elements in reverse order along the given axes, or all."""
     t = operand(x)

@@ -182,6 +182,7 @@ def _fold(op: Op, t: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     return apply(op, t, axis=axes, keepdims=bool(keepdims)) if axes else reshape_to(t, t.shape)
 
 
+@composed
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
     """The sum along the given axes, or of all elements; 0 where there are none.
 
@@ -201,11 +202,13 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = N
     return _fold(SUM, wide(x) if dtype is None else operand(x).astype(check_dtype(dtype)), axis, keepdims)
 
 
+@composed
 def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The product along the given axes, or of all elements; 1 where there are none. Ints as in ``sum``."""
     return _fold(PROD, wide(x), axis, keepdims)
 
 
+@composed
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element along the given axes, NaN if one is; ties share the gradient evenly.
 
@@ -215,6 +218,7 @@ def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _fold(MAX, operand(x), axis, keepdims)
 
 
+@composed
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element along the given axes, NaN if one is; ties share the gradient evenly.
 
@@ -224,16 +228,19 @@ def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _fold(MIN, operand(x), axis, keepdims)
 
 
+@composed
 def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether an element is true (not zero) along the given axes."""
     return _fold(ANY, operand(x).astype(BOOL), axis, keepdims)
 
 
+@composed
 def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are true (not zero) along the given axes."""
     return _fold(ALL, operand(x).astype(BOOL), axis, keepdims)
 
 
+@composed
 def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The number of elements that are not zero, int64."""
     return _fold(SUM, operand(x).astype(BOOL).astype(INT64), axis, keepdims)
@@ -242,20 +249,11 @@ def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> T
 def _index(op: Op, t: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     if axis is not None:
         return apply(op, t, axis=normalize_axis(axis, t.ndim), keepdims=bool(keepdims))
-    return _of_all[op](t, bool(keepdims))
+    flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
+    return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
 
 
-def _flat_index(op: Op) -> Callable[[Tensor, bool], Tensor]:
-    @composed
-    def function(t: Tensor, keepdims: bool) -> Tensor:
-        flat = apply(op, reshape_to(t, (joined(t.shape),)), axis=0, keepdims=False)
-        return reshape_to(flat, (1,) * t.ndim) if keepdims else flat
-    return function
-
-
-_of_all = {op: _flat_index(op) for op in (ARGMAX, ARGMIN)}
-
-
+@composed
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the largest element (or the first NaN) along an axis, or in the flattened x; int64.
 
@@ -267,6 +265,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     return _index(ARGMAX, operand(x), axis, keepdims)
 
 
+@composed
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the smallest element (or the first NaN) along an axis, or in the flattened x; int64.
 
@@ -278,11 +277,13 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     return _index(ARGMIN, operand(x), axis, keepdims)
 
 
+@composed
 def cumsum(x: TensorLike, axis: int | None = None) -> Tensor:
     """Running sums along an axis, or of the flattened x. Integers as in ``sum``."""
     return _running(CUMSUM, wide(x), axis)
 
 
+@composed
 def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
     """Running products along an axis, or of the flattened x. Integers as in ``sum``."""
     return _running(CUMPROD, wide(x), axis)

@@ -122,11 +122,15 @@ def _length(n: Any, what: str) -> int:
 def shape_argument(shape: tuple[Any, ...], what: str) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` alike as a tuple of ints, marks of the caller's lengths kept."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
-        shape = tuple(shape[0])
-    return tuple([n if type(n) is int else _length(n, what) for n in shape])
+        shape = shape[0] if type(shape[0]) is tuple else tuple(shape[0])
+    for n in shape:
+        if type(n) is not int:
+            return tuple([n if type(n) is int else _length(n, what) for n in shape])
+    return shape
 
 
-def reshape(x: TensorLike, shape: Any, *more: Any) -> Tensor:
+@composed
+def reshape(x: TensorLike, shape: int | Sequence[int], *more: int) -> Tensor:
     """The same elements, in row-major order, in another shape.
 
     Args:
@@ -197,6 +201,7 @@ def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape_to(t, (*shape[:first], joined(shape[first:last + 1]), *shape[last + 1:]))
 
 
+@composed
 def squeeze(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """Without the given axes, or all axes, of length one.
 
@@ -212,6 +217,7 @@ def squeeze(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     return reshape_to(t, [n for i, n in enumerate(shape) if i not in axes])
 
 
+@composed
 def expand_dims(x: TensorLike, axis: int | Sequence[int] = 0) -> Tensor:
     """With new axes of length one at the given places of the result.
 

@@ -52,6 +52,7 @@ LARGEST = register(Op("largest", _first_places, _infer_largest, None, Library("l
 FEW = 64  # largest elements; for more of them sorting all is faster
 
 
+@composed
 def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The places that put x in order along an axis.
 
@@ -145,6 +146,7 @@ SEARCHSORTED = register(Op("searchsorted", _searchsorted, _infer_searchsorted, N
                            why="its result is integer"))
 
 
+@composed
 def searchsorted(x: TensorLike, values: TensorLike, side: Any = "left") -> Tensor:
     """Where each value would have to be put into x to keep x in order.
 
