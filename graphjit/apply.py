@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from numpy import asarray, ndarray
 
 from graphjit.buffers import guard_view
+from graphjit.convert import filled
 from graphjit.errors import GraphjitError, InternalCompilerError
 from graphjit.op import Op
-from graphjit.tape import Value, note_call, state
+from graphjit.tape import Rule, Value, note_call, state
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import leaked
 from graphjit.types import is_float
@@ -98,23 +100,38 @@ def with_rule(name: str, out: Tensor, x: Tensor, pull: Callable[..., Tensor], *s
     ``pull(g, *saved)`` makes x's cotangent of that of the result, and reads no other tensors. Second derivatives are
     those of ``pull``.
     """
-    source, made = value_of(x), value_of(out)
+    [result] = with_rules(name, [out], x, pull, *saved)
+    return result
+
+
+def with_rules(name: str, outs: Sequence[Tensor], x: Tensor, pull: Callable[..., Tensor],
+               *saved: Tensor) -> list[Tensor]:
+    """The same for several results: ``pull(*cotangents, *saved)``, where what has none is zero."""
+    source = value_of(x)
     if not (state.grad_enabled and source.requires_grad):
-        return out
-    result = Value(made.data, True, made.trace, where=made.where)
-    guard_view(made, result)
-    note_rule(name, source, result, pull, [value_of(t) for t in saved])
-    return Tensor._of(result)
+        return list(outs)
+    results: list[Value] = []
+    for out in outs:
+        made = value_of(out)
+        results.append(Value(made.data, True, made.trace, where=made.where))
+        guard_view(made, results[-1])
+    note_rule(name, source, results, pull, [value_of(t) for t in saved])
+    return [Tensor._of(v) for v in results]
 
 
-def note_rule(name: str, source: Value, result: Value, pull: Callable[..., Tensor], saved: Sequence[Value]) -> None:
-    """Note on the tape that ``result`` was computed from ``source`` by a step whose gradient rule is ``pull``."""
-    def pullback(given: Sequence[Tensor | None]) -> list[Tensor]:
-        assert given[0] is not None, "a step is walked when its one result has a cotangent"
-        return [pull(given[0], *map(Tensor._of, saved))]
+def note_rule(name: str, source: Value, results: Sequence[Value], pull: Callable[..., Tensor],
+              saved: Sequence[Value]) -> None:
+    """Note on the tape that ``results`` were computed from ``source`` by a step whose gradient rule is ``pull``."""
+    rule = Rule(pull, saved, [v.type for v in results])
+    call = note_call(name, [source], results, partial(pull_by, rule))
+    call.rule = rule
 
-    call = note_call(name, [source], [result], pullback)
-    call.rule = pull, saved
+
+def pull_by(rule: Rule, given: Sequence[Tensor | None]) -> list[Tensor]:
+    """The pullback of a step with such a rule."""
+    missing = (None,) * (len(rule.types) - len(given))
+    return [rule.pull(*[filled(t.shape, 0, t.dtype) if g is None else g
+                        for g, t in zip((*given, *missing), rule.types, strict=True)], *map(Tensor._of, rule.saved))]
 
 
 def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:

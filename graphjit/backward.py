@@ -111,11 +111,16 @@ def walk_back(outputs: Sequence[tuple[Value, Tensor]], wrt: Iterable[Value] | No
     if release:
         for value in order:
             if value.inputs:
-                value.inputs = None
-                if type(value.op) is Call:
-                    value.op.pullback = released
-                    value.op.rule = None
+                release_step(value)
     return found
+
+
+def release_step(value: Value) -> None:
+    """Free what a walked step saved."""
+    value.inputs = None
+    if type(value.op) is Call:
+        value.op.pullback = released
+        value.op.rule = None
 
 
 def _walk_arrays(outputs: Sequence[tuple[Value, Tensor]], order: Sequence[Value], needed: set[Value],

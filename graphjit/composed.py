@@ -270,7 +270,8 @@ def _rule(value: Value) -> tuple[Value, Callable[..., Tensor], Sequence[Value]] 
     if not isinstance(value.op, Item) or not value.inputs:
         return None
     [step] = value.inputs
-    return (step.inputs[0], *step.op.rule) if isinstance(step.op, Call) and step.op.rule and step.inputs else None
+    rule = step.op.rule if isinstance(step.op, Call) else None
+    return (step.inputs[0], rule.pull, rule.saved) if rule and step.inputs and len(rule.types) == 1 else None
 
 
 def _text(arguments: Sequence[Value | None], tape: Sequence[Value],
@@ -297,7 +298,7 @@ def _text(arguments: Sequence[Value | None], tape: Sequence[Value],
             scope[f"name{i}"] = value.op.name
             operands = "".join(f"{known[v]}, " for v in saved)
             lines += [f"w{i} = Value(r{i}, True)",
-                      f"note_rule(name{i}, {known[source]}, w{i}, pull{i}, ({operands}))"]
+                      f"note_rule(name{i}, {known[source]}, (w{i},), pull{i}, ({operands}))"]
         elif value.requires_grad and value.inputs:
             scope[f"op{i}"], scope[f"params{i}"] = value.op, value.params
             operands = "".join(f"{known[v]}, " for v in value.inputs)

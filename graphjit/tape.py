@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,15 @@ clock = Clock()
 _tick = clock.tick
 
 
+class Rule(NamedTuple):
+    """A gradient rule of a step with one operand: ``pull(*cotangents, *saved)`` gives the operand's cotangent from
+    those of the results, which are of these types, and reads no other tensors."""
+
+    pull: Callable[..., Tensor]
+    saved: Sequence[Value]
+    types: Sequence[TensorType]
+
+
 class Call:
     """A step of the tape that is not an op of the table: a custom or compiled function.
 
@@ -86,7 +95,7 @@ class Call:
     def __init__(self, name: str, pullback: Callable[[list[Tensor | None]], Sequence[Tensor | None]]) -> None:
         self.name = name
         self.pullback = pullback
-        self.rule: tuple[Callable[..., Tensor], Sequence[Value]] | None = None  # see ``apply.note_rule``
+        self.rule: Rule | None = None
 
 
 class Item:

@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from graphjit.backward import Shared, is_held, walk_back
+from graphjit.apply import pull_by
+from graphjit.backward import Shared, is_held, release_step, walk_back
 from graphjit.errors import TraceError
 from graphjit.ir import Input, Node
 from graphjit.op import Array, Op
 from graphjit.replay import RULE, compiled, statements
-from graphjit.tape import Home, Value, state
+from graphjit.tape import Call, Home, Item, Value, state
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
 from graphjit.trail import TRAILS, Trail
+from graphjit.types import FLOAT32, TensorType
 
 MET = 5         # how often a form is walked before its walk is written down, which takes as long as ten walks
 LONGEST = 2000  # values of a tape whose walk is written down
 FORMS = 8       # forms that are kept for each op a tape ends with
 COUNTED = 256   # forms whose coming is counted
+NOTHING = TensorType((), FLOAT32)  # stands where a step has several results, and no array of its own
 
 _walks: dict[Any, tuple[Walk, ...]] = {}
 _met: dict[int, int] = {}
@@ -40,7 +44,7 @@ class Walk(NamedTuple):
         compute: from the end's cotangent and the values, the gradients of ``leaves`` and the cotangents ``single``.
         leaves, steps, numbers: places of the leaves, of what was computed, of what holds one number.
         single: places of the values that hold one number and have a cotangent.
-        notes: of each value the name of its op, its type, the places of its operands.
+        notes: of the values and their operands the name of the op, the type, the places of operands.
     """
 
     match: Callable[[Value], tuple[Value, ...] | None]
@@ -49,7 +53,7 @@ class Walk(NamedTuple):
     steps: list[int]
     numbers: list[int]
     single: list[int]
-    notes: list[tuple[str | None, Any, list[int]]]
+    notes: dict[int, tuple[str | None, Any, list[int]]]
 
 
 def walk_again(value: Value, cotangent: Tensor, release: bool) -> dict[Value, Tensor] | None:
@@ -70,19 +74,19 @@ def walk_again(value: Value, cotangent: Tensor, release: bool) -> dict[Value, Te
                         {stamps[i]: array.item() for i, array in zip(walk.single, single, strict=True)}))
     if release:
         for i in walk.steps:
-            values[i].inputs = None
+            release_step(values[i])
     return {values[i]: shared.tensor_of(array) for i, array in zip(walk.leaves, found, strict=True)}
 
 
 def _notes(walk: Walk, stamps: Sequence[int], homes: Sequence[Home | None],
            numbers: dict[int, Any]) -> Iterable[tuple[Any, ...]]:
-    for i, (op, content, operands) in enumerate(walk.notes):
+    for i, (op, content, operands) in walk.notes.items():
         yield stamps[i], op, numbers.get(i, content), homes[i], [stamps[j] for j in operands]
 
 
 def learn(order: Sequence[Value]) -> None:
     """Count the form of a tape, given as ``order_back`` gives it, and write its walk down when it has come often."""
-    if len(order) > LONGEST or not all(type(v.op) is Op if v.inputs else v.op is None and is_held(v) for v in order):
+    if len(order) > LONGEST or type(order[-1].op) is not Op or not all(_plain(v) for v in order):
         return  # custom and compiled functions have pullbacks of their own
     try:
         key = _form(order)
@@ -97,13 +101,35 @@ def learn(order: Sequence[Value]) -> None:
             _walks[order[-1].op] = (walk, *_walks.get(order[-1].op, ())[:FORMS - 1])
 
 
+def _plain(value: Value) -> bool:
+    """Whether a step's gradient rule is known, and reads only what the tape holds."""
+    op = value.op
+    if not value.inputs:
+        return op is None and is_held(value)
+    return type(op) is Op or type(op) is Item or (type(op) is Call and op.rule is not None)
+
+
+def _operands(value: Value) -> tuple[Value, ...]:
+    """What a step's gradient rule reads: its operands, then what it saved."""
+    op = value.op
+    return (*(value.inputs or ()), *(op.rule.saved if type(op) is Call and op.rule is not None else ()))
+
+
+def _op(value: Value) -> Any:
+    """What is the same object, or number, in all steps with the same gradient rule."""
+    op = value.op
+    if type(op) is Item:
+        return op.index
+    return op.rule.pull if type(op) is Call and op.rule is not None else op
+
+
 def _form(order: Sequence[Value]) -> int:
     """A hash of what ``match`` compares."""
     places: dict[Value, int] = {}
     form: list[Any] = []
     for value in order:
-        operands = value.inputs or ()
-        form.append((value.op, None if operands else value.type, *(value.params or {}).items(),
+        operands = _operands(value)
+        form.append((_op(value), None if operands else value.type, *(value.params or {}).items(),
                      *[(places.setdefault(v, len(places)), None if v.requires_grad else v.type) for v in operands]))
         places[value] = len(places)
     return hash(tuple(form))
@@ -112,18 +138,24 @@ def _form(order: Sequence[Value]) -> int:
 def _written(order: Sequence[Value]) -> Walk | None:
     """The walk over a tape as functions; None if a gradient rule reads more than its operands."""
     values = list(reversed(order))  # the end first
-    values += dict.fromkeys(v for value in values for v in value.inputs or () if not v.requires_grad)
+    count = len(values)
+    known = set(values)  # saved values that no step of the walk made may have a tape of their own: it is not walked
+    values += dict.fromkeys(v for value in values for v in _operands(value) if v not in known)
     places = {v: i for i, v in enumerate(values)}
     trace = Trace()
     trace.where = RULE
-    nodes = [Input(v.type) for v in values]
+    nodes = [Input(NOTHING if v.data is None else v.type) for v in values]
     copies: dict[Value, Value] = {}
     for value in reversed(values):  # operands first
-        copy = copies[value] = Value(nodes[places[value]], value.requires_grad, trace)
-        if value.requires_grad:
-            copy.op, copy.params = value.op, value.params
-            copy.inputs = tuple([copies[v] for v in value.inputs or ()])
-    leaves = [i for i, v in enumerate(values) if v.requires_grad and not v.inputs]
+        copies[value] = Value(nodes[places[value]], value in known, trace)
+    for value in order:
+        copy = copies[value]
+        copy.op, copy.params = value.op, value.params
+        copy.inputs = tuple([copies[v] for v in value.inputs or ()])
+        if type(value.op) is Call and value.op.rule is not None:
+            rule = value.op.rule._replace(saved=[copies[v] for v in value.op.rule.saved])
+            copy.op = Call(value.op.name, partial(pull_by, rule))
+    leaves = [i for i, v in enumerate(values[:count]) if not v.inputs]
     start = Input(values[0].type)
     single: dict[int, Any] = {}
     try:
@@ -139,11 +171,19 @@ def _written(order: Sequence[Value]) -> Walk | None:
         return None
     if trace.states or trace.arrays:
         return None
-    steps = [i for i, v in enumerate(values) if v.requires_grad and v.inputs]
-    return Walk(_matcher(values, places), _computer(nodes, start, gradients, cotangents), leaves, steps,
-                [i for i, v in enumerate(values) if v.type.size == 1], [by_stamp[stamp] for stamp in single],
-                [(None if v.op is None else v.op.name, v.type,
-                  [places[w] for w in v.inputs or ()] if v.requires_grad else []) for v in values])
+    steps = [i for i, v in enumerate(values[:count]) if v.inputs]
+    shown = sorted({*range(count), *[places[v] for w in order for v in w.inputs or ()]})
+    return Walk(_matcher(values, count, places), _computer(nodes, start, gradients, cotangents), leaves, steps,
+                [i for i in shown if values[i].data is not None and values[i].type.size == 1],
+                [by_stamp[stamp] for stamp in single],
+                {i: _note(values[i], i < count, places) for i in shown})
+
+
+def _note(value: Value, walked: bool, places: dict[Value, int]) -> tuple[str | None, Any, list[int]]:
+    kept = None if value.data is None else value.type
+    if not walked:
+        return None, kept, []
+    return None if value.op is None else value.op.name, kept, [places[v] for v in value.inputs or ()]
 
 
 def _computer(nodes: Sequence[Input], start: Input, gradients: Sequence[Node],
@@ -158,8 +198,8 @@ def _computer(nodes: Sequence[Input], start: Input, gradients: Sequence[Node],
                                              f"return found[:{len(gradients)}], found[{len(gradients)}:]"], scope)
 
 
-def _matcher(values: Sequence[Value], places: dict[Value, int]) -> Callable[..., Any]:
-    """The function that compares a tape with this one.
+def _matcher(values: Sequence[Value], count: int, places: dict[Value, int]) -> Callable[..., Any]:
+    """The function that compares a tape with this one, whose first ``count`` values are walked.
 
     What is computed has the same type when its op, parameters and operands are the same. An operand that was
     overwritten since is left to the walk, which knows what to say.
@@ -167,37 +207,40 @@ def _matcher(values: Sequence[Value], places: dict[Value, int]) -> Callable[...,
     scope: dict[str, Any] = {"late": _late}
     lines = ["try:"]
     bound = {0}
+    given_plain = {v for value in values[:count] for v in value.inputs or ()}
     for i, value in enumerate(values):
         other = []
-        if value.requires_grad and value.inputs:
-            scope[f"op{i}"] = value.op
-            other = [f"v{i}.op is not op{i}", f"not v{i}.requires_grad"]
+        if i < count and value.inputs:
+            scope[f"op{i}"] = _op(value)
+            kind = {Item: ".index", Call: ".rule.pull"}.get(type(value.op), "")
+            other = [f"v{i}.op{kind} {'!=' if kind == '.index' else 'is not'} op{i}", f"not v{i}.requires_grad"]
             if value.params:
                 scope[f"params{i}"] = value.params
                 other.append(f"v{i}.params != params{i}")
             lines.append(f"    if {' or '.join(other)}: return None")
-            operands = [places[v] for v in value.inputs]
+            operands = [places[v] for v in _operands(value)]
+            given = f"(*v{i}.inputs, *v{i}.op.rule.saved)" if type(value.op) is Call else f"v{i}.inputs"
             lines.append("    " + "".join(f"{f'v{j}' if j not in bound and j not in operands[:n] else f'w{n}'}, "
-                                          for n, j in enumerate(operands)) + f"= v{i}.inputs")
+                                          for n, j in enumerate(operands)) + f"= {given}")
             again = [f"w{n} is not v{j}" for n, j in enumerate(operands) if j in bound or j in operands[:n]]
             if again:
                 lines.append(f"    if {' or '.join(again)}: return None")
-            for j in dict.fromkeys(operands):
+            for j in dict.fromkeys([places[v] for v in value.inputs]):
                 lines.append(f"    if (h := v{j}._home) is not None and (h.written > v{i}.stamp or h.writers and "
                              f"late(h.writers, v{i}.stamp)): return None")
             bound.update(operands)
             continue
         scope[f"shape{i}"], scope[f"dtype{i}"], _ = value.type
         other = [f"v{i}.data.shape != shape{i}", f"v{i}.data.dtype is not dtype{i}"]
-        if value.requires_grad:
+        if i < count:
             other += [f"not v{i}.requires_grad", f"v{i}.inputs != ()", f"v{i}.op is not None",
                       f"v{i}._home is None", f"v{i}._home.leaf is None", f"v{i}._home.leaf() is None"]
-        else:
+        elif value in given_plain:
             other += [f"v{i}.requires_grad"]
         lines.append(f"    if {' or '.join(other)}: return None")
     everything = "".join(f"v{i}, " for i in range(len(values)))
-    # a released tape has no operands to unpack, one with parameters of another kind may not compare
-    lines += ["except (TypeError, ValueError): return None",
+    # a released tape has no operands to unpack, one with parameters or steps of another kind may not compare
+    lines += ["except (TypeError, ValueError, AttributeError): return None",
               f"return ({everything}) if len({{{everything}}}) == {len(values)} else None"]
     return compiled("match", "v0", lines, scope)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from graphjit.apply import with_rules
 from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.nn import functional as F
@@ -19,19 +20,19 @@ from graphjit.ops.join import concat, stack, unstack
 from graphjit.ops.random import Generator
 from graphjit.ops.transcendental import sigmoid, tanh
 from graphjit.tensor import Tensor, TensorLike
-from graphjit.transforms import custom_vjp
 from graphjit.types import promote
 
 States = tuple[Tensor, ...]  # what a cell keeps from step to step: (h,), or (h, c)
 
 
-def _steps(x: Tensor) -> tuple[Tensor, ...]:
-    return unstack(x)
+def steps(x: Tensor) -> list[Tensor]:
+    """What x holds of each step."""
+    # the plain rule would make an array of x's size for each step, and add them all
+    return with_rules("steps", unstack(x), x, _together)
 
 
-# the plain rule would make an array of x's size for each step, and add them all
-steps = custom_vjp(_steps)
-steps.defvjp(lambda x: (_steps(x), None), lambda _, g: (stack(g),))
+def _together(*g: Tensor) -> Tensor:
+    return stack(g)
 
 
 class Recurrent(Module):
