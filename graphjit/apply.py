@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy import asarray, ndarray
 
+from graphjit.backward import pull_by
 from graphjit.buffers import guard_view
-from graphjit.convert import filled
 from graphjit.errors import GraphjitError, InternalCompilerError
 from graphjit.op import Op
 from graphjit.tape import Rule, Value, note_call, state
@@ -125,13 +125,6 @@ def note_rule(name: str, source: Value, results: Sequence[Value], pull: Callable
     rule = Rule(pull, saved, [v.type for v in results])
     call = note_call(name, [source], results, partial(pull_by, rule))
     call.rule = rule
-
-
-def pull_by(rule: Rule, given: Sequence[Tensor | None]) -> list[Tensor]:
-    """The pullback of a step with such a rule."""
-    missing = (None,) * (len(rule.types) - len(given))
-    return [rule.pull(*[filled(t.shape, 0, t.dtype) if g is None else g
-                        for g, t in zip((*given, *missing), rule.types, strict=True)], *map(Tensor._of, rule.saved))]
 
 
 def _explained(op: Op, values: Sequence[Value], params: dict[str, Any], error: Exception) -> GraphjitError:

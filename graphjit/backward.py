@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 from numpy import add, asarray
 
 from graphjit.buffers import guard_view
+from graphjit.convert import filled
 from graphjit.errors import GradientError, Where
 from graphjit.op import Array, Op
 from graphjit.replay import parts_of, pull_arrays, rule_of
-from graphjit.tape import Call, Item, Value, grad_mode, state
+from graphjit.tape import Call, Item, Rule, Value, grad_mode, state
 from graphjit.tensor import Tensor, value_of
 
 
@@ -274,6 +275,13 @@ def _pull(value: Value, g: Any, needed: set[Value]) -> list[Tensor | None]:
     else:
         parts = rule_of(value)(g, *map(Tensor._of, (value, *inputs)), **(value.params or {}))
     return parts_of(parts, [v.type for v in inputs], [v in needed for v in inputs])
+
+
+def pull_by(rule: Rule, given: Sequence[Tensor | None]) -> list[Tensor]:
+    """The pullback of a step with such a rule."""
+    missing = (None,) * (len(rule.types) - len(given))
+    return [rule.pull(*[filled(t.shape, 0, t.dtype) if g is None else g
+                        for g, t in zip((*given, *missing), rule.types, strict=True)], *map(Tensor._of, rule.saved))]
 
 
 def _add(cotangents: dict[Any, Any], key: Any, g: Any) -> None:

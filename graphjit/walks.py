@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from graphjit.apply import pull_by
-from graphjit.backward import Shared, is_held, release_step, walk_back
+from graphjit.backward import Shared, is_held, pull_by, release_step, walk_back
 from graphjit.errors import TraceError
 from graphjit.ir import Input, Node
 from graphjit.op import Array, Op

@@ -69,3 +69,24 @@ def test_distributions() -> None:
     assert gj.bernoulli(1.0, N, generator=source).numpy().all()
     p = gj.permutation(N, generator=source).numpy()
     assert (np.sort(p) == np.arange(N)).all() and abs(np.corrcoef(p, np.arange(N))[0, 1]) < 0.01
+
+
+def test_native_code_draws_the_bits_that_numpy_draws() -> None:
+    from graphjit.kernels.threefry import threefry2x32_numpy
+    from graphjit.kernels.threefry_bits import threefry_bits
+
+    for n in (0, 1, 15, 16, 17, 1000):
+        for k0, k1, c1 in ((1, 2, 3), (0xFFFFFFFF, 0x80000000, 0xDEADBEEF)):
+            wanted = threefry2x32_numpy(k0, k1, np.arange(n, dtype=np.uint32), c1)
+            np.testing.assert_array_equal(threefry_bits(k0, k1, c1, n), wanted)
+
+
+def test_draws_go_on_with_the_same_bits_when_native_code_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphjit.ops import random as room
+
+    found = []
+    for few in (0, 1 << 30):
+        monkeypatch.setattr(room, "FEW", few)
+        generator = gj.random.Generator(5)
+        found.append([gj.random.normal((3, 7), generator=generator).numpy() for _ in range(3)])
+    np.testing.assert_array_equal(found[0], found[1])

@@ -14,12 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:  # the eager mode needs these numbers without Numba
     from graphjit.kernels.irmath import V
+    from graphjit.kernels.threefry_bits import Word32
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # table 2 of the paper, R_32x2; rounds d use entry d mod 8
 PARITY = 0x1BD11BDA  # the key schedule's constant of Skein, 32-bit form
 ROUNDS = 20
+LOW = 0xFFFFFFFF
 
-Word = TypeVar("Word", "V", "NDArray[Any]")
+Word = TypeVar("Word", "V", "Word32", "NDArray[Any]")
 
 
 def block(k0: Word, k1: Word, x0: Word, x1: Word) -> tuple[Word, Word]:

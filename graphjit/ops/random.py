@@ -8,6 +8,7 @@ high seed + high counter) and counter (i, low counter).
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -16,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from graphjit.apply import apply
+from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.kernels.threefry import threefry2x32_numpy
+from graphjit.kernels.threefry import LOW, threefry2x32_numpy
+from graphjit.kernels.threefry_bits import threefry_bits
 from graphjit.op import Array, Indexed, Op, register
 from graphjit.ops.gather import constant, take
 from graphjit.ops.sorting import argsort
 from graphjit.ops.transcendental import erfinv
+from graphjit.tape import state
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import (
     FLOAT32,
@@ -39,8 +43,12 @@ from graphjit.types import (
     is_integer,
 )
 
-LOW = 0xFFFFFFFF
 BLOCK = 1 << 14  # elements whose 20 rounds run in the cache
+FEW = 32         # draws that NumPy makes: a process that makes no more needs no native code for them
+
+NEXT = np.array([0, 1], np.uint64)  # what a draw adds to the state
+
+_draws = itertools.count()
 
 
 def _infer_bits(key: TensorType, shape: Shape) -> TensorType:
@@ -56,11 +64,13 @@ def _bits(key: Array, shape: Shape) -> Array:
     n = math.prod(shape)
     if n > LOW:
         raise ValueError("counter")
+    k0, k1, c1 = seed & LOW, ((seed >> 32) + (count >> 32)) & LOW, count & LOW
+    if next(_draws) >= FEW:
+        return threefry_bits(k0, k1, c1, n).reshape(shape)
     out = np.empty(n, np.uint32)
     for at in range(0, n, BLOCK):
         index = np.arange(at, min(at + BLOCK, n), dtype=np.uint32)
-        out[at:at + BLOCK] = threefry2x32_numpy(seed & LOW, ((seed >> 32) + (count >> 32)) & LOW,
-                                                index, count & LOW)
+        out[at:at + BLOCK] = threefry2x32_numpy(k0, k1, index, c1)
     return out.reshape(shape)
 
 
@@ -120,7 +130,7 @@ class Generator:
     def bits(self, shape: int | Sequence[int]) -> Tensor:
         """A draw: uint32 of the given shape, each bit random."""
         out = apply(RANDOM_BITS, self._state, shape=_check_shape(shape))
-        self._state.assign(self._state + constant(np.array([0, 1], np.uint64)))
+        self._state.assign(self._state + (NEXT if state.trace is None else constant(NEXT)))
         return out
 
 
@@ -165,6 +175,37 @@ def _floating(dtype: Any) -> DType:
     return kind
 
 
+@composed
+def _unit(bits: Tensor) -> Tensor:
+    """Multiples of 2**-24 in [0, 1)."""
+    return (bits >> 8).astype(FLOAT32) * 2.0**-24
+
+
+@composed
+def _unit_wide(high: Tensor, low: Tensor) -> Tensor:
+    """Multiples of 2**-53 in [0, 1)."""
+    return ((high >> 5).astype(FLOAT64) * 2.0**26 + (low >> 6).astype(FLOAT64)) * 2.0**-53
+
+
+@composed
+def _standard(bits: Tensor) -> Tensor:
+    """Normally distributed: of odd integers, symmetric about 0, that the float holds exactly: never 0 and never 1
+    after scaling."""
+    return erfinv(((bits.astype(INT32) >> 7) | 1).astype(FLOAT32) * 2.0**-24) * math.sqrt(2.0)
+
+
+@composed
+def _standard_wide(high: Tensor, low: Tensor) -> Tensor:
+    top = high.astype(INT32).astype(INT64) << 22
+    return erfinv((top | (low >> 10).astype(INT64) | 1).astype(FLOAT64) * 2.0**-53) * math.sqrt(2.0)
+
+
+@composed
+def _wide(high: Tensor, low: Tensor) -> Tensor:
+    """64 random bits."""
+    return (high.astype(UINT64) << 32) | low.astype(UINT64)
+
+
 def uniform(shape: int | Sequence[int], low: TensorLike = 0.0, high: TensorLike = 1.0, dtype: Any = FLOAT32,
             generator: Generator | None = None) -> Tensor:
     """Numbers evenly spread over [low, high).
@@ -177,11 +218,7 @@ def uniform(shape: int | Sequence[int], low: TensorLike = 0.0, high: TensorLike 
         generator: the default one if None.
     """
     source, kind = generator or default_generator(), _floating(dtype)
-    if kind == FLOAT64:
-        high_bits = (source.bits(shape) >> 5).astype(FLOAT64)
-        u = (high_bits * 2.0**26 + (source.bits(shape) >> 6).astype(FLOAT64)) * 2.0**-53
-    else:
-        u = (source.bits(shape) >> 8).astype(FLOAT32) * 2.0**-24
+    u = _unit_wide(source.bits(shape), source.bits(shape)) if kind == FLOAT64 else _unit(source.bits(shape))
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         width = high - low
         u = u if width == 1 else u * float(width)
@@ -201,13 +238,7 @@ def normal(shape: int | Sequence[int], mean: TensorLike = 0.0, std: TensorLike =
         generator: the default one if None.
     """
     source, kind = generator or default_generator(), _floating(dtype)
-    # odd integers, symmetric about 0, that the float holds exactly: never 0 and never 1 after scaling
-    if kind == FLOAT64:
-        top = source.bits(shape).astype(INT32).astype(INT64) << 22
-        v = (top | (source.bits(shape) >> 10).astype(INT64) | 1).astype(FLOAT64) * 2.0**-53
-    else:
-        v = ((source.bits(shape).astype(INT32) >> 7) | 1).astype(FLOAT32) * 2.0**-24
-    z = erfinv(v) * math.sqrt(2.0)
+    z = _standard_wide(source.bits(shape), source.bits(shape)) if kind == FLOAT64 else _standard(source.bits(shape))
     if not (isinstance(std, (int, float)) and std == 1):
         z = z * as_tensor(std, kind).astype(kind)
     if not (isinstance(mean, (int, float)) and mean == 0):
@@ -260,7 +291,7 @@ def randint(low: int, high: int, shape: int | Sequence[int], dtype: Any = INT64,
                             f"randint: {kind} does not hold all of {low}, ..., {high - 1}")
     source, span = generator or default_generator(), int(high) - int(low)
     # of 64 bits the remainder is even to one part in 2**64 / span
-    wide = (source.bits(shape).astype(UINT64) << 32) | source.bits(shape).astype(UINT64)
+    wide = _wide(source.bits(shape), source.bits(shape))
     offset = wide % span if span < 2**64 else wide
     if kind == UINT64:
         return offset + int(low)
@@ -286,8 +317,7 @@ def permutation(x: int | TensorLike, generator: Generator | None = None) -> Tens
                          hint="Give a Python integer n, or at least one dimension.")
     source, n = generator or default_generator(), x if rows is None else rows.shape[0]
     # 64 random bits an element: equal keys, which would favour the given order, do not occur in practice
-    keys = (source.bits(n).astype(UINT64) << 32) | source.bits(n).astype(UINT64)
-    order = argsort(keys)
+    order = argsort(_wide(source.bits(n), source.bits(n)))
     return order if rows is None else take(rows, order, axis=0)
 
 
