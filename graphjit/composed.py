@@ -34,7 +34,7 @@ Plan = Callable[..., Any]  # of values, with NumPy's warnings off
 
 MET = 8         # how often a call is left to the operations; writing it down takes as long as a hundred calls
 KEPT = 1024     # calls of one function that are known; all leave when there are more
-LONGEST = 16    # entries of a list or tuple that is part of an argument
+LONGEST = 64    # entries of a list or tuple that is part of an argument
 EXACT = {int, bool, str, NoneType, EllipsisType, type}  # equal ones of one type are the same argument
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,8 @@ class Op:
         lower: how kernels compute it.
         why: for ops without vjp, the reason told to the user.
         view: the eager result may share memory with its operand.
+        text: the eager rule without its checks as a Python expression, for functions that are written down for known
+            types: ``{0}``, ``{1}`` the operands, ``{axis}`` a parameter, NumPy's names. "": the rule is called.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Op:
     lower: Lowering
     why: str = ""
     view: bool = False
+    text: str | Callable[[Sequence[TensorType], Params], str] = ""
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

@@ -15,6 +15,7 @@ from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
 
+import numpy
 from numpy import add, asarray, ufunc
 
 from graphjit.errors import GradientError, TraceError, Where
@@ -213,7 +214,7 @@ def statements(names: dict[Node, str], own: Iterable[Node],
     viewed = {n.args[0] for n in operands if n.op.view}
     names, given = dict(names), len(names)
     fresh = set(own)
-    scope: dict[str, Any] = {"asarray": asarray, "add": add}
+    scope: dict[str, Any] = {"asarray": asarray, "add": add, "np": numpy, "add_reduce": add.reduce}
     lines: list[str] = []
     for i, node in enumerate(nodes, given):
         if isinstance(node, Const):
@@ -231,15 +232,20 @@ def statements(names: dict[Node, str], own: Iterable[Node],
             lines += [f"t{i} = {names[whole]}", f"p{i} = t{i}[part{i}]", f"add(p{i}, {names[pad.args[0]]}, p{i})"]
         else:
             texts = [names[a] for a in node.args]
-            scope[f"f{i}"] = node.op.eager
-            for name, param in node.params:
-                scope[f"{name}_{i}"] = param
-                texts.append(f"{name}={name}_{i}")
-            if isinstance(node.op.eager, ufunc):
-                # into the memory of an operand that is gone then, if nothing else can see it
-                texts += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
-                          and (a in parts or isinstance(a.op.eager, ufunc))][:1]
-            call = f"f{i}({', '.join(texts)})"
+            scope |= {f"{name}_{i}": param for name, param in node.params}
+            call = node.op.text
+            if not isinstance(call, str):
+                call = call([a.type for a in node.args], node.kwargs)
+            if call:
+                call = call.format(*texts, **{name: f"{name}_{i}" for name, _ in node.params})
+            else:
+                scope[f"f{i}"] = eager = _unchecked(node.op)
+                texts += [f"{name}={name}_{i}" for name, _ in node.params]
+                if isinstance(eager, ufunc):
+                    # into the memory of an operand that is gone then, if nothing else can see it
+                    texts += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
+                              and (a in parts or isinstance(_unchecked(a.op), ufunc))][:1]
+                call = f"f{i}({', '.join(texts)})"
             lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))
         if not node.op.view or node.args[0] in fresh:
             fresh.add(node)
@@ -247,6 +253,12 @@ def statements(names: dict[Node, str], own: Iterable[Node],
             lines.append(f"del {', '.join([names[a] for a in done])}")
     found = ["None" if r is None else names[r] if r in fresh else f"{names[r]}.copy()" for r in results]
     return lines, ", ".join(found), scope
+
+
+def _unchecked(op: Op) -> Callable[..., Any]:
+    """The eager rule; that behind a check of operands if it is wrapped in one, for their types are known here."""
+    inner: Callable[..., Any] = getattr(op.eager, "__wrapped__", op.eager)
+    return inner
 
 
 def _folded(results: Sequence[Node | None]) -> list[Node | None]:
@@ -277,7 +289,7 @@ def _added_parts(nodes: Sequence[Apply], wanted: set[Node]) -> dict[Node, tuple[
         for whole, pad in (node.args, node.args[::-1]):
             if (isinstance(whole, Apply) and isinstance(pad, Apply) and not {whole, pad} & wanted
                     and uses[whole] == uses[pad] == 1 and pad.op.name == "pad" and pad.kwargs["value"] == 0
-                    and (whole in found or whole.op.name == "pad" or isinstance(whole.op.eager, ufunc))):
+                    and (whole in found or whole.op.name == "pad" or isinstance(_unchecked(whole.op), ufunc))):
                 found[node] = whole, pad
                 break
     return found

@@ -61,7 +61,7 @@ def _matmul(x: Array, y: Array) -> Array:
 
 MATMUL = register(Op("matmul", _matmul, _infer_matmul,
                      lambda g, out, x, y: (lambda: matmul(g, y.mT), lambda: matmul(x.mT, g)),
-                     Library("matmul")))
+                     Library("matmul"), text="{0} @ {1}"))
 
 
 def _product_vjp(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Any, Any]:
@@ -81,7 +81,7 @@ def _infer_product(x: TensorType, y: TensorType) -> TensorType:
 
 
 # a product with a vector as one step, for eager code; a trace records a product of matrices between reshapes
-PRODUCT = Op("matmul", _matmul, _infer_product, _product_vjp, Library("matmul"))
+PRODUCT = Op("matmul", _matmul, _infer_product, _product_vjp, Library("matmul"), text="{0} @ {1}")
 
 
 # ---- functions

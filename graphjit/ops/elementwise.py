@@ -143,7 +143,7 @@ def _cast_vjp(g: Tensor, out: Tensor, x: Tensor, dtype: DType) -> tuple[Any]:
 
 
 CAST = register(Op("cast", lambda x, dtype: x.astype(dtype), _infer_cast, _cast_vjp,
-                   Elementwise(lambda types, out: f"{short_name(out.dtype)}({{0}})")))
+                   Elementwise(lambda types, out: f"{short_name(out.dtype)}({{0}})"), text="{0}.astype({dtype})"))
 
 
 def short_name(dtype: DType) -> str:

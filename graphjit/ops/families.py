@@ -27,6 +27,7 @@ def numeric(eager: Callable[..., Any]) -> Callable[..., Any]:
         if x.dtype.kind == "b":
             raise TypeError("bool operands")
         return eager(x) if y is None else eager(x, y)
+    rule.__wrapped__ = eager  # type: ignore[attr-defined]  # as functools.wraps has it
     return rule
 
 

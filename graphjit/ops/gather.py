@@ -130,7 +130,7 @@ def _take_vjp(g: Tensor, out: Tensor, x: Tensor, idx: Tensor, axis: int) -> tupl
     return scattered, None
 
 
-TAKE = register(Op("take", _take, _infer_take, _take_vjp, Gather()))
+TAKE = register(Op("take", _take, _infer_take, _take_vjp, Gather(), text="{0}.take({1}, {axis}, None, 'clip')"))
 
 
 def _take_grad(idx: Array, src: Array, axis: int, size: int) -> Array:
@@ -161,7 +161,8 @@ def _scatter_add(x: Array, idx: Array, src: Array, axis: int) -> Array:
     out = x.copy()
     if 0 in src.shape:
         return out
-    np.add.at(np.moveaxis(out, axis, 0), idx, np.moveaxis(src, axis, 0))
+    where_to: Any = (*(slice(None),) * axis, idx) if axis else idx
+    np.add.at(out, where_to, src)
     return out
 
 
@@ -190,7 +191,8 @@ def _scatter_set(x: Array, idx: Array, src: Array, axis: int) -> Array:
             or src.shape != _scatter_shape(x.shape, idx.shape, axis)):
         raise ValueError("operands do not fit")
     out = x.copy()
-    np.moveaxis(out, axis, 0)[idx] = np.moveaxis(src, axis, 0)  # NumPy keeps the last of equal places
+    where_to: Any = (*(slice(None),) * axis, idx)
+    out[where_to] = src  # NumPy keeps the last of equal places
     return out
 
 
@@ -264,7 +266,11 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
     """
     t = operand(x)
     axis = normalize_axis(axis, t.ndim)
-    idx = places(indices, t.shape[axis])
+    return along(t, places(indices, t.shape[axis]), axis)
+
+
+def along(t: Tensor, idx: Tensor, axis: int) -> Tensor:
+    """``take_along_axis`` by places that are known to be in range."""
     if idx.ndim != t.ndim:
         raise ShapeError(f"take_along_axis: indices of {idx.ndim} dimensions for an operand of {t.ndim}",
                          detail=operands_text((t._type, idx._type)))

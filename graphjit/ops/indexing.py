@@ -118,7 +118,7 @@ def _index_layout(x: Layout, at: Basic) -> Layout | None:
 
 # the basic part as one step, for eager code; a trace records its steps, which the passes know
 INDEX = Op("index", lambda x, at: x[at.index], lambda x, at: x.with_shape(at.shape), _index_vjp, View(_index_layout),
-           view=True)
+           view=True, text="{0}[{at}.index]")
 
 
 def _masked_vjp(g: Tensor, out: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:

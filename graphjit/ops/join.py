@@ -59,7 +59,12 @@ def _concat_regions(out: TensorType, *types: TensorType, axis: int) -> tuple[Lay
                   for t, start in zip(types, starts, strict=False)])
 
 
-CONCAT = register(Op("concat", _concat_eager, _infer_concat, _concat_vjp, Assemble(_concat_regions)))
+def _concat_text(n: int) -> str:
+    return "np.concatenate((" + "".join(f"{{{i}}}, " for i in range(n)) + "), {axis})"
+
+
+CONCAT = register(Op("concat", _concat_eager, _infer_concat, _concat_vjp, Assemble(_concat_regions),
+                     text=lambda types, how: _concat_text(len(types))))
 
 
 def _operands(xs: Sequence[TensorLike], what: str) -> list[Tensor]:

@@ -7,7 +7,7 @@ Gradient formulas: M. Giles, "Collected matrix derivative results", 2008; for Ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,9 +67,16 @@ def square_rule(name: str) -> Callable[[TensorType], TensorType]:
 
 
 def checked(infer: Callable[..., TensorType], eager: Callable[..., Array]) -> Callable[..., Array]:
-    """An eager rule that runs the shape rule first; its cost is nothing beside LAPACK's."""
+    """An eager rule that runs the shape rule first, once for the same types."""
+    passed: set[Hashable] = set()
+
     def rule(*arrays: Array, **params: Any) -> Array:
-        infer(*(TensorType(a.shape, a.dtype) for a in arrays), **params)
+        key = (*[(a.shape, a.dtype) for a in arrays], *params.items())
+        if key not in passed:
+            infer(*(TensorType(a.shape, a.dtype) for a in arrays), **params)
+            if len(passed) > 1000:
+                passed.clear()
+            passed.add(key)
         return eager(*arrays, **params)
     return rule
 

@@ -15,7 +15,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import ShapeError
-from graphjit.op import Array, Assemble, Layout, Op, View, register
+from graphjit.op import Array, Assemble, Layout, Op, Params, View, register
 from graphjit.operators import attach
 from graphjit.ops.shape import like, operand, shape_argument, text
 from graphjit.tensor import Tensor, TensorLike
@@ -54,7 +54,7 @@ def _permute_layout(x: Layout, axes: Ints) -> Layout:
 
 
 PERMUTE = register(Op("permute_dims", lambda x, axes: x.transpose(axes), _infer_permute, _permute_vjp,
-                      View(_permute_layout), view=True))
+                      View(_permute_layout), view=True, text="{0}.transpose({axes})"))
 
 
 @composed
@@ -217,7 +217,14 @@ def _slice_layout(x: Layout, starts: Ints, sizes: Ints, steps: Ints) -> Layout:
     return Layout(offset, sizes, tuple(k * s for k, s in zip(steps, x.strides, strict=True)))
 
 
-SLICE = register(Op("slice", _slice_eager, _infer_slice, _slice_vjp, View(_slice_layout), view=True))
+def _slice_text(types: Sequence[TensorType], how: Params) -> str:
+    spans = zip(how["starts"], how["sizes"], how["steps"], strict=True)
+    parts = [f"{start}:{start + (size - 1) * step + 1 if size else start}:{step}" for start, size, step in spans]
+    return "{0}[" + ", ".join(parts) + "]" if parts else ""
+
+
+SLICE = register(Op("slice", _slice_eager, _infer_slice, _slice_vjp, View(_slice_layout), view=True,
+                    text=_slice_text))
 
 
 def _pad_eager(x: Array, low: Ints, high: Ints, interior: Ints, value: Any) -> Array:
@@ -288,7 +295,12 @@ def _flip_layout(x: Layout, axes: Ints) -> Layout:
     return Layout(offset, x.shape, tuple(-s if i in axes else s for i, s in enumerate(x.strides)))
 
 
-FLIP = register(Op("flip", lambda x, axes: np.flip(x, axes), _infer_flip, _flip_vjp, View(_flip_layout),
+def _flip_eager(x: Array, axes: Ints) -> Array:
+    back = slice(None, None, -1)
+    return x[(*[back if i in axes else slice(None) for i in range(x.ndim)], ...)]
+
+
+FLIP = register(Op("flip", _flip_eager, _infer_flip, _flip_vjp, View(_flip_layout),
                    view=True))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import DTypeError, ShapeError
-from graphjit.op import Array, Library, Op, Reduction, register
+from graphjit.op import Array, Library, Op, Params, Reduction, register
 from graphjit.operators import attach
 from graphjit.ops.cumulative import CUMPROD, CUMSUM, before
 from graphjit.ops.elementwise import where
@@ -95,10 +95,19 @@ def _sum_eager(x: Array, axis: Axes, keepdims: bool) -> Array:
     return _add_reduce(x, axis, dtype, None, keepdims)  # type: ignore[no-any-return]
 
 
+def _sum_text(types: Sequence[TensorType], how: Params) -> str:
+    [x] = types
+    if x.dtype == FLOAT64:
+        return "add_reduce({0}, {axis}, None, None, {keepdims})"
+    if x.dtype == FLOAT32 and how["axis"][:1] != (x.ndim - len(how["axis"]),):
+        return "add_reduce({0}, {axis}, np.float64, None, {keepdims}).astype(np.float32)"
+    return ""  # it depends on the memory's order
+
+
 SUM = register(Op(
     "sum", _sum_eager, _infer("sum", "fiu"),
     lambda g, out, x, axis, keepdims: (stretch_to(_aligned(g, x, axis, keepdims), x.shape),),
-    Reduction("sum")))
+    Reduction("sum"), text=_sum_text))
 
 
 def _prod_vjp(g: Tensor, out: Tensor, x: Tensor, axis: Axes, keepdims: bool) -> tuple[Tensor]:
@@ -129,7 +138,10 @@ def _extreme(name: str, function: Callable[..., Any]) -> Op:
         count = apply(SUM, ties.astype(x.dtype), axis=axis, keepdims=True)
         return (where(ties, _spread(g, x, axis, keepdims) / count, 0),)
 
-    return register(Op(name, eager, _infer(name, "fiub", empty=False), vjp, Reduction(name)))
+    def text(types: Sequence[TensorType], how: Params) -> str:
+        return "np." + name + "imum.reduce({0}, {axis}, None, None, {keepdims})" if types[0].size else ""
+
+    return register(Op(name, eager, _infer(name, "fiub", empty=False), vjp, Reduction(name), text=text))
 
 
 MAX = _extreme("max", np.maximum.reduce)

@@ -102,7 +102,8 @@ def _infer_reshape(x: TensorType, shape: Shape) -> TensorType:
 
 
 RESHAPE = register(Op("reshape", lambda x, shape: x.reshape(shape), _infer_reshape,
-                      lambda g, out, x, shape: (reshape_to(g, x.shape),), View(_reshape_layout), view=True))
+                      lambda g, out, x, shape: (reshape_to(g, x.shape),), View(_reshape_layout), view=True,
+                      text="{0}.reshape({shape})"))
 
 
 def reshape_to(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Host, Library, Op, register
 from graphjit.operators import attach
-from graphjit.ops.gather import take_along_axis
+from graphjit.ops.gather import along
 from graphjit.ops.movement import cut
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import operand
@@ -22,10 +22,10 @@ from graphjit.types import INT64, TensorType, normalize_axis
 
 def _argsort(x: Array, axis: int, descending: bool) -> Array:
     if not descending:
-        return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
+        return x.argsort(axis, "stable").astype(np.int64, copy=False)
     # the reverse of an ascending order, equal elements kept in theirs
-    order = np.argsort(np.flip(x, axis), axis, kind="stable")
-    back: Array = np.flip(x.shape[axis] - 1 - order, axis)
+    reverse = (*(slice(None),) * axis, slice(None, None, -1))
+    back: Array = (x.shape[axis] - 1 - x[reverse].argsort(axis, "stable"))[reverse]
     return back.astype(np.int64, copy=False)
 
 
@@ -83,7 +83,8 @@ def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool =
     [3.0, 2.0, 1.0]
     """
     t = operand(x)
-    return take_along_axis(t, argsort(t, axis, descending), axis)
+    axis = normalize_axis(axis, t.ndim)
+    return along(t, argsort(t, axis, descending), axis)
 
 
 class TopK(NamedTuple):
@@ -125,7 +126,7 @@ def _largest(x: TensorLike, k: int, axis: int) -> tuple[Tensor, Tensor]:
         indices = apply(LARGEST, t, axis=axis, k=int(k))
     else:
         indices = cut(argsort(t, axis, descending=True), axis, 0, int(k))
-    return take_along_axis(t, indices, axis), indices
+    return along(t, indices, axis), indices
 
 
 def _searchsorted(x: Array, v: Array, side: str) -> Array:
