@@ -464,3 +464,23 @@ def test_other_dtypes_are_refused(array: np.ndarray[Any, Any]) -> None:
 
 
 _ = graphjit.ops
+
+
+def test_a_choice_by_bits_is_the_choice() -> None:
+    from graphjit.kernels.reference import select
+
+    rng = np.random.default_rng(0)
+    shape = (64, 64)
+    cond = rng.random(shape) > 0.5
+    for dtype in (np.float32, np.float64, np.int32, np.int64, np.int8, np.bool_):
+        many = rng.standard_normal(shape).astype(dtype)
+        if many.dtype.kind == "f":
+            many[0], many[1] = np.nan, -np.inf
+        given = [many, many.T, many[:1], many[:, :1], np.zeros((), dtype), np.full((), -0.0).astype(dtype),
+                 np.ones((), dtype)]
+        for c in (cond, cond.T, np.broadcast_to(cond, (2, *shape))):
+            for x in given:
+                for y in given:
+                    found, wanted = select(c, x, y), np.where(c, x, y)
+                    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+                    assert found.tobytes() == wanted.tobytes()

@@ -71,3 +71,25 @@ def softplus(x: Floats) -> Floats:
     """log(1 + exp(x)), without overflow."""
     with np.errstate(under="ignore"):
         return _like(x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
+_BITS: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+
+
+def select(cond: NDArray[np.bool_], x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """``np.where``, by bits where there are many: NumPy's branches cost ten times as much where no one can foretell
+    them."""
+    bits = _BITS.get(x.dtype.itemsize)
+    if cond.size < 2048 or bits is None or x.dtype != y.dtype or cond.dtype != np.bool_:
+        return np.where(cond, x, y)
+    taken, a, b = np.negative(cond.view(np.int8)), x.view(bits), y.view(bits)
+    out: NDArray[Any]
+    if not b.ndim and not b:
+        out = a & taken
+    elif not a.ndim and not a:
+        out = b & ~taken
+    else:
+        out = (a ^ b) & taken
+        out = np.bitwise_xor(out, b, out)
+    found: NDArray[Any] = out.view(x.dtype)
+    return found

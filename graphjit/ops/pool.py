@@ -18,6 +18,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
+from graphjit.kernels.reference import select
 from graphjit.op import Array, Library, Op, register
 from graphjit.ops.contract import matmul
 from graphjit.ops.gather import constant
@@ -99,22 +100,30 @@ def _max_pool(x: Array, kernel: Ints, stride: Ints, padding: Pads, dilation: Int
 
 def _picked(x: Array, kernel: Ints, places: Ints, stride: Ints, padding: Pads, dilation: Ints) -> Array:
     """For each window the number of the element that ``max_pool`` picks; -1 where all is padding."""
-    real = padded(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
-    shape = (*x.shape[:2], *places)
-    best, picked = np.full(shape, _lowest(x.dtype), x.dtype), np.full(shape, -1)
+    shape, some = (*x.shape[:2], *places), any(low or high for low, high in padding)
+    best, picked = np.full(shape, _lowest(x.dtype), x.dtype), np.full(shape, -1, np.int32)
     values = _taps(padded(x, padding, _lowest(x.dtype)), kernel, places, stride, dilation)
-    for k, (value, ok) in enumerate(zip(values, _taps(real, kernel, places, stride, dilation), strict=True)):
-        better = ok & ((picked < 0) | (value > best) | ((value != value) & (best == best)))
-        best, picked = np.where(better, value, best), np.where(better, k, picked)
+    real = _taps(padded(np.ones((1, 1, *x.shape[2:]), bool), padding, False), kernel, places, stride, dilation)
+    for k, (value, ok) in enumerate(zip(values, real, strict=True)):
+        if k == 0 and not some:  # there is no padding to pass over
+            best[...], picked[...] = value, 0
+            continue
+        better = value <= best  # not so for larger ones and NaN, of which the first stays
+        np.logical_or(better, best != best, better)
+        np.logical_not(better, better)
+        if some:
+            better = (better | (picked < 0)) & ok
+        np.maximum(best, value, best)
+        picked ^= (picked ^ k) & np.negative(better.view(np.int8))  # k where it is better, without branches
     return picked
 
 
 def _max_pool_grad(x: Array, g: Array, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints) -> Array:
     _infer_max_grad(type_of(x), type_of(g), kernel=kernel, stride=stride, padding=padding, dilation=dilation)
     picked = _picked(x, kernel, g.shape[2:], stride, padding, dilation)
-    out = padded(np.zeros_like(x, order="C"), padding)
+    out, zero = padded(np.zeros_like(x, order="C"), padding), np.zeros((), g.dtype)
     for k, at in enumerate(itertools.product(*map(range, kernel))):
-        out[tap(at, g.shape[2:], stride, dilation)] += np.where(picked == k, g, 0)
+        out[tap(at, g.shape[2:], stride, dilation)] += select(picked == k, g, zero)
     return np.ascontiguousarray(out[inside(x.shape[2:], padding)])
 
 
@@ -124,7 +133,7 @@ def _max_pool_pick(x: Array, h: Array, kernel: Ints, stride: Ints, padding: Pads
     picked = _picked(x, kernel, found.shape[2:], stride, padding, dilation)
     out = np.zeros(found.shape, h.dtype)
     for k, part in enumerate(_taps(padded(h, padding), kernel, found.shape[2:], stride, dilation)):
-        out = np.where(picked == k, part, out)
+        out = select(picked == k, part, out)
     return out
 
 
