@@ -243,7 +243,8 @@ def statements(names: dict[Node, str], own: Iterable[Node],
                 texts += [f"{name}={name}_{i}" for name, _ in node.params]
                 if isinstance(eager, ufunc):
                     # into the memory of an operand that is gone then, if nothing else can see it
-                    texts += [names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
+                    out = "out=" if eager in (numpy.maximum, numpy.minimum) else ""  # whose third operand is deprecated
+                    texts += [out + names[a] for a in done if a.type == node.type and a.type.shape and a not in viewed
                               and (a in parts or isinstance(_unchecked(a.op), ufunc))][:1]
                 call = f"f{i}({', '.join(texts)})"
             lines.append(f"t{i} = " + (call if node.type.shape else f"asarray({call})"))

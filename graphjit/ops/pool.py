@@ -113,7 +113,7 @@ def _picked(x: Array, kernel: Ints, places: Ints, stride: Ints, padding: Pads, d
         np.logical_not(better, better)
         if some:
             better = (better | (picked < 0)) & ok
-        np.maximum(best, value, best)
+        np.maximum(best, value, out=best)
         picked ^= (picked ^ k) & np.negative(better.view(np.int8))  # k where it is better, without branches
     return picked
 
