@@ -10,8 +10,10 @@ import pytest
 from test_table import CASES, Case, leaves
 
 import graphjit as gj
-from graphjit import replay, walks
+from graphjit import composed, replay, walks
 from graphjit.errors import GradientError, GraphjitError
+from graphjit.nn import functional as F
+from graphjit.nn.recurrent import steps
 from graphjit.op import Elementwise, Op
 from graphjit.tensor import Tensor
 
@@ -238,3 +240,27 @@ def test_an_op_without_derivative_is_an_error_each_time() -> None:
     for _ in range(OFTEN):
         with pytest.raises(GraphjitError, match="it is a test"):
             apply(flat, x).sum().backward()
+
+
+def test_rules_of_their_own_are_part_of_known_walks() -> None:
+    forget()
+    x = gj.tensor(np.linspace(-1.0, 1.0, 16).reshape(4, 4), requires_grad=True)
+    c = gj.tensor(np.arange(16.0).reshape(4, 4))
+
+    def gradient(axis: int, record: bool) -> Any:
+        x.grad = None
+        out = (F.gelu(gj.softmax(x * 2, axis)) * F.silu(x) * c).sum() + (steps(x * c)[1] * steps(x)[2]).sum()
+        out.backward(create_graph=record)
+        assert x.grad is not None
+        return x.grad.numpy()
+
+    for axis in (0, 1):
+        wanted = gradient(axis, True)
+        for _ in range(composed.MET + walks.MET + 2):
+            np.testing.assert_array_equal(gradient(axis, False), wanted)
+    assert sum(map(len, walks._walks.values())) == 2
+    np.testing.assert_array_equal(gradient(0, False), gradient(0, True))
+    y = gj.softmax(x).sum()
+    y.backward()
+    with pytest.raises(GradientError, match="released"):
+        y.backward()
