@@ -73,14 +73,17 @@ def softplus(x: Floats) -> Floats:
         return _like(x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
+MANY = 2048  # elements, from which on bits pay
 _BITS: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 def select(cond: NDArray[np.bool_], x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     """``np.where``, by bits where there are many: NumPy's branches cost ten times as much where no one can foretell
     them."""
+    if cond.size < MANY:
+        return np.where(cond, x, y)
     bits = _BITS.get(x.dtype.itemsize)
-    if cond.size < 2048 or bits is None or x.dtype != y.dtype or cond.dtype != np.bool_:
+    if bits is None or x.dtype != y.dtype or cond.dtype != np.bool_:
         return np.where(cond, x, y)
     taken, a, b = np.negative(cond.view(np.int8)), x.view(bits), y.view(bits)
     out: NDArray[Any]

@@ -15,7 +15,7 @@ from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError
-from graphjit.kernels.reference import select
+from graphjit.kernels.reference import MANY, select
 from graphjit.op import Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.families import (
@@ -132,7 +132,8 @@ def _where_vjp(g: Tensor, out: Tensor, cond: Tensor, x: Tensor, y: Tensor) -> tu
     return None, where(cond, g, 0), where(cond, 0, g)
 
 
-WHERE = register(Op("where", select, _infer_where, _where_vjp, Elementwise("where({0}, {1}, {2})")))
+WHERE = register(Op("where", select, _infer_where, _where_vjp, Elementwise("where({0}, {1}, {2})"),
+                    text=lambda types, how: "np.where({0}, {1}, {2})" if types[0].size < MANY else ""))
 
 
 def _infer_cast(x: TensorType, dtype: DType) -> TensorType:
