@@ -81,7 +81,7 @@ class Fused:
                 lengths = [sizes.setdefault(n, len(sizes)) for n in _lengths(node) if isinstance(n, Extent)]
                 parts.append((kind(node), *args, *lengths))
             else:
-                parts.append((not node.type.ndim, *args))
+                parts.append(("memory", not node.type.ndim, *args))  # kinds are numbers: False would be the first
         return tuple(parts)
 
     def _fuse(self, graph: Graph) -> _Kept:

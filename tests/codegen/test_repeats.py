@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from programs import Program, programs
 import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
-from graphjit.codegen import cluster, lower, repeats
+from graphjit.codegen import cluster, fusions, kinds, lower, repeats
 from graphjit.codegen.arguments import Written
 from graphjit.codegen.call import Address, KernelCall, Scratch
 from graphjit.codegen.fusions import Fused
@@ -236,3 +237,14 @@ def test_constants_and_literals_are_told_apart(checked: list[str]) -> None:
     x = np.ones((3, 4), np.float32)
     for k in range(5):
         np.testing.assert_allclose(gj.compile(lambda x, k=k: x * (k + 0.1) + k)(x), x * np.float32(k + 0.1) + k)
+
+
+def test_the_first_kinds_are_not_taken_for_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "_numbers", {})
+    monkeypatch.setattr(kinds, "_next", count())
+    monkeypatch.setattr(fusions, "_kept", {})
+    monkeypatch.setattr(repeats, "_kept", {})
+    x = np.arange(4.0)
+    np.testing.assert_array_equal(gj.compile(lambda x: -x)(x), -x)
+    np.testing.assert_array_equal(gj.compile(lambda x: x @ x)(np.eye(2)), np.eye(2))
+    np.testing.assert_array_equal(gj.compile(lambda x: x @ x)(x), 14.0)
