@@ -37,7 +37,7 @@ NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilo
 
 BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
 DEEP = 16 * STEPS  # measured: most steps of k that are split, and multiplied, together
-FITTED = 1.24  # to compare with estimates of blocked products, which are this much too high where clocks are high
+FITTED = 1.25  # to compare with estimates of blocked products, which are this much too high where clocks are high
 AT_ONCE = 4 * BLOCK  # rows of A that are split before there are tiles to multiply
 _EDGE = BLOCK * BLOCK * 4  # bytes of a block of C that is not whole
 PANEL = 2 * CHUNK  # bytes of 32 steps of k of B's columns
@@ -55,16 +55,22 @@ def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple
     m, n, k = problem.m, problem.n, problem.k
     k_block = _k_block(k)
     chunks = ceil(k_block / STEPS)
-    block = balanced(n if handed else m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
+    of_a = handed or panels_of_a(problem)
+    block = balanced(n if of_a else m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
     block = ceil(block / BLOCK) * BLOCK
     by_rows = handed or _by_rows(problem)
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else ceil(n / LINES)), "by_rows": int(by_rows),
         "a_turned": int(problem.a.col != 1), "b_turned": int(problem.b.col != 1), "k_block": k_block,
-        "block": block, "panels_of_a": int(handed), "follower": "follower" if handed else 0,
+        "block": block, "panels_of_a": int(of_a), "follower": "follower" if handed else 0,
     }  # fmt: skip
     workspace = _EDGE + chunks * (2 * PANEL + block // LINES * CHUNK) + 2 * BLOCK * block * 4 * handed
     return named, workspace, BLOCK if by_rows else 2
+
+
+def panels_of_a(problem: Problem) -> bool:
+    """Whether A goes by panels, whose splitting is hidden, and B is split before, or the other way round."""
+    return problem.n <= problem.m
 
 
 def _by_rows(problem: Problem) -> bool:
@@ -84,10 +90,10 @@ def cycles(problem: Problem, element: Element) -> float:
     m, n, k = problem.m, problem.n, problem.k
     rows, columns, chunks = ceil(m / LINES), ceil(n / LINES), ceil(k / STEPS)
     # chunks that do not fill their 16 lines and 32 steps are copied first, blocks of C that are not whole afterwards
-    edges = 125 * (k % STEPS > 0) * (rows + columns) + 310 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
-    edges += 75 * (m % BLOCK > 0 or n % BLOCK > 0) * (rows + columns)
-    storing = 0.42 * (8 * m * n > target().l2) * m * n
-    return FITTED * (110 * rows * columns * chunks + sum(_splitting(problem)) + edges + storing + 500)
+    edges = 155 * (k % STEPS > 0) * (rows + columns) + 370 * ((m % LINES > 0) + (n % LINES > 0)) * chunks
+    edges += 80 * (m % BLOCK > 0 or n % BLOCK > 0) * (rows + columns)
+    storing = 0.26 * (8 * m * n > target().l2) * m * n
+    return FITTED * (106 * rows * columns * chunks + sum(_splitting(problem)) + edges + storing + 200)
 
 
 def repeated(problem: Problem) -> float:
@@ -96,10 +102,14 @@ def repeated(problem: Problem) -> float:
 
 
 def _splitting(problem: Problem) -> tuple[float, float]:
-    """Of A, and of B, whose panels are split while others are multiplied."""
-    far = 4 * problem.m * problem.k > target().l2 // 4
-    return (((0.44 if problem.a.col != 1 else 0.36) + 0.25 * far) * problem.m * problem.k,
-            (0.29 if problem.b.col == 1 else 0.33) * problem.k * problem.n)
+    """Of A, and of B: one is split before tiles are multiplied, the other one's panels meanwhile."""
+    found = []
+    for lines, by_panels, upright in ((problem.m, panels_of_a(problem), problem.a.col == 1),
+                                      (problem.n, not panels_of_a(problem), problem.b.col == 1)):
+        far = 4 * lines * problem.k > target().l2 // 4
+        each = (0.28 if upright else 0.37) if by_panels else 0.39 + 0.55 * far
+        found.append(each * lines * problem.k)
+    return found[0], found[1]
 
 
 @functools.cache
