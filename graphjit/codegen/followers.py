@@ -15,6 +15,7 @@ from graphjit.ir import Apply, Input, Node
 from graphjit.passes.layout import base_layout
 
 LEAST = 1 << 18  # bytes of a product that is handed on: smaller ones stay in the cache anyway
+FEWEST = 256     # rows of it: what follows the last strip is not hidden
 DEEP = 256       # most steps of k: with more, products take all the time there is
 HIDDEN = 0.4     # of the loop's time
 
@@ -46,7 +47,9 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     [node] = product.writes
     if not isinstance(node, Apply) or node in in_place or users[node] != 2 or node.type.nbytes < LEAST:
         return None
-    if node.args[0].type.shape[-1] > DEEP or loop.extent != node.type.size or not _follows(loop, node, in_place):
+    if node.type.shape[0] < FEWEST or node.args[0].type.shape[-1] > DEEP:
+        return None
+    if loop.extent != node.type.size or not _follows(loop, node, in_place):
         return None
     written = {in_place.get(b, b) for b in loop.writes}
     if written & {in_place.get(b, b) for b in product.reads}:
