@@ -8,7 +8,6 @@ The sweep, the references and the error measure serve `tests/kernels/test_vmath.
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +16,8 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-from numba import njit, types
 
 from graphjit.kernels import reference
-from graphjit.kernels.scalar import NAMESPACE
 from graphjit.runtime import driver
 from graphjit.runtime.compiler import LoopKernel, compile_kernels, pack_args
 
@@ -89,33 +86,22 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
-@functools.cache
-def compile_loop(name: str, dtype: type, arity: int = 1) -> Any:
-    """The loop `y[i] = name(x0[i], ...)` over contiguous arrays, jitted by Numba; arguments x0, ..., y."""
+def loop_kernel(name: str, dtype: np.dtype[Any], arity: int = 1) -> LoopKernel:
+    """The loop `y[i] = name(x0[i], ...)` over contiguous memory."""
     inputs = [f"x{k}" for k in range(arity)]
-    source = (
-        f"def loop({', '.join(inputs)}, y):\n"
-        f"    for i in range(y.size):\n"
-        f"        y[i] = {name}({', '.join(f'{x}[i]' for x in inputs)})\n"
-    )
-    scope = dict(NAMESPACE)
-    exec(source, scope)
-    array = types.Array(getattr(types, dtype.__name__), 1, "C")
-    signature = types.void(*[array] * (arity + 1))
-    return njit(signature, error_model="numpy", fastmath={"contract"})(scope["loop"])
-
-
-def kernel_runs(name: str, xs: Sequence[Array], y: Array, count: int) -> Callable[[], Any]:
-    """What runs the same loop `count` times as programs run it: a kernel of ours, called by the compiled driver."""
-    inputs = [f"x{k}" for k in range(len(xs))]
     source = (
         f"def k_{name}({', '.join(inputs)}, y, start, stop):\n"
         f"    for i in range(start, stop):\n"
         f"        y[i] = {name}({', '.join(f'{x}[i]' for x in inputs)})\n"
     )
-    codes = (f"*{y.dtype.name}",) * (len(xs) + 1)
-    entry, _ = compile_kernels([LoopKernel(f"k_{name}", source, codes), driver.kernel()])
-    slots = pack_args([array.ctypes.data for array in (*xs, y)], codes)
+    return LoopKernel(f"k_{name}", source, (f"*{dtype.name}",) * (arity + 1))
+
+
+def kernel_runs(name: str, xs: Sequence[Array], y: Array, count: int) -> Callable[[], Any]:
+    """What runs the loop over a function `count` times as programs run it: called by the compiled driver."""
+    kernel = loop_kernel(name, y.dtype, len(xs))
+    entry, _ = compile_kernels([kernel, driver.kernel()])
+    slots = pack_args([array.ctypes.data for array in (*xs, y)], kernel.args)
     table = np.tile(np.array([entry, slots.ctypes.data, 0, y.size, 0, 0], np.int64), (count, 1))
     status = np.zeros(1, np.int64)
     call = driver.runner(release_gil=False)
@@ -125,7 +111,7 @@ def kernel_runs(name: str, xs: Sequence[Array], y: Array, count: int) -> Callabl
 def run(name: str, *xs: Array) -> Array:
     """The kernel function of arrays of one dtype."""
     y = np.empty_like(xs[0])
-    compile_loop(name, xs[0].dtype.type, len(xs))(*xs, y)
+    kernel_runs(name, xs, y, 1)()
     return y
 
 

@@ -18,9 +18,10 @@ from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, TraceError
 from graphjit.ir import Graph
 from graphjit.reasons import argument_names, why_another, why_stale
+from graphjit.shared import Kernels, Shared
 from graphjit.shortcut import MISS, Shortcut, no_shortcut, shortcut
 from graphjit.signature import Signature, plain_key
-from graphjit.specialize import Kernels, Shared, Specialization
+from graphjit.specialize import Specialization
 from graphjit.tape import state
 from graphjit.tree import flatten, unflatten
 

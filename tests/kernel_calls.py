@@ -1,20 +1,38 @@
-"""Other ways to run the kernels of a program: in pieces, and as the Python text they are made from."""
+"""Other ways to run the kernels of a program: in pieces, and the text they are made from, by Python or plain Numba."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
-from graphjit.kernels.scalar import PYTHON_NAMESPACE
-from graphjit.runtime.compiler import LoopKernel
+from graphjit.kernels.irmath import TYPES, V
+from graphjit.kernels.scalar import PYTHON_NAMESPACE, TABLE
+from graphjit.runtime import frontend, machine
+from graphjit.runtime.compiler import LoopKernel, compile_kernels, pack_args
 from graphjit.runtime.program import Program
 
 Array = np.ndarray[Any, Any]
 POISON = 0xA5
+
+
+def call(kernel: LoopKernel, *values: Any, stop: int, start: int = 0) -> None:
+    """Run one kernel on arrays and numbers."""
+    slots = pack_args([v.ctypes.data if isinstance(v, np.ndarray) else v for v in values], kernel.args)
+    entry_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    entry_type(*compile_kernels([kernel]))(slots.ctypes.data, start, stop)
+
+
+def optimised(kernel: LoopKernel) -> str:
+    """The LLVM assembly of a kernel that machine code is made from."""
+    module = machine.parse(frontend.lower(kernel, kernel.name))
+    machine.optimise_loops(module)
+    return str(module)
 
 
 def poison(program: Program) -> None:
@@ -57,12 +75,21 @@ def step_of(program: Program, row: Array) -> KernelCall:
 
 def in_python(program: Program) -> None:
     """Run generated kernels as plain Python, every access checked against the bounds of its buffer."""
+    by_source(program, run_source)
+
+
+def in_numba(program: Program) -> None:
+    """Run generated kernels as Numba compiles them from their source."""
+    by_source(program, run_jitted)
+
+
+def by_source(program: Program, run: Callable[[Program, KernelCall, LoopKernel], None]) -> None:
     whole = program._run
 
     def call(row: Array) -> None:
         step = step_of(program, row)
         if isinstance(step.kernel, LoopKernel):
-            run_source(program, step, step.kernel)
+            run(program, step, step.kernel)
         else:
             whole(row.ctypes.data, 1, program.status.ctypes.data, 0)
     each_row(program, call)
@@ -74,6 +101,10 @@ class Pointer:
     def __init__(self, memory: Array, offset: int) -> None:
         self.memory = memory
         self.offset = offset
+
+    @property
+    def address(self) -> int:
+        return self.memory.ctypes.data + self.offset * self.memory.itemsize
 
     def _at(self, index: Any) -> int:
         at = self.offset + int(index)
@@ -90,12 +121,61 @@ class Pointer:
         self.memory[self._at(index)] = value
 
 
-def run_source(program: Program, step: KernelCall, kernel: LoopKernel) -> None:
+def scope_of(kernel: LoopKernel) -> dict[str, Any]:
+    """What a kernel's source defines in Python."""
     scope = dict(PYTHON_NAMESPACE)
     exec(compile(kernel.source, f"<{kernel.name}>", "exec"), scope)
+    return scope
+
+
+def run_source(program: Program, step: KernelCall, kernel: LoopKernel) -> None:
+    scope = scope_of(kernel)
     args = [argument(program, slot, code) for slot, code in zip(step.slots, kernel.args, strict=True)]
     with np.errstate(all="ignore"):
-        scope[kernel.name](*args, 0, step.extent)  # type: ignore[operator]
+        scope[kernel.name](*args, 0, step.extent)
+
+
+def run_jitted(program: Program, step: KernelCall, kernel: LoopKernel) -> None:
+    args = [argument(program, slot, code) for slot, code in zip(step.slots, kernel.args, strict=True)]
+    jitted(kernel)(*[x.address if isinstance(x, Pointer) else x for x in args], 0, step.extent)
+
+
+@functools.cache
+def jitted(kernel: LoopKernel) -> Callable[..., None]:
+    """A kernel's source, compiled by Numba as it is."""
+    import numba
+
+    def type_of(code: str) -> Any:
+        return numba.types.CPointer(type_of(code[1:])) if code[0] == "*" else numba.from_dtype(np.dtype(code))
+
+    scope: dict[str, Any] = {name: intrinsic(name) for name in TABLE if f"{name}(" in kernel.source}
+    exec(compile(kernel.source, f"<{kernel.name}>", "exec"), scope)
+    codes = [code.replace("*bool", "*uint8") for code in kernel.args]
+    signature = numba.types.void(*map(type_of, codes), numba.int64, numba.int64)
+    function = numba.cfunc(signature, error_model="numpy")(scope[kernel.name])
+    kinds = [ctypes.c_void_p if code[0] == "*" else np.ctypeslib.as_ctypes_type(code) for code in kernel.args]
+    call: Any = ctypes.CFUNCTYPE(None, *kinds, ctypes.c_int64, ctypes.c_int64)(function.address)
+    call.code = function  # kept as long as it can be called
+    return call  # type: ignore[no-any-return]
+
+
+@functools.cache
+def intrinsic(name: str) -> Any:
+    """A kernel function for Numba."""
+    import numba.extending
+
+    row = TABLE[name]
+
+    def typed(*given: Any) -> Any:
+        kinds = [numba.types.unliteral(kind) for kind in given]
+        operands = [TYPES[str(kind)] for kind in kinds]
+
+        def generate(context: Any, builder: Any, signature: Any, args: Sequence[Any]) -> Any:
+            return row.apply(name, [V(builder, x, kind) for x, kind in zip(args, operands, strict=True)]).ir
+        return numba.from_dtype(np.dtype(row.result(*operands).name))(*kinds), generate
+
+    names = ", ".join("abcd"[:row.arity])
+    return numba.extending.intrinsic(eval(f"lambda context, {names}: typed({names})", {"typed": typed}))
 
 
 def argument(program: Program, slot: Slot, code: str) -> Any:

@@ -23,9 +23,9 @@ PACKAGE = ROOT / "graphjit"
 ROOMS = (
     "errors", "types", "op", "ir", "tree", "tables", "operators", "arrays", "tape", "trail", "buffers", "trace",
     "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "composed",
-    "structure", "runtime.cache", "runtime.machine", "runtime.frontend", "runtime.compiler", "kernels", "ops",
-    "transforms", "passes", "codegen", "runtime", "capture", "generators", "signature", "pullback", "specialize",
-    "shortcut",
+    "structure", "runtime.cache", "runtime.machine", "runtime.kernel", "runtime.walk", "runtime.frontend",
+    "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen", "runtime", "capture", "generators",
+    "signature", "pullback", "shared", "specialize", "shortcut",
     "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg",
     "random", "plots", "drawing", "cli", "__main__", "",
 )

@@ -76,7 +76,7 @@ def short(dtype: DType) -> str:
 
 
 def plus(dtype: DType, x: str, y: str) -> str:
-    """Text of x + y in this dtype (Numba types int32 + int32 as int64)."""
+    """Text of x + y in this dtype: that of integers may wrap, which indices, the integers beside a `+`, do not."""
     return f"{x} + {y}" if is_float(dtype) else f"add({x}, {y})"
 
 

@@ -1,7 +1,7 @@
 """Words for writing LLVM IR: run-time integers that add up like Python ones, loops, function frames.
 
-The matrix-product kernels are emitted as IR and not written as Python for Numba to compile: their loops would cost
-50 ms of Numba's front end each, and a register tile must be spelled out vector by vector anyway.
+The matrix-product kernels are emitted as IR and not written as Python loops: a register tile must be spelled out vector
+by vector anyway.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,85 +1,83 @@
-"""An expression builder for scalar LLVM IR, and the adapter that makes its formulas callable from kernels.
+"""An expression builder for scalar LLVM IR.
 
 A formula is a plain Python function over `V` values.  Running it emits straight-line scalar instructions at
 the builder's place: nothing is type-inferred, nothing is compiled on its own, all is inlined by construction,
 and the loop vectoriser widens what it finds.  Two rules keep it so: no branches (both sides are computed,
 `select` picks one), and no calls but those to LLVM intrinsics that have a vector form.
 
-Every floating instruction carries exactly the `contract` flag.  Numba adds a kernel's own fast-math flags
-only to instructions that have none, so rounding tricks and error-free transforms here stay safe whatever the
-kernel asks for.  (LLVM contracts a product only into its single user; the products of an error-free transform
-have two.)
+Every floating instruction carries exactly the `contract` flag, which rounding tricks and error-free transforms
+stand.  (LLVM contracts a product only into its single user; the products of an error-free transform have two.)
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import errors
-from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global
 
 CONTRACT = ("contract",)
 REASSOC = ("reassoc", "contract")
 
-F32, F64, B1 = types.float32, types.float64, types.boolean
-FLOATS = (types.float32, types.float64)
-SIGNED = (types.int8, types.int16, types.int32, types.int64)
-UNSIGNED = (types.uint8, types.uint16, types.uint32, types.uint64)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Type:
+    """A scalar type; there is one of each name. A boolean value is one bit."""
+
+    name: str
+    kind: str  # one of "fiub"
+    bits: int
+    llvm: Any = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+F32, F64 = FLOATS = Type("float32", "f", 32, ir.FloatType()), Type("float64", "f", 64, ir.DoubleType())
+I8, I16, I32, I64 = SIGNED = tuple(Type(f"int{n}", "i", n, ir.IntType(n)) for n in (8, 16, 32, 64))
+U8, U16, U32, U64 = UNSIGNED = tuple(Type(f"uint{n}", "u", n, ir.IntType(n)) for n in (8, 16, 32, 64))
+B1 = Type("bool", "b", 1, ir.IntType(1))
 INTS = SIGNED + UNSIGNED
 NUMBERS = FLOATS + INTS
 SCALARS = (*NUMBERS, B1)
+WIDENED = (*SIGNED, U8, U16, U32)  # what int64 holds all numbers of
+TYPES = {each.name: each for each in SCALARS}
 
 Number = bool | int | float
 
 
-def is_float(t: Any) -> bool:
-    return t in FLOATS
+def is_float(t: Type) -> bool:
+    return t.kind == "f"
 
 
-def is_signed(t: Any) -> bool:
-    return t in SIGNED
+def is_signed(t: Type) -> bool:
+    return t.kind == "i"
 
 
-def width(t: Any) -> int:
-    """Bits of a scalar type; a boolean value is one bit."""
-    return 1 if t == B1 else int(t.bitwidth)
-
-
-def llvm_type(t: Any) -> Any:
-    if t == F32:
-        return ir.FloatType()
-    if t == F64:
-        return ir.DoubleType()
-    return ir.IntType(width(t))
-
-
-def int_of(t: Any) -> Any:
+def int_of(t: Type) -> Type:
     """The signed integer type as wide as the float type t."""
-    return types.int32 if t == F32 else types.int64
+    return I32 if t is F32 else I64
 
 
 class V:
-    """A scalar value of Numba type `type` in the block `builder` writes to.
+    """A scalar value of type `type` in the block `builder` writes to.
 
     Python numbers on the other side of an operator become constants of this value's type, rounded once.
     """
 
     __slots__ = ("builder", "ir", "type")
 
-    def __init__(self, builder: Any, value: Any, type: Any) -> None:
+    def __init__(self, builder: Any, value: Any, type: Type) -> None:
         self.builder = builder
         self.ir = value
         self.type = type
 
     # constants and conversions ------------------------------------------------------------------
 
-    def const(self, value: Number, type: Any = None) -> V:
+    def const(self, value: Number, type: Type | None = None) -> V:
         """A constant of the given type, by default of this value's."""
         type = self.type if type is None else type
         if type == F32:  # llvmlite refuses doubles that are no floats
@@ -87,9 +85,9 @@ class V:
         elif is_float(type):
             value = float(value)
         elif type != B1:  # wrapped into the signed range, as LLVM prints them
-            half = 1 << (width(type) - 1)
+            half = 1 << (type.bits - 1)
             value = (int(value) + half) % (2 * half) - half
-        return V(self.builder, ir.Constant(llvm_type(type), value), type)
+        return V(self.builder, ir.Constant(type.llvm, value), type)
 
     def _lift(self, other: V | Number) -> V:
         if not isinstance(other, V):
@@ -98,13 +96,13 @@ class V:
             raise TypeError(f"operands of types {self.type} and {other.type}")
         return other
 
-    def to(self, type: Any) -> V:
+    def to(self, type: Type) -> V:
         """Convert as NumPy's `astype` does, without undefined results.
 
         Where NumPy leaves float -> integer to the platform, in-range values wrap through the next wider
         signed integer (as x86 does: -1.0 becomes uint8 255) and the rest saturates; NaN becomes 0.
         """
-        b, old, lt = self.builder, self.type, llvm_type(type)
+        b, old, lt = self.builder, self.type, type.llvm
         if old == type:
             return self
         if type == B1:
@@ -112,27 +110,27 @@ class V:
         if is_float(old):
             if is_float(type):
                 return V(b, (b.fpext if type == F64 else b.fptrunc)(self.ir, lt), type)
-            if type == types.uint64:
-                below = self._saturate(types.int64).cast_bits(type)
+            if type == U64:
+                below = self._saturate(I64).cast_bits(type)
                 return select(self.lt(2.0**63), below, self._saturate(type))
-            wide = types.int64 if width(type) == 64 or type == types.uint32 else types.int32
+            wide = I64 if type.bits == 64 or type == U32 else I32
             return self._saturate(wide).to(type)
         if is_float(type):
             return V(b, (b.sitofp if is_signed(old) else b.uitofp)(self.ir, lt), type)
-        if width(type) < width(old):
+        if type.bits < old.bits:
             return V(b, b.trunc(self.ir, lt), type)
-        if width(type) == width(old):
+        if type.bits == old.bits:
             return V(b, self.ir, type)
         return V(b, (b.sext if is_signed(old) else b.zext)(self.ir, lt), type)
 
-    def _saturate(self, type: Any) -> V:
+    def _saturate(self, type: Type) -> V:
         name = "llvm.fptosi.sat" if is_signed(type) else "llvm.fptoui.sat"
-        form = f".i{width(type)}.{suffix(self.type)}"
-        return V(self.builder, _call(self.builder, name + form, llvm_type(type), [self.ir]), type)
+        form = f".i{type.bits}.{suffix(self.type)}"
+        return V(self.builder, _call(self.builder, name + form, type.llvm, [self.ir]), type)
 
-    def cast_bits(self, type: Any) -> V:
+    def cast_bits(self, type: Type) -> V:
         """The same bits seen as another type of equal width."""
-        lt = llvm_type(type)
+        lt = type.llvm
         same = self.ir.type == lt
         return V(self.builder, self.ir if same else self.builder.bitcast(self.ir, lt), type)
 
@@ -240,8 +238,8 @@ class V:
         return V(b, b.fcmp_unordered("uno", self.ir, self.ir, flags=CONTRACT), B1)
 
 
-def suffix(t: Any) -> str:
-    return f"f{width(t)}" if is_float(t) else f"i{width(t)}"
+def suffix(t: Type) -> str:
+    return f"f{t.bits}" if is_float(t) else f"i{t.bits}"
 
 
 def declared(module: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
@@ -258,7 +256,7 @@ def call(name: str, x: V, *more: V | Number) -> V:
     """An LLVM intrinsic whose operands and result share one type: `call("llvm.sqrt", x)`."""
     args = [x, *(x._lift(m) for m in more)]
     name = f"{name}.{suffix(x.type)}"
-    return V(x.builder, _call(x.builder, name, llvm_type(x.type), [a.ir for a in args]), x.type)
+    return V(x.builder, _call(x.builder, name, x.type.llvm, [a.ir for a in args]), x.type)
 
 
 def select(cond: V, a: V | Number, b: V | Number) -> V:
@@ -293,60 +291,3 @@ def round_to_f32(value: float) -> float:
     if math.isinf(value) or math.isnan(value):
         return float(value)
     return float(struct.unpack("f", struct.pack("f", value))[0])
-
-
-# ---------------------------------------------------------------------------------------- the adapter
-
-Formula = Callable[..., V]
-ResultRule = Callable[..., Any]
-
-
-def first_type(*args: Any) -> Any:
-    return args[0]
-
-
-def boolean(*_: Any) -> Any:
-    return B1
-
-
-def as_intrinsic(
-    name: str,
-    formula: Formula,
-    arity: int,
-    accepts: Sequence[Any],
-    result: ResultRule = first_type,
-    alike: int = 0,
-) -> Any:
-    """Make a formula over `V` callable by name from Numba-compiled code.
-
-    accepts: the Numba scalar types of its operands; result: operand types -> result type.  All operands from
-    position `alike` on must share one type, those before are booleans: a silent int64 or float64 promotion would
-    cost far more than the error.
-    """
-
-    def function() -> None:
-        raise NotImplementedError(f"kernel function {name} exists in compiled kernels only")
-
-    class Template(AbstractTemplate):
-        key = function
-
-        def generic(self, operands: Sequence[Any], keywords: Any) -> Any:
-            plain = tuple(getattr(t, "literal_type", t) for t in operands)
-            same = plain[alike:]
-            if (keywords or len(plain) != arity or any(t not in accepts for t in same) or len(set(same)) != 1
-                    or any(t != B1 for t in plain[:alike])):
-                raise errors.TypingError(f"kernel function {name}: no rule for {', '.join(map(str, plain))}")
-            return result(*plain)(*plain)
-
-    def generate(_context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        out = formula(*(V(builder, a, t) for a, t in zip(args, sig.args, strict=True)))
-        if out.type != sig.return_type:
-            raise TypeError(f"kernel function {name}: formula gives {out.type}, not {sig.return_type}")
-        return out.ir
-
-    function.__name__ = name
-    function.__doc__ = formula.__doc__
-    numba: Any = types  # whose annotations do not allow what it documents
-    infer_global(function, numba.Function(Template))  # type: ignore[no-untyped-call]
-    lower_builtin(function, numba.VarArg(types.Any))(generate)  # type: ignore[no-untyped-call]
-    return function

@@ -1,10 +1,9 @@
-"""NAMESPACE: every scalar function a generated kernel may call, by name.
+"""TABLE: every scalar function a generated kernel may call, by name.
 
-TABLE holds one row for each: its formula over `irmath.V`, the same function of NumPy scalars, the types it
-takes.  From it come NAMESPACE, Numba intrinsics that emit the formula as IR where they are called, and
-PYTHON_NAMESPACE, with which a kernel's source runs without the JIT.  Operands of one call share one type, and
-the result has that type too unless the row says otherwise; mixing types is a typing error, so no kernel
-widens to int64 or float64 unseen.
+A row holds its formula over `irmath.V`, which emits it as IR where it is called, the same function of NumPy scalars,
+and the types it takes.  PYTHON_NAMESPACE is made from it, with which a kernel's source runs without the JIT.
+Operands of one call share one type, and the result has that type too unless the row says otherwise; mixing types
+is an error, so no kernel widens to int64 or float64 unseen.
 """
 
 from __future__ import annotations
@@ -15,37 +14,51 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from graphjit.kernels import reference, vmath
 from graphjit.kernels.irmath import (
     B1,
+    F32,
+    F64,
     FLOATS,
+    I8,
+    I16,
+    I32,
+    I64,
     INTS,
     NUMBERS,
     REASSOC,
     SCALARS,
-    ResultRule,
+    TYPES,
+    U8,
+    U16,
+    U32,
+    U64,
+    Type,
     V,
-    as_intrinsic,
-    boolean,
     call,
     copysign,
     fabs,
-    first_type,
     fma,
     int_of,
     is_float,
     is_signed,
     select,
     sqrt,
-    width,
 )
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
 
 TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)
+
+
+def first_type(*args: Type) -> Type:
+    return args[0]
+
+
+def boolean(*_: Type) -> Type:
+    return B1
 
 
 @dataclass(frozen=True)
@@ -55,19 +68,29 @@ class Row:
     Attributes:
         formula: operands and result as `irmath.V`.
         twin: the same of NumPy scalars.
-        arity: how many operands; those from position `alike` on share one type, one of `accepts`.
+        arity: how many operands; those from position `alike` on share one type, one of `accepts`, and those before
+            are booleans.
         result: operand types -> result type.
     """
 
     formula: Callable[..., V]
     twin: Callable[..., Any]
     arity: int = 1
-    accepts: Sequence[Any] = SCALARS
-    result: ResultRule = first_type
+    accepts: Sequence[Type] = SCALARS
+    result: Callable[..., Type] = first_type
     alike: int = 0
 
-    def intrinsic(self, name: str) -> Any:
-        return as_intrinsic(name, self.formula, self.arity, self.accepts, self.result, self.alike)
+    def apply(self, name: str, operands: Sequence[V]) -> V:
+        """The formula of operands, where their types are right."""
+        types = [x.type for x in operands]
+        same = types[self.alike:]
+        if (len(types) != self.arity or same[0] not in self.accepts or any(t is not same[0] for t in same)
+                or any(t is not B1 for t in types[:self.alike])):
+            raise TypeError(f"kernel function {name}: no rule for {', '.join(map(str, types))}")
+        out = self.formula(*operands)
+        if out.type is not self.result(*types):
+            raise TypeError(f"kernel function {name}: formula gives {out.type}, not {self.result(*types)}")
+        return out
 
     def quiet_twin(self, *args: Any) -> Any:
         with np.errstate(all="ignore"):
@@ -76,15 +99,14 @@ class Row:
 
 # ---------------------------------------------------------------------------------------- casts
 
-CASTS: dict[str, Any] = {
-    "b1": types.boolean, "f32": types.float32, "f64": types.float64,
-    "i8": types.int8, "i16": types.int16, "i32": types.int32, "i64": types.int64,
-    "u8": types.uint8, "u16": types.uint16, "u32": types.uint32, "u64": types.uint64,
+CASTS: dict[str, Type] = {
+    "b1": B1, "f32": F32, "f64": F64, "i8": I8, "i16": I16, "i32": I32, "i64": I64,
+    "u8": U8, "u16": U16, "u32": U32, "u64": U64,
 }  # fmt: skip
 
 
-def _cast(to: Any) -> Row:
-    dtype = np.dtype(np.bool_ if to == B1 else str(to))
+def _cast(to: Type) -> Row:
+    dtype = np.dtype(to.name)
     return Row(lambda x: x.to(to), lambda x: np.asarray(x).astype(dtype)[()], result=lambda _: to)
 
 
@@ -156,7 +178,7 @@ def pow_(x: V, y: V) -> V:
 
 
 def _in_width(n: V) -> V:
-    return n.cast_bits(getattr(types, f"uint{width(n.type)}")).lt(width(n.type))
+    return n.cast_bits(TYPES[f"uint{n.type.bits}"]).lt(n.type.bits)
 
 
 def shl(x: V, n: V) -> V:
@@ -169,7 +191,7 @@ def shr(x: V, n: V) -> V:
     """x >> n; for n outside [0, bits) 0, or -1 of a negative x."""
     ok = _in_width(n)
     if is_signed(x.type):
-        return x >> select(ok, n, width(x.type) - 1)
+        return x >> select(ok, n, x.type.bits - 1)
     return select(ok, x >> select(ok, n, 0), 0)
 
 
@@ -218,17 +240,17 @@ def rank(x: V) -> V:
     """An integer in the order of floats, -0 below 0 and NaN on top: one instruction finds the larger of two, where
     `rmax` takes five, each waiting for the one before, at each halving of a vector."""
     bits = select(x.is_nan(), x.const(float("nan")).bits(), x.bits())
-    return bits ^ (bits >> (width(x.type) - 1)).shift_right_logical(1)
+    return bits ^ (bits >> (x.type.bits - 1)).shift_right_logical(1)
 
 
 def unrank(n: V) -> V:
     """The float of a `rank`."""
-    return (n ^ (n >> (width(n.type) - 1)).shift_right_logical(1)).cast_bits(float_of(n.type))
+    return (n ^ (n >> (n.type.bits - 1)).shift_right_logical(1)).cast_bits(float_of(n.type))
 
 
-def float_of(t: Any) -> Any:
+def float_of(t: Type) -> Type:
     """The float type as wide as a signed integer type."""
-    return types.float32 if width(t) == 32 else types.float64
+    return F32 if t is I32 else F64
 
 
 def _rank(x: Any) -> Any:
@@ -292,8 +314,8 @@ TABLE.update({
     "rmin": Row(rmin, np.minimum, 2),
     "rank": Row(rank, _rank, 1, FLOATS, int_of),
     "unrank": Row(unrank, lambda n: _flipped(np.asarray(n)).view(f"f{n.dtype.itemsize}")[()], 1,
-                  (types.int32, types.int64), float_of),
-    "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (types.uint32,)),
+                  (I32, I64), float_of),
+    "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (U32,)),
     "exp": Row(vmath.exp, np.exp, 1, FLOATS),
     "exp2": Row(vmath.exp2, np.exp2, 1, FLOATS),
     "expm1": Row(vmath.expm1, np.expm1, 1, FLOATS),
@@ -323,10 +345,4 @@ TABLE.update({
     "digamma": Row(vmath.digamma, reference.digamma, 1, FLOATS),
 })
 
-NAMESPACE: dict[str, object] = {name: row.intrinsic(name) for name, row in TABLE.items()}
-NAMESPACE.update(range=range, min=min, max=max)
-NAMESPACE.update({str(t): t for t in SCALARS})
-
-PYTHON_NAMESPACE: dict[str, object] = {name: row.quiet_twin for name, row in TABLE.items()}
-PYTHON_NAMESPACE.update(range=range, min=min, max=max)
-PYTHON_NAMESPACE.update({str(t): np.dtype(str(t)).type for t in SCALARS})
+PYTHON_NAMESPACE: dict[str, object] = {"range": range, **{name: row.quiet_twin for name, row in TABLE.items()}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:  # the eager mode needs these numbers without Numba
+if TYPE_CHECKING:  # the eager mode needs these numbers without LLVM
     from graphjit.kernels.irmath import V
     from graphjit.kernels.threefry_bits import Word32
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.irmath import F32, V, declared, llvm_type, round_to_f32, suffix, width
+from graphjit.kernels.irmath import F32, V, declared, round_to_f32, suffix
 from graphjit.kernels.vmath_parts import float_of
 from graphjit.kernels.vmath_rare import vector_function
 
@@ -58,18 +58,18 @@ def poly_by_table(name: str, index: V, x: V, coefficients: Sequence[Sequence[flo
 
 
 def _permute(b: Any, places: Any, values: Sequence[float], t: Any) -> Any:
-    full = REGISTER // width(t)
-    vector = ir.VectorType(llvm_type(t), full)
+    full = REGISTER // t.bits
+    vector = ir.VectorType(t.llvm, full)
     rounded = [round_to_f32(value) if t == F32 else value for value in values]
     tables = [ir.Constant(vector, rounded[i : i + full]) for i in range(0, len(values), full)]
     operands = [tables[0], places, *tables[1:]]
-    form = declared(b.module, PERMUTES[width(t), len(tables)], vector, [operand.type for operand in operands])
+    form = declared(b.module, PERMUTES[t.bits, len(tables)], vector, [operand.type for operand in operands])
     return b.call(form, operands)
 
 
 def scale_by(x: V, n: V) -> V:
     """x 2^floor(n)."""
-    bits = width(x.type)
+    bits = x.type.bits
 
     def scale(b: Any, x: Any, n: Any) -> Any:
         operands = [x, n, x, ir.IntType(REGISTER // bits)(-1), CURRENT_ROUNDING]
@@ -85,8 +85,8 @@ def _call(name: str, t: Any, emit: Emit, *operands: V) -> V:
     name = f"graphjit.{name}.{suffix(t)}"
     function = b.module.globals.get(name)
     if function is None:
-        function, forms = vector_function(b.module, name, llvm_type(t), [operand.ir.type for operand in operands])
-        full = REGISTER // width(t)
+        function, forms = vector_function(b.module, name, t.llvm, [operand.ir.type for operand in operands])
+        full = REGISTER // t.bits
         inner = ir.IRBuilder(function.append_basic_block())
         ones = [_widened(inner, x) for x in function.args]
         inner.ret(inner.extract_element(_by_registers(inner, emit, 1, full, ones), I32(0)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from numba import types
-
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, fma, is_float, is_signed, llvm_type, select, width
+from graphjit.kernels.irmath import F32, F64, I32, U32, V, call, copysign, fma, is_float, is_signed, select
 from graphjit.kernels.vmath_rare import rarely
 
 
@@ -14,7 +12,7 @@ def _quotient(x: V, y: V) -> V:
     No x86 has a vector integer division.  Up to 32 bits the correctly rounded float64 quotient (float32 up to
     16 bits) truncates to the exact one: it cannot round up to an integer, being at least 1/|y| below it.
     """
-    b, bits = x.builder, width(x.type)
+    b, bits = x.builder, x.type.bits
     if bits == 64:
         if not is_signed(x.type):
             return x.quotient(y)
@@ -22,10 +20,10 @@ def _quotient(x: V, y: V) -> V:
         return select(flip, -x, x.quotient(select(flip, 1, y)))
     wide = F64 if bits == 32 else F32
     q = x.to(wide) / y.to(wide)
-    if x.type == types.uint32:
-        return V(b, b.fptoui(q.ir, llvm_type(x.type)), x.type)
+    if x.type == U32:
+        return V(b, b.fptoui(q.ir, x.type.llvm), x.type)
     q = select(q.eq(2.0**31), -(2.0**31), q)
-    return V(b, b.fptosi(q.ir, llvm_type(types.int32)), types.int32).to(x.type)
+    return V(b, b.fptosi(q.ir, I32.llvm), I32).to(x.type)
 
 
 def _divide_floor(x: V, y: V) -> tuple[V, V]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphjit.kernels.irmath import F32, F64, V, fma, select, width
+from graphjit.kernels.irmath import F32, F64, V, fma, select
 
 
 def poly(x: V, coefficients: Sequence[float]) -> V:
@@ -43,7 +43,7 @@ def bias(t: Any) -> int:
 
 def float_of(bits: V) -> V:
     """The float whose bits an integer holds."""
-    return bits.cast_bits(F32 if width(bits.type) == 32 else F64)
+    return bits.cast_bits(F32 if bits.type.bits == 32 else F64)
 
 
 def round_to_int(x: V, factor: float = 1.0, offset: int = 0) -> tuple[V, V]:
@@ -60,7 +60,7 @@ def round_to_int(x: V, factor: float = 1.0, offset: int = 0) -> tuple[V, V]:
 
 def pow2(bits: V) -> V:
     """2**n, when the low bits of `bits` are those of n + bias: n in the normal exponent range."""
-    return float_of(bits << mantissa_bits(F32 if width(bits.type) == 32 else F64))
+    return float_of(bits << mantissa_bits(F32 if bits.type.bits == 32 else F64))
 
 
 def pow2_parts(bits: V) -> tuple[V, V]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.irmath import V, declared, fabs, llvm_type, select, suffix
+from graphjit.kernels.irmath import V, declared, fabs, select, suffix
 
 LANES = (2, 4, 8, 16)
 I32 = ir.IntType(32)
@@ -46,7 +46,7 @@ class _Rare:
     def __init__(self, module: Any, name: str, bound: float, below: bool, together: bool, slow: Callable[..., V],
                  t: Any, operands: int) -> None:
         self.module, self.name, self.bound, self.below, self.together = module, name, bound, below, together
-        self.slow, self.type, self.element = slow, t, llvm_type(t)
+        self.slow, self.type, self.element = slow, t, t.llvm
         self.arity = 2 + operands
         self.scalar, forms = vector_function(module, name, self.element, [self.element] * self.arity)
         lanes = self._define_lanes()

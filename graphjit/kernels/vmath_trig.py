@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from numba import types
-
-from graphjit.kernels.irmath import F32, F64, V, call, copysign, fabs, fma, select, sqrt, width
+from graphjit.kernels.irmath import F32, F64, I32, V, call, copysign, fabs, fma, select, sqrt
 from graphjit.kernels.vmath_parts import float_of, poly, round_to_int
 from graphjit.kernels.vmath_rare import rarely
 
@@ -54,7 +52,7 @@ def _reduce_far(x: V) -> tuple[V, V]:
     p1, p2, _ = PIO2_PARTS[F64]
     d = x.to(F64)
     n, k = round_to_int(d, TWO_OVER_PI)
-    return fma(n, -p2, fma(n, -p1, d)).to(F32), k.to(types.int32)
+    return fma(n, -p2, fma(n, -p1, d)).to(F32), k.to(I32)
 
 
 def _sin_cos(r: V, n: V) -> tuple[V, V, V]:
@@ -66,7 +64,7 @@ def _sin_cos(r: V, n: V) -> tuple[V, V, V]:
 
 def _negated(y: V, flag: V) -> V:
     """y, or -y where bit 1 of the integer is set."""
-    bits = width(y.type)
+    bits = y.type.bits
     return float_of(y.bits() ^ ((flag << (bits - 2)) & (1 << (bits - 1))))
 
 

@@ -2,91 +2,48 @@
 
 A kernel is compiled once on a machine. In a process it is found by its identity (what it computes, not what
 it is called); else on disk (`cache`); else it is compiled, together with everything else that is missing.
-A process that finds all its kernels on disk never imports Numba.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import hashlib
-import importlib.util
 import os
 import re
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
 from graphjit.runtime import cache
-from graphjit.runtime.frontend import front_end
+from graphjit.runtime.frontend import lower
+from graphjit.runtime.kernel import IRKernel as IRKernel
+from graphjit.runtime.kernel import Kernel as Kernel
+from graphjit.runtime.kernel import LoopKernel as LoopKernel
+from graphjit.runtime.kernel import identity
 from graphjit.runtime.machine import (
     assembly,
     entry,
     link,
     new_module,
-    numba_module,
     object_code,
     optimise_emitted,
     optimise_loops,
     parse,
     resolve,
-    target_cpu,
     undefined_symbols,
 )
 
-Namespace = Mapping[str, object]
-ENOUGH = 50_000  # characters of assembly that keep LLVM busy for longer than it takes to hand them over
-
-
-@dataclass(frozen=True, slots=True)
-class LoopKernel:
-    """A kernel given as readable Python source over typed pointers.
-
-    Args:
-        name: for humans: the function's name in the source and part of its symbol; not part of the identity.
-        source: text of `def {name}(p0, ..., s0, ..., start, stop):`; comments and blank lines do not count.
-        args: type code of each parameter but the last two, which are int64: "*float32" is a pointer,
-            "float32" a scalar. Memory that a kernel writes is reached through one pointer only. A bool in
-            memory is a uint8.
-    """
-
-    name: str
-    source: str
-    args: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IRKernel:
-    """A kernel whose body is emitted as LLVM IR: the hand-made kernel library.
-
-    Args:
-        name: for humans, and part of the symbol.
-        key: what the code depends on: equal names and keys emit equal code. Its repr must not differ between
-            processes.
-        nargs: the number of slots.
-        emit: called with a builder in the entry function and [slot values (i64) ..., start, stop]. Functions
-            it defines beside the entry stay private to the kernel; linkonce_odr ones are shared by name.
-    """
-
-    name: str
-    key: tuple[Hashable, ...]
-    nargs: int
-    emit: Callable[[ir.IRBuilder, list[ir.Value]], None] = field(compare=False)
-
-
-Kernel = LoopKernel | IRKernel
+ENOUGH = 10_000  # characters of assembly that keep LLVM busy for longer than it takes to hand them over
+MOST = 4  # threads that LLVM runs in
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}  # kernels asked for in this process: key -> entry
@@ -97,7 +54,7 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that a th
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def compile_kernels(kernels: Sequence[Kernel], namespace: Namespace | None = None) -> list[int]:
+def compile_kernels(kernels: Sequence[Kernel]) -> list[int]:
     """The address of each kernel's entry, `void entry(int64 *slots, int64 start, int64 stop)`.
 
     What is neither in this process nor on disk is compiled here. Addresses stay valid as long as the process. Any
@@ -105,15 +62,14 @@ def compile_kernels(kernels: Sequence[Kernel], namespace: Namespace | None = Non
 
     Args:
         kernels: any number, equal ones too.
-        namespace: the globals of loop kernels; by default `graphjit.kernels.scalar.NAMESPACE`.
 
     Raises:
         InternalCompilerError: a kernel does not compile; names it and a file that reproduces it.
     """
-    keys = [_key(kernel, namespace) for kernel in kernels]
+    keys = [identity(kernel) for kernel in kernels]
     if not all(key in _addresses for key in keys):
         with _lock:
-            _provide(dict(zip(keys, kernels, strict=True)), namespace)
+            _provide(dict(zip(keys, kernels, strict=True)))
     return [_addresses[key] for key in keys]
 
 
@@ -140,60 +96,10 @@ def pack_args(values: Sequence[int | float | np.generic], codes: Sequence[str]) 
     return slots
 
 
-# ---- identity ----------------------------------------------------------------------------------------------
-
-
-def _key(kernel: Kernel, namespace: Namespace | None) -> str:
-    """The identity of a kernel's machine code: what it computes, the compiler, the CPU."""
-    parts: tuple[Hashable, ...]
-    match kernel:
-        case LoopKernel(name, source, args):
-            parts = "loop", _normalise(name, source), args, namespace and _describe(namespace)
-        case IRKernel(name, key, nargs):
-            parts = "ir", name, repr(key), nargs
-    return hashlib.sha256(f"{_fingerprint()}{parts!r}".encode()).hexdigest()
-
-
-def _normalise(name: str, source: str) -> str:
-    """The source without its own name, comments and blank lines. A `#` after a quote is left alone."""
-    lines = []
-    for line in source.splitlines():
-        code, _, _ = line.partition("#")
-        kept = (line if '"' in code or "'" in code else code).rstrip()
-        if kept:
-            lines.append(kept)
-    return "\n".join(lines).replace(f"def {name}(", "def kernel(", 1)
-
-
-def _describe(namespace: Namespace) -> str:
-    """The names and values of a namespace, without addresses: enough for one that a test brings along."""
-    items = sorted((name, str(value)) for name, value in namespace.items())
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(items))
-
-
-@functools.cache
-def _fingerprint() -> str:
-    """All that machine code depends on besides its kernel: compilers, our own code generation, the CPU."""
-    facts = (cache.FORMAT, sys.version_info[:2], llvmlite.__version__, llvm.llvm_version_info,
-             llvm.get_process_triple(), *target_cpu())
-    digest = hashlib.sha256(repr(facts).encode())
-    here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *sorted((here.parent / "kernels").rglob("*.py"))]
-    numba = importlib.util.find_spec("numba")  # located, not imported
-    if numba is not None and numba.origin is not None:
-        sources.append(Path(numba.origin).with_name("_version.py"))
-    try:
-        for path in sources:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    except OSError:  # no source files to tell one version from another: nothing on disk is for this process
-        digest.update(os.urandom(32))
-    return digest.hexdigest()
-
-
 # ---- finding and building ----------------------------------------------------------------------------------
 
 
-def _provide(wanted: dict[str, Kernel], namespace: Namespace | None) -> None:
+def _provide(wanted: dict[str, Kernel]) -> None:
     """Bring every wanted kernel into `_addresses`: from memory, from disk, or compiled."""
     wanted = {key: kernel for key, kernel in wanted.items() if key not in _addresses}
     for key in wanted:
@@ -212,7 +118,7 @@ def _provide(wanted: dict[str, Kernel], namespace: Namespace | None) -> None:
         else:
             emitted[key] = kernel
     if loops or emitted:
-        for batch in _compile(loops, emitted, namespace):
+        for batch in _compile(loops, emitted):
             _take(batch)
 
 
@@ -236,35 +142,39 @@ def _take(batch: cache.Batch) -> None:
     cache.store(batch)
 
 
-def _compile(loops: Mapping[str, LoopKernel], emitted: Mapping[str, IRKernel],
-             namespace: Namespace | None) -> list[cache.Batch]:
+def _compile(loops: Mapping[str, LoopKernel], emitted: Mapping[str, IRKernel]) -> list[cache.Batch]:
     """What is missing, loop kernels and IR kernels in a batch each.
 
-    LLVM runs in a thread of its own, outside the GIL: it works on some kernels while this thread emits the IR of IR
-    kernels, imports Numba and runs its front end on the next ones, the longest last.
+    LLVM runs in threads of its own, outside the GIL: it works on IR kernels while this thread imports Numba, and on
+    some loop kernels, the longest first, while Numba is at the next ones.
     """
+    from graphjit.runtime.threads import get_num_threads  # which compiles what threads run
+
     jobs: dict[str, list[Future[bytes]]] = {"emitted": [], "loops": []}
     symbols = {"emitted": _symbols(emitted), "loops": _symbols(loops)}
-    llvm_thread = ThreadPoolExecutor(1, "graphjit-llvm")
+    count = min(get_num_threads(), MOST)
+    threads = ThreadPoolExecutor(count, "graphjit-llvm")
 
     def submit(kind: str, work: list[tuple[Kernel, str]], optimise: Callable[[Any], None]) -> None:
         if work:
-            jobs[kind].append(llvm_thread.submit(_object, work, optimise))
+            jobs[kind].append(threads.submit(_object, work, optimise))
 
     try:
         with without_gc(), quick_turns():
-            submit("emitted", [(kernel, _emit(kernel, symbols["emitted"][key])) for key, kernel in emitted.items()],
-                   optimise_emitted)  # in one: they share functions
+            for part in range(count):  # few: they share functions
+                keys = list(emitted)[part::count]
+                submit("emitted", [(emitted[key], _emit(emitted[key], symbols["emitted"][key])) for key in keys],
+                       optimise_emitted)
             work: list[tuple[Kernel, str]] = []
-            for key in sorted(loops, key=lambda key: len(loops[key].source)):
-                work.append((loops[key], _lower(loops[key], symbols["loops"][key], namespace)))
+            for key in sorted(loops, key=lambda key: len(loops[key].source), reverse=True):
+                work.append((loops[key], _lower(loops[key], symbols["loops"][key])))
                 if sum(len(text) for _, text in work) > ENOUGH:
                     submit("loops", work, optimise_loops)
                     work = []
             submit("loops", work, optimise_loops)
         objects = {kind: tuple(job.result() for job in jobs[kind]) for kind in jobs}
     finally:
-        llvm_thread.shutdown(cancel_futures=True)
+        threads.shutdown(cancel_futures=True)
     return [cache.Batch(symbols[kind], undefined_symbols(objects[kind]), objects[kind])
             for kind in jobs if objects[kind]]
 
@@ -282,25 +192,20 @@ def _emit(kernel: IRKernel, symbol: str) -> str:
         raise _failure(kernel, error) from None
 
 
-def _lower(kernel: LoopKernel, symbol: str, namespace: Namespace | None) -> str:
+def _lower(kernel: LoopKernel, symbol: str) -> str:
     """The module of a loop kernel as LLVM assembly."""
-    with numba_module("compiler_lock").global_compiler_lock:
-        if namespace is None:
-            from graphjit.kernels.scalar import NAMESPACE
-
-            namespace = NAMESPACE
-        try:
-            return front_end()(kernel, symbol, namespace)
-        except Exception as error:
-            raise _failure(kernel, error) from None
+    try:
+        return lower(kernel, symbol)
+    except Exception as error:
+        raise _failure(kernel, error) from None
 
 
 def _object(work: Sequence[tuple[Kernel, str]], optimise: Callable[[Any], None]) -> bytes:
     """Kernels and their LLVM assembly as one object file."""
-    modules = []
+    modules, context = [], llvm.create_context()
     for kernel, text in work:
         try:
-            modules.append(parse(text))
+            modules.append(parse(text, context))
         except Exception as error:
             raise _failure(kernel, error) from None
     return object_code(modules, optimise)

@@ -1,107 +1,72 @@
-"""Numba's front end: the source of a loop kernel becomes LLVM IR. Optimising and linking are ours.
+"""Numba compiles loop kernels to LLVM IR. Optimising and linking are `machine`'s.
 
-Kernels are loops over typed pointers and scalars that call intrinsics, so they are compiled in contexts of their own,
-which know numbers, pointers and ranges only. Numba's usual ones import all it can do with NumPy and SciPy first.
-Nothing here enters LLVM, whose one lock another thread may hold for long while it optimises the kernel before.
+Numba's pipeline types a kernel's parameters, and makes, lowers and calls its function. The body is one intrinsic, whose
+code `walk` emits: what Numba infers of types, which takes it longest, is one call. Its contexts here are of their own
+and know numbers, pointers and this intrinsic only; the usual ones import all that Numba can do with NumPy first.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from graphjit.runtime.machine import assembly, entry, new_module, numba_module
+from graphjit.runtime.machine import assembly, entry, new_module
+from graphjit.runtime.walk import Pointer, emit
 
 if TYPE_CHECKING:
-    from graphjit.runtime.compiler import LoopKernel
+    from graphjit.runtime.kernel import LoopKernel
 
-Lower = Callable[["LoopKernel", str, Mapping[str, object]], str]
+
+def lower(kernel: LoopKernel, symbol: str) -> str:
+    """The kernel's module as LLVM assembly."""
+    (tree,) = ast.parse(kernel.source).body
+    if not isinstance(tree, ast.FunctionDef):
+        raise TypeError("a kernel is a function")
+    if len(tree.args.args) != len(kernel.args) + 2:
+        raise TypeError(f"{len(tree.args.args)} parameters for {len(kernel.args)} types and a range")
+    return _compiler()(tree, kernel.args, symbol)
 
 
 @functools.cache
-def front_end() -> Lower:
-    """What lowers a loop kernel to LLVM assembly; a closure because Numba is only imported when it is needed."""
-    compiler, machinery = numba_module("compiler"), numba_module("compiler_machinery")
-    typed, untyped, types = numba_module("typed_passes"), numba_module("untyped_passes"), numba_module("types")
-    codegen, cpu, descriptors = numba_module("codegen"), numba_module("cpu"), numba_module("funcdesc")
-    cgutils, templates = numba_module("cgutils"), numba_module("typing.templates")
-    compiler_base: Any = compiler.CompilerBase
-    library_base: Any = codegen.CodeLibrary
-    context_base: Any = cpu.CPUContext
-    typing_base: Any = numba_module("typing.context").BaseContext
-    lower_base: Any = numba_module("lowering").Lower
-    pass_base: Any = machinery.LoweringPass
+def _compiler() -> Callable[[ast.FunctionDef, Sequence[str], str], str]:
+    """What has Numba compile a kernel; a closure because Numba is only imported when it is needed."""
+    compiler, machinery, types = _numba("compiler"), _numba("compiler_machinery"), _numba("types")
+    typed, untyped, templates = _numba("typed_passes"), _numba("untyped_passes"), _numba("typing.templates")
+    lock: Any = _numba("compiler_lock").global_compiler_lock  # other threads may use Numba, too
+    context_base: Any = _numba("cpu").CPUContext
+    typing_base: Any = _numba("typing.context").BaseContext
+    pipeline_base: Any = compiler.CompilerBase
+    library_base: Any = _numba("codegen").CodeLibrary
+    template_base: Any = templates.AbstractTemplate
+    from graphjit.kernels.irmath import B1, TYPES, U8, V  # only wanted where something is compiled
 
-    def plain(rule: type) -> bool:
-        return not issubclass(rule, templates._TemplateTargetHelperMixin)
+    class Typing(typing_base):  # type: ignore[misc]  # a subclass of Any
+        """Types the intrinsic and nothing else."""
 
-    class Context(context_base):  # type: ignore[misc]  # a subclass of Any
-        """What numbers, pointers and ranges are in LLVM."""
+        def install_registry(self, registry: Any) -> None: ...
 
-        def load_additional_registries(self) -> None:
-            from numba.cpython import builtins, numbers, rangeobj  # noqa: F401  # they fill Numba's builtin registry
+    class Context(context_base):  # type: ignore[misc]
+        """What numbers and pointers are in LLVM, for one kernel."""
 
-        def post_lowering(self, *_: object) -> None:
-            """Nothing: no reference counts."""
+        tree: ast.FunctionDef | None = None
 
-    class Typing(typing_base):  # type: ignore[misc]
-        """Numba's typing rules, but for functions that it compiles from Python or fits to a target: to make the rule
-        of one brings in its usual contexts."""
+        def load_additional_registries(self) -> None: ...
 
-        def install_registry(self, registry: Any) -> None:
-            new = self._registries.setdefault(registry, templates.RegistryLoader(registry)).new_registrations
-            for rule in filter(plain, new("functions")):
-                self.insert_function(rule(self))
-            for rule in filter(plain, new("attributes")):
-                self.insert_attributes(rule(self))
-            for value, kind in new("globals"):
-                if all(map(plain, getattr(kind, "templates", ()))):
-                    known = self._lookup_global(value)
-                    if known is not None:
-                        self._remove_global(value)
-                        kind = known.augment(kind)
-                    self._insert_global(value, kind)
+        def post_lowering(self, *_: object) -> None: ...  # no reference counts
 
-    class Function(lower_base):  # type: ignore[misc]
-        """Lowers without notes for debuggers, for which Numba asks LLVM the size of each variable."""
+    manager = machinery.PassManager("graphjit")  # no rewriting, no inlining, no parallel loops
+    for each in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing,
+                 typed.NopythonTypeInference, typed.NativeLowering):
+        manager.add_pass(each, each.__name__)
+    manager.finalize()
 
-        def alloca_lltype(self, name: str, lltype: ir.Type, datamodel: object = None) -> Any:
-            return cgutils.alloca_once(self.builder, lltype, name=name, zfill=False)
-
-        def storevar(self, value: ir.Value, name: str, argidx: int | None = None) -> None:
-            super().storevar(value, name)
-
-    class Lowering(pass_base):  # type: ignore[misc]
-        """Numba's NativeLowering, without its statistics."""
-
-        _name = "graphjit_lowering"
-
-        def __init__(self) -> None: ...
-
-        def run_pass(self, state: Any) -> bool:
-            context = state.targetctx
-            described = descriptors.PythonFunctionDescriptor.from_specialized_function(
-                state.func_ir, state.typemap, state.return_type, state.calltypes, mangler=context.mangler,
-                inline=False, noalias=True, abi_tags=())
-            with context.push_code_library(state.library):
-                Function(context, state.library, described, state.func_ir, metadata=state.metadata).lower()
-            state.cr = described
-            return True
-
-    machinery.register_pass(mutates_CFG=True, analysis_only=False)(Lowering)
-
-    class Pipeline(compiler_base):  # type: ignore[misc]
-        """What a function of plain typed loops needs: no rewriting, no inlining, no parallel loops."""
-
+    class Pipeline(pipeline_base):  # type: ignore[misc]
         def define_pipelines(self) -> list[Any]:
-            manager = machinery.PassManager("graphjit")
-            for each in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing,
-                         typed.NopythonTypeInference, Lowering):
-                manager.add_pass(each, each.__name__)
-            manager.finalize()
             return [manager]
 
     class Library(library_base):  # type: ignore[misc]
@@ -115,24 +80,41 @@ def front_end() -> Lower:
         def add_ir_module(self, ir_module: ir.Module) -> None:
             self.module = ir_module
 
-        def unused(self, *_: object) -> NoReturn:
+        def unused(self, *_: object) -> Any:
             raise NotImplementedError
 
         add_linking_library = finalize = get_function = get_llvm_str = get_asm_str = unused
 
+    def intrinsic(*arguments: Any) -> None:
+        """The body of a kernel."""
+
+    class Template(template_base):  # type: ignore[misc]
+        key = intrinsic
+
+        def generic(self, args: Sequence[Any], _: object) -> Any:
+            return types.void(*args)
+
+    def generate(context: Context, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        assert context.tree is not None
+        emit(builder, context.tree, [
+            Pointer(builder, value, TYPES[str(kind.dtype)]) if isinstance(kind, types.CPointer) else
+            V(builder, value, TYPES[str(kind)]) for kind, value in zip(signature.args, args, strict=True)])
+        return context.get_dummy_value()
+
+    generate.signature = (types.VarArg(types.Any),)  # type: ignore[attr-defined]
     typing = Typing()
     target = Context(typing, "cpu")
+    typing.insert_user_function(intrinsic, Template)
+    target.insert_func_defn([(generate, intrinsic, generate.signature)])  # type: ignore[attr-defined]
     flags = compiler.Flags()
-    # no fast-math flag, not even contract: a value computed again in another kernel must have the same bits, or
-    # x == max(x) holds for no element
-    flags.noalias, flags.error_model = True, "numpy"
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+    flags.noalias = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.nrt = False
 
     def numba_type(code: str) -> Any:
+        """A bool in memory is a byte."""
         if code.startswith("*"):
-            return types.CPointer(numba_type("uint8" if code == "*bool" else code[1:]))
-        return types.boolean if code == "bool" else getattr(types, code)
+            return types.CPointer(numba_type(str(U8) if code == "*bool" else code[1:]))
+        return getattr(types, "boolean" if code == str(B1) else code)
 
     def from_slot(builder: ir.IRBuilder, value: ir.Value, kind: Any) -> ir.Value:
         """An i64 slot as the value of a Numba type."""
@@ -143,21 +125,28 @@ def front_end() -> Lower:
             return builder.trunc(value, want) if want.width < 64 else value
         return builder.bitcast(builder.trunc(value, ir.IntType(32)) if kind.bitwidth == 32 else value, want)
 
-    def lower(kernel: LoopKernel, symbol: str, namespace: Mapping[str, object]) -> str:
-        """The kernel's module as LLVM assembly."""
-        target.refresh()  # functions made since the last time
-        scope = {**namespace, "__name__": "graphjit.kernel"}
-        exec(compile(kernel.source, f"<graphjit kernel {kernel.name}>", "exec"), scope)
-        args = (*map(numba_type, kernel.args), types.int64, types.int64)
+    def kernel(*arguments: Any) -> None:  # however many there are: byte code has another call for more than thirty
+        intrinsic(*arguments)
+
+    def compiled(tree: ast.FunctionDef, codes: Sequence[str], symbol: str) -> str:
+        kinds = (*map(numba_type, codes), types.int64, types.int64)
+        given = (types.StarArgTuple(kinds),)
         library = Library(target.codegen(), symbol)
-        described = compiler.compile_extra(typing, target, scope[kernel.name], args, types.void, flags, {},
-                                           library=library, pipeline_class=Pipeline)
+        with lock:
+            result = compiler.compile_extra(typing, target.subtarget(tree=tree), kernel, given, types.void, flags, {},
+                                            library=library, pipeline_class=Pipeline)
         module = library.module
-        builder, slots, start, stop = entry(module, symbol, len(kernel.args))
-        values = [from_slot(builder, slot, kind) for slot, kind in zip(slots, args, strict=False)]
-        inner = module.get_global(described.llvm_func_name)
-        target.call_conv.call_function(builder, inner, types.void, args, [*values, start, stop])
+        builder, slots, start, stop = entry(module, symbol, len(codes))
+        values = [from_slot(builder, slot, kind) for slot, kind in zip(slots, kinds, strict=False)]
+        packed = target.make_tuple(builder, *given, [*values, start, stop])
+        inner = module.get_global(result.fndesc.llvm_func_name)
+        target.call_conv.call_function(builder, inner, types.void, given, [packed])
         builder.ret_void()
         return assembly(module, symbol)
 
-    return lower
+    return compiled
+
+
+def _numba(module: str) -> Any:
+    """A module of `numba.core`, untyped: what few annotations Numba has do not allow what it documents."""
+    return importlib.import_module(f"numba.core.{module}")

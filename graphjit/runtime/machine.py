@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
-import importlib
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+from llvmlite.binding import ffi
 
 I64 = ir.IntType(64)
 ENTRY_TYPE = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])  # (slots, start, stop)
@@ -71,34 +72,52 @@ def assembly(module: ir.Module, symbol: str) -> str:
     return str(module).encode().decode("latin1")
 
 
-def parse(text: str) -> llvm.ModuleRef:
+def parse(text: str, context: llvm.ContextRef | None = None) -> llvm.ModuleRef:
     """The module of a text. Raises RuntimeError when it is not valid."""
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(text, context)
     module.verify()
     return module
 
 
 def object_code(modules: Sequence[llvm.ModuleRef], optimise: Callable[[llvm.ModuleRef], None]) -> bytes:
-    """Link modules into one, optimise, emit. Few calls: for each a thread waits until it has the GIL again."""
+    """Link modules of one context into one, optimise, emit. Several threads may, each in a context of its own."""
     whole, *rest = modules
     for module in rest:
         whole.link_in(module)
     optimise(whole)
-    return _target_machine().emit_object(whole)  # type: ignore[no-any-return]
+    with ffi.OutputString() as error:
+        buffer = _at_once(ffi.lib.LLVMPY_TargetMachineEmitToMemory)(_target_machine(), whole, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(start, size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+def _at_once(function: Any) -> Any:
+    """A function of llvmlite without the lock that lets one thread at a time into LLVM. What is private to a thread,
+    the context of its modules and its target machine, needs none, and nearly all time goes by in two functions."""
+    return getattr(function, "_cfn", function)
+
+
+def _run(passes: llvm.ModulePassManager, module: llvm.ModuleRef, builder: llvm.PassBuilder) -> None:
+    _at_once(ffi.lib.LLVMPY_RunNewModulePassManager)(passes, module, builder)
 
 
 def optimise_loops(module: llvm.ModuleRef) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization, options.slp_vectorization = True, False
     builder = llvm.create_pass_builder(_target_machine(), options)
-    builder.getModulePassManager().run(module, builder)
+    _run(builder.getModulePassManager(), module, builder)
     if forms := [f for f in module.functions if f.name.startswith("graphjit.") and not f.is_declaration]:
         for form in forms:  # of slow paths (`kernels/vmath_rare.py`): only the vectoriser had to find them whole
             form.linkage = "internal"
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.add_simplify_cfg_pass()
-        passes.run(module, builder)
+        _run(passes, module, builder)
 
 
 def optimise_emitted(module: llvm.ModuleRef) -> None:
@@ -110,7 +129,7 @@ def optimise_emitted(module: llvm.ModuleRef) -> None:
     passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
-    passes.run(module, llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options()))
+    _run(passes, module, llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options()))
 
 
 def _new_target_machine() -> llvm.TargetMachine:
@@ -118,11 +137,18 @@ def _new_target_machine() -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
     cpu, features = target_cpu()
-    reloc = "static" if target.name.startswith("x86") else "default"  # as Numba: what MCJIT wants
+    reloc = "static" if target.name.startswith("x86") else "default"  # what MCJIT wants
     return target.create_target_machine(cpu, features, opt=3, reloc=reloc, codemodel="jitdefault", jit=True)
 
 
-_target_machine = functools.cache(_new_target_machine)  # the one that compiles
+_own = threading.local()
+
+
+def _target_machine() -> llvm.TargetMachine:
+    """The one that compiles in this thread."""
+    if not hasattr(_own, "machine"):
+        _own.machine = _new_target_machine()
+    return _own.machine
 
 
 @functools.cache
@@ -143,7 +169,7 @@ def link(objects: Sequence[bytes], symbols: Iterable[str]) -> dict[str, int]:
 
 
 def resolve(symbol: str) -> bool:
-    """Whether LLVM finds a symbol, after showing it those of CPython, libm and Numba."""
+    """Whether LLVM finds a symbol, after showing it those of CPython and libm."""
     _engine()  # making it shows the process's own symbols to LLVM
     if llvm.address_of_symbol(symbol):
         return True
@@ -151,8 +177,7 @@ def resolve(symbol: str) -> bool:
         with suppress(AttributeError):
             llvm.add_symbol(symbol, ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value)
             return True
-    numba_module("registry").cpu_target.target_context.refresh()  # brings Numba's helpers
-    return llvm.address_of_symbol(symbol) is not None
+    return False
 
 
 @functools.cache
@@ -178,8 +203,3 @@ def _undefined(code: bytes) -> Iterator[str]:
                 if name and section == 0:  # SHN_UNDEF
                     start = sections[strings][4] + name
                     yield code[start : code.index(b"\0", start)].decode()
-
-
-def numba_module(module: str) -> Any:
-    """A module of `numba.core`, untyped: what few annotations Numba has do not allow what it documents."""
-    return importlib.import_module(f"numba.core.{module}")

@@ -10,7 +10,7 @@ import pytest
 from lowering import Array, floats
 
 import graphjit as gj
-from graphjit.runtime.compiler import LoopKernel, _key
+from graphjit.runtime.kernel import LoopKernel, identity
 
 SIZES = (32, 1, 2, 3, 7, 64, 8, 5)  # among them lengths that the programs below have along other axes
 Step = Callable[..., Any]
@@ -115,7 +115,7 @@ def test_a_new_batch_size_needs_no_new_kernel(case: Callable[[], Any]) -> None:
     known: set[str] = set()
     for n in SIZES:
         step(*data(n))
-        found = {_key(k.kernel, None): k for k in step.latest.program.kernels
+        found = {identity(k.kernel): k for k in step.latest.program.kernels
                  if isinstance(k.kernel, LoopKernel)}
         new = [k for key, k in found.items() if key not in known]
         assert not known or not new, f"batch {n} needs\n" + "\n".join(k.source for k in new)
@@ -130,5 +130,5 @@ def test_products_of_every_batch_size_are_few_kernels(n: int) -> None:
     for m in SIZES:
         step = gj.compile(lambda x, w: (x @ w, x.T @ x, x @ w @ w.T))
         step(floats(m, 8), floats(8, n))
-        kernels |= {_key(k.kernel, None) for k in step.latest.program.kernels if not isinstance(k.kernel, LoopKernel)}
+        kernels |= {identity(k.kernel) for k in step.latest.program.kernels if not isinstance(k.kernel, LoopKernel)}
     assert len(kernels) <= 4

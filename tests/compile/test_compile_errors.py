@@ -342,18 +342,16 @@ def test_infinities_and_nans_are_values():
 
 def test_a_kernel_that_does_not_compile(monkeypatch):
     from graphjit.kernels import scalar
-    broken = dict(scalar.NAMESPACE)
-    del broken["exp"]
     f = gj.compile(lambda x: gj.exp(x) * 1.2345 + gj.exp(-x) * 77)
     monkeypatch.setenv("GRAPHJIT_CACHE_DIR", "")  # where an earlier run may have left the kernel
     with monkeypatch.context() as patch:
-        patch.setattr(scalar, "NAMESPACE", broken)
+        patch.delitem(scalar.TABLE, "exp")
         with pytest.raises(gj.InternalCompilerError) as error:
             f(X)
     text = str(error.value)
     assert "GRAPHJIT_EAGER=1" in text
     assert "test_compile_errors.py" in text
-    assert "numba" not in text.lower() or "TypingError" in text
+    assert "numba" not in text.lower() and "llvmlite" not in text
     assert len(text.splitlines()) <= 15
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
@@ -373,7 +371,7 @@ def test_tracebacks_show_the_users_frames_and_few_of_ours():
         import traceback
         frames = traceback.extract_tb(sys.exc_info()[2])
         assert any(frame.name == "f" for frame in frames)
-        assert "numba" not in "".join(frame.filename for frame in frames)
+        assert not any(name in frame.filename for frame in frames for name in ("numba", "llvmlite"))
 
 
 @pytest.mark.parametrize("draw", [lambda: np.random.rand(), lambda: random.random(), lambda: np.random.normal(size=3)])

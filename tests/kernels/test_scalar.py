@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import from_dtype, njit, types
-from numba.core.errors import TypingError
-from numba.core.registry import cpu_target
+from kernel_calls import call, optimised
 
 from graphjit.kernels import vmath
-from graphjit.kernels.irmath import B1, FLOATS, INTS, SCALARS, as_intrinsic
-from graphjit.kernels.scalar import CASTS, NAMESPACE, PYTHON_NAMESPACE, TABLE
+from graphjit.kernels.irmath import B1, F32, F64, FLOATS, I8, I32, I64, INTS, SCALARS, TYPES, U8, U16, U64, V
+from graphjit.kernels.scalar import CASTS, TABLE, Row
 from graphjit.kernels.threefry import threefry2x32_numpy
+from graphjit.runtime.compiler import LoopKernel
+from graphjit.runtime.frontend import lower
 
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 every_type = pytest.mark.parametrize("kind", SCALARS, ids=str)
 every_float = pytest.mark.parametrize("kind", FLOATS, ids=str)
 every_int = pytest.mark.parametrize("kind", INTS, ids=str)
@@ -27,18 +26,16 @@ def dtype_of(kind: Any) -> np.dtype:
     return np.dtype(str(kind))
 
 
-def array_of(kind: Any) -> Any:
-    return types.Array(kind, 1, "C")
-
-
 def compiled(lines: list[str], inputs: list[Any], outputs: list[Any]) -> Any:
     """One loop that runs every line; x0, x1 ... are the inputs and y0, y1 ... the outputs at element i."""
     names = [f"x{k}" for k in range(len(inputs))] + [f"y{k}" for k in range(len(outputs))]
-    body = "".join(f"    for i in range(x0.size):\n        {line}\n" for line in lines)
-    scope = dict(NAMESPACE)
-    exec(f"def loops({', '.join(names)}):\n{body}", scope)
-    signature = types.void(*map(array_of, [*inputs, *outputs]))
-    return njit(signature, **OPTIONS)(scope["loops"])
+    body = "".join(f"    for i in range(start, stop):\n        {line}\n" for line in lines)
+    for k, kind in enumerate(inputs):
+        if kind is B1:  # in memory a byte
+            body = body.replace(f"x{k}[i]", f"b1(x{k}[i])")
+    source = f"def loops({', '.join(names)}, start, stop):\n{body}"
+    kernel = LoopKernel("loops", source, tuple(f"*{kind}" for kind in [*inputs, *outputs]))
+    return lambda *arrays: call(kernel, *arrays, stop=arrays[0].size)
 
 
 def values(kind: Any) -> np.ndarray:
@@ -58,11 +55,6 @@ def same(got: np.ndarray, want: np.ndarray) -> np.ndarray:
         return np.asarray(got == want)
     close = np.abs(got - want) <= 4 * np.spacing(np.abs(want))
     return (got == want) | (np.isnan(got) & np.isnan(want)) | close
-
-
-def test_both_namespaces_hold_the_same_names():
-    assert set(NAMESPACE) == set(PYTHON_NAMESPACE)
-    assert set(TABLE) < set(NAMESPACE)
 
 
 # Checked by themselves below, or (elementary functions) in test_vmath.
@@ -88,7 +80,7 @@ def test_compiled_functions_agree_with_their_twins_and_keep_the_type(kind):
         columns = [x, exponents if second == "x2" else y][: row.arity]
         wanted.append(np.asarray(row.quiet_twin(*columns)))
     inputs = [x, y, exponents if kind in INTS else y]
-    run = compiled(lines, [kind] * 3, [from_dtype(o.dtype) for o in outputs])
+    run = compiled(lines, [kind] * 3, [TYPES[o.dtype.name] for o in outputs])
     run(*inputs, *outputs)
     with np.errstate(all="ignore"):
         for name, got, want in zip(rows, outputs, wanted, strict=True):
@@ -97,36 +89,18 @@ def test_compiled_functions_agree_with_their_twins_and_keep_the_type(kind):
             assert ok.all(), (name, x[~ok][:3], y[~ok][:3], got[~ok][:3], want[~ok][:3])
 
 
-@every_type
-def test_result_types_are_those_of_the_table(kind):
-    """No function widens: Numba's inferred return type is the row's."""
-    context = cpu_target.typing_context
-    context.refresh()
-    for name, row in TABLE.items():
-        if kind not in row.accepts or name in CASTS:
-            continue
-        operands = [kind] * row.arity
-        if name == "where":
-            operands[0] = types.boolean
-        # typing alone: compiling all would take minutes
-        signature = context.resolve_value_type(NAMESPACE[name]).get_call_type(context, tuple(operands), {})
-        assert signature.return_type == row.result(*operands)
-        assert signature.args == tuple(operands)
-
-
 @pytest.mark.parametrize(
     "expression", ["add(x, f64(x))", "mul(i32(x), i64(x))", "where(x, x, x)", "sin(i32(x))", "shl(x, x)", "exp(1)"]
 )
-def test_mixed_or_foreign_types_are_a_typing_error(expression):
-    scope = dict(NAMESPACE)
-    exec(f"def f(x):\n    return {expression}", scope)
-    with pytest.raises(TypingError, match="no rule for"):
-        njit(types.float64(types.float32))(scope["f"])
+def test_mixed_or_foreign_types_are_an_error(expression):
+    source = f"def f(x, start, stop):\n    y = {expression}\n"
+    with pytest.raises(TypeError, match="no rule for"):
+        lower(LoopKernel("f", source, ("float32",)), "f")
 
 
 def test_where_and_fma():
     run = compiled(["y0[i] = where(x0[i] > x1[i], x0[i], x1[i])", "y1[i] = fma(x0[i], x1[i], x0[i])"],
-                   [types.float64] * 2, [types.float64] * 2)
+                   [F64] * 2, [F64] * 2)
     x, z = np.array([1 + 2.0**-30, 2, np.nan]), np.array([1 - 2.0**-30, 3, 1])
     chosen, fused = np.empty(3), np.empty(3)
     run(x, z, chosen, fused)
@@ -164,7 +138,7 @@ def test_casts_of_what_does_not_fit_are_defined(kind):
     """Saturation, 0 for NaN, and the wraparound of x86 for negative numbers to unsigned ones."""
     x = np.array([np.nan, np.inf, -np.inf, -1.0, 300.0], dtype_of(kind))
     run = compiled(["y0[i] = i32(x0[i])", "y1[i] = i64(x0[i])", "y2[i] = u8(x0[i])", "y3[i] = u64(x0[i])"], [kind],
-                   [types.int32, types.int64, types.uint8, types.uint64])
+                   [I32, I64, U8, U64])
     y = np.empty(5, np.int32), np.empty(5, np.int64), np.empty(5, np.uint8), np.empty(5, np.uint64)
     run(x, *y)
     assert y[0].tolist() == [0, 2**31 - 1, -(2**31), -1, 300]
@@ -193,7 +167,7 @@ def test_integer_division_and_power_on_random_numbers(kind):
             np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("kind", [types.int8, types.uint8], ids=str)
+@pytest.mark.parametrize("kind", [I8, U8], ids=str)
 def test_every_pair_of_bytes(kind):
     """Also proves the division by way of floats."""
     every = np.arange(256).astype(dtype_of(kind))
@@ -211,10 +185,10 @@ def test_every_pair_of_bytes(kind):
 # ---- reductions ---------------------------------------------------------------------------------------------
 
 
-def reduction(name: str, kind: Any, start: str) -> Any:
-    scope = dict(NAMESPACE)
-    exec(f"def f(x):\n    a = {start}\n    for i in range(x.size):\n        a = {name}(a, x[i])\n    return a", scope)
-    return njit(kind(array_of(kind)), **OPTIONS)(scope["f"])
+def reduction(name: str, kind: Any) -> LoopKernel:
+    body = f"    a = x[0]\n    for i in range(start, stop):\n        a = {name}(a, x[i])\n    y[0] = a\n"
+    source = f"def f(x, y, start, stop):\n{body}"
+    return LoopKernel("f", source, (f"*{kind}",) * 2)
 
 
 REDUCTIONS = [("radd", np.add), ("rmul", np.multiply), ("rmax", np.maximum), ("rmin", np.minimum)]
@@ -224,16 +198,17 @@ REDUCTIONS = [("radd", np.add), ("rmul", np.multiply), ("rmax", np.maximum), ("r
 @pytest.mark.parametrize("name, ufunc", REDUCTIONS)
 def test_float_reductions_are_vectorised_and_keep_nan(name, ufunc, kind):
     x = np.random.default_rng(0).uniform(0.9, 1.1, 1003).astype(dtype_of(kind))
-    f = reduction(name, kind, "x[0]")
-    want = ufunc(x[0], ufunc.reduce(x.astype(np.float64)))
-    np.testing.assert_allclose(f(x), want, rtol=200 * np.finfo(x.dtype).eps)
-    (text,) = f.inspect_llvm().values()
-    element = "float" if kind == types.float32 else "double"
+    kernel, y = reduction(name, kind), np.empty(1, x.dtype)
+    call(kernel, x, y, stop=x.size)
+    np.testing.assert_allclose(y[0], ufunc(x[0], ufunc.reduce(x.astype(np.float64))), rtol=200 * np.finfo(x.dtype).eps)
+    text = optimised(kernel)
+    element = "float" if kind is F32 else "double"
     assert re.search(r"vector\.body", text) and re.search(rf"<\d+ x {element}>", text)
     for at in (3, 500, 1002):
         broken = x.copy()
         broken[at] = np.nan
-        assert np.isnan(f(broken))
+        call(kernel, broken, y, stop=x.size)
+        assert np.isnan(y[0])
 
 
 @every_float
@@ -241,14 +216,14 @@ def test_ranks_are_in_the_order_of_floats(kind):
     tiny = np.finfo(dtype_of(kind)).smallest_subnormal
     x = np.array([-np.inf, -1e30, -1, -tiny, -0.0, 0.0, tiny, 1, 1e30, np.inf, np.nan, -np.nan], dtype_of(kind))
     ranks, back = np.empty(x.size, f"i{x.itemsize}"), np.empty_like(x)
-    run = compiled(["y0[i] = rank(x0[i])", "y1[i] = unrank(rank(x0[i]))"], [kind], [from_dtype(ranks.dtype), kind])
+    run = compiled(["y0[i] = rank(x0[i])", "y1[i] = unrank(rank(x0[i]))"], [kind], [TYPES[ranks.dtype.name], kind])
     run(x, ranks, back)
     assert (ranks[:-2] < ranks[1:-1]).all() and ranks[-2] == ranks[-1]
     np.testing.assert_array_equal(back.view(ranks.dtype)[:-2], x.view(ranks.dtype)[:-2])
     assert np.isnan(back[-2:]).all()
 
 
-@pytest.mark.parametrize("kind", [types.int8, types.int32, types.uint16, types.int64], ids=str)
+@pytest.mark.parametrize("kind", [I8, I32, U16, I64], ids=str)
 def test_integer_reductions_wrap_and_compare(kind):
     dtype = dtype_of(kind)
     info = np.iinfo(dtype)
@@ -270,19 +245,18 @@ KNOWN_ANSWERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def threefry_loop():
-    scope = dict(NAMESPACE)
-    exec("def f(k0, k1, c0, c1, y):\n    for i in range(y.size):\n        y[i] = threefry(k0, k1, c0[i], c1[i])", scope)
-    u32 = types.uint32
-    return njit(types.void(u32, u32, *[array_of(u32)] * 3), **OPTIONS)(scope["f"])
+THREEFRY = LoopKernel("f", """
+def f(k0, k1, c0, c1, y, start, stop):
+    for i in range(start, stop):
+        y[i] = threefry(k0, k1, c0[i], c1[i])
+""", ("uint32", "uint32", *["*uint32"] * 3))
 
 
 @pytest.mark.parametrize("key, counter, word", KNOWN_ANSWERS)
-def test_threefry_gives_the_published_answers(key, counter, word, threefry_loop):
+def test_threefry_gives_the_published_answers(key, counter, word):
     assert threefry2x32_numpy(*key, *counter) == word
     y = np.empty(40, np.uint32)
-    threefry_loop(*key, *(np.full(40, c, np.uint32) for c in counter), y)
+    call(THREEFRY, *key, *(np.full(40, c, np.uint32) for c in counter), y, stop=40)
     assert (y == word).all()
 
 
@@ -299,26 +273,21 @@ word = st.integers(0, 2**32 - 1)
 
 @given(word, word, word)
 @settings(max_examples=30, deadline=None)
-def test_threefry_is_the_same_in_numpy_and_in_kernels(threefry_loop, k0, k1, start):
+def test_threefry_is_the_same_in_numpy_and_in_kernels(k0, k1, start):
     c0 = (start + np.arange(50, dtype=np.uint64)).astype(np.uint32)
     c1 = c0[::-1].copy()
     y = np.empty(50, np.uint32)
-    threefry_loop(k0, k1, c0, c1, y)
+    call(THREEFRY, k0, k1, c0, c1, y, stop=50)
     np.testing.assert_array_equal(y, threefry2x32_numpy(k0, k1, c0, c1))
 
 
-def test_threefry_is_vectorised_and_its_twin_broadcasts(threefry_loop):
-    (text,) = threefry_loop.inspect_llvm().values()
-    assert re.search(r"(add|xor) (nuw |nsw )*<\d+ x i32>", text)
+def test_threefry_is_vectorised_and_its_twin_broadcasts():
+    assert re.search(r"(add|xor) (nuw |nsw )*<\d+ x i32>", optimised(THREEFRY))
     assert threefry2x32_numpy(1, 2, np.zeros((3, 1)), np.arange(4)).shape == (3, 4)
     assert threefry2x32_numpy(1, 2, 3, 4).shape == ()
 
 
 def test_a_formula_of_the_wrong_type_is_our_error():
-    wrong = as_intrinsic("wrong", lambda x: x.to(types.float64), 1, FLOATS)
-
-    def f(x):
-        return wrong(x)
-
-    with pytest.raises(Exception, match="formula gives float64"):
-        njit(types.float32(types.float32))(f)
+    wrong = Row(lambda x: x.const(1.0, F64), np.float64, 1, FLOATS)
+    with pytest.raises(TypeError, match="formula gives float64"):
+        wrong.apply("wrong", [V(None, F32.llvm(1.0), F32)])

@@ -15,6 +15,7 @@ import pytest
 
 from graphjit.runtime import cache, compiler, machine
 from graphjit.runtime.cache import Batch, CacheWarning, decode, encode
+from graphjit.runtime.kernel import identity
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -64,7 +65,7 @@ def use(*values):
 
 
 def entry_of(folder, value):
-    return folder / (compiler._key(kernel(value), None) + cache.SUFFIX)
+    return folder / (identity(kernel(value)) + cache.SUFFIX)
 
 
 def entries(folder):
