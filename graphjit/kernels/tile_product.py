@@ -37,10 +37,10 @@ NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilo
 
 BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
 DEEP = 16 * STEPS  # measured: most steps of k that are split, and multiplied, together
-FITTED = 1.3  # to compare with estimates of blocked products, which are this much too high where clocks are high
-AT_ONCE = 4 * BLOCK  # rows of A that are split before there are tiles to multiply
+FITTED = 1.3  # estimates of blocked products are this much too high where clocks are, and tiles lower the clock
+AT_ONCE = 4 * BLOCK  # lines of the other operand that are split before there are tiles to multiply
 _EDGE = BLOCK * BLOCK * 4  # bytes of a block of C that is not whole
-PANEL = 2 * CHUNK  # bytes of 32 steps of k of B's columns
+PANEL = 2 * CHUNK  # bytes of 32 steps of k of a panel
 
 
 def fits(problem: Problem, element: Element) -> bool:
@@ -51,7 +51,7 @@ def fits(problem: Problem, element: Element) -> bool:
 
 def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple[dict[str, int | str], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
-    units a share is best a multiple."""
+    units a share is best a multiple. ``handed``: strips of C go to a follower (see `follower`), and C nowhere else."""
     m, n, k = problem.m, problem.n, problem.k
     k_block = _k_block(k)
     chunks = ceil(k_block / STEPS)
