@@ -41,16 +41,15 @@ from graphjit.types import Extent, TensorType
 
 def _infer_conv(x: TensorType, w: TensorType, stride: Ints, padding: Pads, dilation: Ints,
                 groups: int) -> TensorType:
-    detail = operands_text((x, w))
     if x.dtype != w.dtype or x.dtype.kind not in "fiu":
-        raise DTypeError("convolution needs an input and a weight of one numeric dtype", detail=detail,
+        raise DTypeError("convolution needs an input and a weight of one numeric dtype", detail=operands_text((x, w)),
                          hint="Convert with x.astype(...).")
     if x.ndim < 3 or w.ndim != x.ndim or len(stride) != x.ndim - 2:
         raise ShapeError("convolution needs an input (N, C, *sizes) and a weight (O, C / groups, *kernel)",
-                         detail=detail)
+                         detail=operands_text((x, w)))
     if groups < 1 or w.shape[0] % groups or w.shape[1] * groups != x.shape[1]:
         raise ShapeError(f"convolution: {int(x.shape[1])} channels in, {int(w.shape[0])} out and {groups} "
-                         f"groups do not fit a weight of {int(w.shape[1])} channels", detail=detail,
+                         f"groups do not fit a weight of {int(w.shape[1])} channels", detail=operands_text((x, w)),
                          hint="The weight is (out channels, in channels / groups, *kernel).")
     places = count("convolution", x, w.shape[2:], stride, padding, dilation)
     return TensorType((x.shape[0], w.shape[0], *places), x.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.op import Array
@@ -75,11 +75,11 @@ def inside(sizes: Sequence[int], padding: Pads) -> tuple[Any, ...]:
 
 def windows(x: Array, kernel: Sequence[int], stride: Ints, dilation: Ints) -> Array:
     """A view (N, C, *places, *kernel) of x, which is padded already."""
-    rank = len(kernel)
-    view = sliding_window_view(x, covered(kernel, dilation), axis=tuple(range(2, 2 + rank)))
-    skip = tuple(slice(None, None, s) for s in stride)
-    taps = tuple(slice(None, None, d) for d in dilation)
-    return view[(slice(None), slice(None), *skip, *taps)]
+    steps = x.strides[2:]
+    places = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], covered(kernel, dilation), stride, strict=True)]
+    return as_strided(x, (*x.shape[:2], *places, *kernel),
+                      (*x.strides[:2], *(t * s for t, s in zip(steps, stride, strict=True)),
+                       *(t * d for t, d in zip(steps, dilation, strict=True))), writeable=False)
 
 
 def tap(at: Sequence[int], places: Sequence[int], stride: Ints, dilation: Ints) -> tuple[Any, ...]:
