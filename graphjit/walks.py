@@ -32,7 +32,7 @@ COUNTED = 256   # forms whose coming is counted
 NOTHING = TensorType((), FLOAT32)  # stands where a step has several results, and no array of its own
 
 _walks: dict[Any, tuple[Walk, ...]] = {}
-_met: dict[int, int] = {}
+_met: dict[int, tuple[int, Any]] = {}  # how often a form came, and its rules: no other may get the address of one
 
 
 class Walk(NamedTuple):
@@ -93,7 +93,7 @@ def learn(order: Sequence[Value]) -> None:
         return
     if len(_met) > COUNTED:
         _met.clear()
-    times = _met[key] = _met.get(key, 0) + 1
+    times, _ = _met[key] = _met.get(key, (0, None))[0] + 1, [_op(v) for v in order if type(v.op) is Call]
     if times == MET:
         walk = _written(order)
         if walk is not None:

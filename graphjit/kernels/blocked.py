@@ -165,7 +165,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     to = c + at["c_row"] * i0 + at["c_col"] * place
                     _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to))
                     finish(to, i0, place, height, columns)
-                with builder.if_then(builder.and_(at["edge"] > 0, vector1 == at["vectors"])):
+                last_of_all = builder.and_(vector0 < vector1, vector1 == at["vectors"])
+                with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
                     place = at["vectors"] * lanes
                     to = c + at["c_row"] * i0 + at["c_col"] * place
                     sizes = height, depth, at["k"] - k0

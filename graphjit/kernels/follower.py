@@ -12,7 +12,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, call, function, load, loop, store
+from graphjit.kernels.emit import I64, Int, call, function, loop, store
+from graphjit.kernels.slots import Words
 from graphjit.kernels.tiles import array
 
 HANDED = 3  # words at the address that the product is given
@@ -29,20 +30,11 @@ WORDS = (
 ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 
 
-class Follower:
-    """The state, by the names of its words."""
+class Follower(Words):
+    """The state."""
 
-    def __init__(self, builder: Any, address: Int | None = None) -> None:
-        self.builder, self.address = builder, array(builder, I64, len(WORDS)) if address is None else address
-
-    def __getitem__(self, name: str) -> Int:
-        return Int(self.builder, load(self.address + 8 * WORDS.index(name), I64, 8))
-
-    def set(self, **words: Int | int) -> None:
-        """Write words of the state."""
-        for name, value in words.items():
-            number = value if isinstance(value, Int) else Int(self.builder, value)
-            store(number.value, self.address + 8 * WORDS.index(name), 8)
+    def __init__(self, builder: Any, base: Int | None = None) -> None:
+        super().__init__(builder, WORDS, array(builder, I64, len(WORDS)) if base is None else base)
 
     def begin(self, strip: Int, rows: Int, width: Int, first: Int) -> None:
         """Take up the next strip, whose rows lie one behind the other."""

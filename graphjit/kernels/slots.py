@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from graphjit.kernels.emit import I64, Int, load, only_if
+from graphjit.kernels.emit import I64, Int, load, only_if, store
 from graphjit.kernels.epilogue import OPERANDS
 from graphjit.kernels.problem import Problem
 
@@ -35,16 +35,27 @@ def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     return slots
 
 
-class Slots:
-    """The slots of the kernel that is being emitted by name, each read where it is needed: there are more than
-    registers, and few matter to most products."""
+class Words:
+    """Int64 words in memory by name, each read where it is needed."""
 
-    def __init__(self, builder: Any, names: Sequence[str]) -> None:
-        self.builder, self.places = builder, {name: 8 * i for i, name in enumerate(names)}
-        self.base = Int(builder, builder.ptrtoint(builder.function.args[0], I64))
+    def __init__(self, builder: Any, names: Sequence[str], base: Int) -> None:
+        self.builder, self.base, self.places = builder, base, {name: 8 * i for i, name in enumerate(names)}
 
     def __getitem__(self, name: str) -> Int:
         return Int(self.builder, load(self.base + self.places[name], I64, 8))
+
+    def set(self, **words: Int | int) -> None:
+        """Write some of them."""
+        for name, value in words.items():
+            number = value if isinstance(value, Int) else Int(self.builder, value)
+            store(number.value, self.base + self.places[name], 8)
+
+
+class Slots(Words):
+    """The slots of the kernel that is being emitted: there are more than registers, and few matter to most products."""
+
+    def __init__(self, builder: Any, names: Sequence[str]) -> None:
+        super().__init__(builder, names, Int(builder, builder.ptrtoint(builder.function.args[0], I64)))
 
 
 def matrices(at: Slots, start: Int, stop: Int) -> tuple[Int, Int]:

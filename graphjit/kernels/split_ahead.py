@@ -12,6 +12,7 @@ from typing import Any
 
 from graphjit.kernels.emit import I64, Int, call, function, load, loop, store
 from graphjit.kernels.packing import across
+from graphjit.kernels.slots import Words
 from graphjit.kernels.split import CHUNK, FLOATS, LINES, STEPS, collect, split_function, store_pair
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import array
@@ -29,28 +30,16 @@ UNITS = 8    # of 32 steps of k of a panel
 VECTORS = 4  # pairs that a unit splits
 
 
-class Work:
-    """The state of one operand's work, by the names of its words."""
+class Work(Words):
+    """The state of one operand's work."""
 
-    def __init__(self, builder: Any, address: Int | None = None) -> None:
-        self.builder, self.address = builder, array(builder, I64, len(WORDS)) if address is None else address
-
-    def __getitem__(self, name: str) -> Int:
-        return Int(self.builder, load(self._place(name), I64, 8))
-
-    def set(self, **words: Int) -> None:
-        """Write words of the state."""
-        for name, value in words.items():
-            store(value.value, self._place(name), 8)
-
-    def _place(self, name: str) -> Int:
-        return self.address + 8 * WORDS.index(name)
+    def __init__(self, builder: Any, base: Int | None = None) -> None:
+        super().__init__(builder, WORDS, array(builder, I64, len(WORDS)) if base is None else base)
 
     def begin(self, source: Int, lines: Int, to: Int, steps: Int) -> None:
         """Take up the next panel, which is to be done within so many steps of products."""
         units = (self["depth"] // STEPS * UNITS).where(lines == 2 * LINES, 0)
-        zero = Int(self.builder, 0)
-        self.set(source=source, lines=lines, to=to, next=zero, units=units, share=(units + steps - 1) // steps)
+        self.set(source=source, lines=lines, to=to, next=0, units=units, share=(units + steps - 1) // steps)
 
 
 def split_lines(module: Any, element: Element, is_a: Int, arguments: Sequence[Int]) -> None:

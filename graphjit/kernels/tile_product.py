@@ -144,7 +144,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         handed = at["follower"]
         follower.set(**{name: Int(builder, load(handed + 8 * i, I64, 8)) for i, name in enumerate(WORDS[:HANDED])},
                      whole=at["n"], rows=0, row=0)  # fmt: skip
-    following = follower.address.where(follows, 0)
+    following = follower.base.where(follows, 0)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
@@ -175,7 +175,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     largest])  # fmt: skip
                 panels.begin(from_panels + panel_line * panel0, (panel1 - panel0).min(BLOCK), split_panels, chunks)
                 with loop(panel0, panel1, BLOCK) as j0:
-                    call(finish_function(module, element), builder, [panels.address])
+                    call(finish_function(module, element), builder, [panels.base])
                     ready, first, width = panels["to"], j0 == panel0, (panel1 - j0).min(BLOCK)
                     meanwhile = height.where(builder.or_(builder.not_(first), at_once == height), BLOCK)
                     panels.begin(from_panels + panel_line * (j0 + BLOCK), (panel1 - j0 - BLOCK).max(0).min(BLOCK),
@@ -200,11 +200,11 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                         here = split_rest + behind * (i // LINES)
                         call(tiles_function(module, element), builder,
                              [pick(here, ready), behind, pick(ready, here), behind, chunks, sums, sums_row, rows,
-                              columns, k0, lines.address.where(ahead, panels.address), following])  # fmt: skip
+                              columns, k0, lines.base.where(ahead, panels.base), following])  # fmt: skip
                         with builder.if_then(ragged):
                             _copy(module, element, (sums, sums_row), (place, pitch), rows, columns)
                         with builder.if_then(ahead):
-                            call(finish_function(module, element), builder, [lines.address])
+                            call(finish_function(module, element), builder, [lines.base])
                     with builder.if_then(ends):
                         with builder.if_then(_may_overflow(module, builder, largest), likely=False):
                             call(_repair_function(module), builder,

@@ -138,7 +138,7 @@ class Program:
 
     def _bind(self, entries: dict[int, int], fixed: dict[Input, Array]) -> None:
         self.fixed = dict(fixed)
-        offsets: dict[Any, int] = {}
+        offsets: dict[int, int] = {}
         packed: list[Array] = []
         size = 0
         calls = [call for step in self.kernels for call in step.calls]
@@ -152,11 +152,12 @@ class Program:
             offsets[id(group)] = size
             packed.append(self._group(group, entries))
             size += len(packed[-1])
-        pairs = [step for step in self.kernels if step.then is not None]
-        for pair in pairs:
-            offsets[id(pair), "handed"] = size
-            packed.append(np.zeros(HANDED, np.int64))
-            size += HANDED
+        handed = {}  # where a product finds what it has to know of the kernel that follows it
+        for step in self.kernels:
+            if step.then is not None:
+                handed[size] = step, step.then
+                packed.append(np.zeros(HANDED, np.int64))
+                size += HANDED
         # one copy of all slots per thread: they differ in the addresses of scratch memory
         self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
         base = self.slots.ctypes.data
@@ -175,13 +176,11 @@ class Program:
                 at, place = first + WORDS * len(group.parts) + MOVE * i, offsets[id(group.parts[move.part])] + move.slot
                 self.slots[:, at] = base + 8 * place + threads
                 self.slots[:, at + 1] = self.slots[:, place]
-        for pair in pairs:
-            assert pair.then is not None
-            at, then = offsets[id(pair), "handed"], offsets[id(pair.then)]
-            self.slots[:, offsets[id(pair)] + pair.slots.index(Handed())] = base + 8 * at + threads
-            self.slots[:, at] = entries[id(pair.then)]
-            self.slots[:, at + 1] = base + 8 * then + threads
-            self.slots[:, at + 2] = base + 8 * (then + pair.hole) + threads
+        for at, (step, then) in handed.items():
+            self.slots[:, offsets[id(step)] + step.slots.index(Handed())] = base + 8 * at + threads
+            self.slots[:, at] = entries[id(then)]
+            self.slots[:, at + 1] = base + 8 * offsets[id(then)] + threads
+            self.slots[:, at + 2] = base + 8 * (offsets[id(then)] + step.hole) + threads
         rows = [(strips_entry() if s.parts else entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
                 for s, grain in zip(self.kernels, self._grains, strict=True)]
         self.table = np.array(rows, np.int64).reshape(-1, ROW)

@@ -220,6 +220,16 @@ def _any_product(case: dict[str, Any]) -> None:
     check(**case)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", ["row", "column"])
+@pytest.mark.parametrize(("m", "k", "n"), [(57, 16, 16), (16, 16, 57), (200, 4, 65), (24, 100, 33)])
+def test_an_empty_piece_adds_nothing(m: int, k: int, n: int, layout: str, dtype: np.dtype) -> None:
+    rng = np.random.default_rng(0)
+    for forms in ("row", "column"):
+        a, b = place(normal(rng, dtype, m, k), forms), place(normal(rng, dtype, k, n), forms)
+        check(a, b, place(normal(rng, dtype, m, n), layout), accumulate=True, cuts=[0, 10_000, 10_000])
+
+
 # ---- the tile unit, which splits float32 numbers in three ----------------------------------------------------
 
 
