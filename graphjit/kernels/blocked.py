@@ -12,7 +12,17 @@ from math import ceil
 from typing import Any
 
 from graphjit.kernels import edges
-from graphjit.kernels.blocking import PACKING_PAYS, a_packing_of, b_packing_of, cut, cycles, fetches
+from graphjit.kernels.blocking import (
+    PACKING_PAYS,
+    a_packing_of,
+    b_packing_of,
+    cut,
+    cycles,
+    fetches,
+    k_block_of,
+    k_limit,
+    tile_line,
+)
 from graphjit.kernels.dot import sums_array
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import apply
@@ -53,12 +63,9 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), panel_row(element)
     a_packing, b_packing = a_packing_of(problem, element), b_packing_of(problem, element)
-    # measured: a panel of B and a tile's A somewhat larger than the first-level cache, a block of A less than half of
-    # the second
-    tile_line = ceil(shape.packing[0] / element.lanes) * element.lanes * size
-    k_limit = max(128, target().l1 * 4 // 3 // (panel + tile_line))
-    k_block = balanced(k, k_limit)
-    m_block = balanced(m, target().l2 * 3 // (8 * k_limit * size))
+    k_block = k_block_of(problem, element)
+    # measured: a block of A is less than half of the second-level cache
+    m_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
     _, breadth, edge, dots = cut(problem, element)
     n -= edge
     vectors = ceil(n / element.lanes)
@@ -73,7 +80,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
         heights = sum(rows << 8 * i for i in range(shape.packing[1]))
-        a_row, a_col = size, tile_line
+        a_row, a_col = size, tile_line(element)
         workspace += ceil(m_block / rows) * (a_col * k_block + target().vector)
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size

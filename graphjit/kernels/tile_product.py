@@ -37,7 +37,7 @@ NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilo
 
 BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
 DEEP = 16 * STEPS  # measured: most steps of k that are split, and multiplied, together
-FITTED = 1.3  # estimates of blocked products are this much too high where clocks are, and tiles lower the clock
+FITTED = 1.35  # estimates of blocked products are this much too high where clocks are, and tiles lower the clock
 AT_ONCE = 4 * BLOCK  # lines of the other operand that are split before there are tiles to multiply
 _EDGE = BLOCK * BLOCK * 4  # bytes of a block of C that is not whole
 PANEL = 2 * CHUNK  # bytes of 32 steps of k of a panel
