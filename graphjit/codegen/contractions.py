@@ -33,7 +33,7 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     from graphjit.kernels.parts import adding_kernel
     a, b, *bias = node.args
     _, at = base_layout(a)
-    axes, leading = node.kwargs["axes"], node.kwargs["leading"]
+    axes, leading = node.kwargs["axes"], bool(node.kwargs["leading"])
     pairs = list(zip(at.shape, at.strides, strict=True))
     split = axes if leading else len(pairs) - axes
     inner, outer = (pairs[:split], pairs[split:]) if leading else (pairs[split:], pairs[:split])
@@ -41,7 +41,7 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
     b_strides, c_strides = base_layout(b)[1].strides, place.strides
     kept = [Axis(int(n), s, c) for (n, s), c in zip(outer, c_strides, strict=False)]
     summed = [Axis(int(n), s, r) for (n, s), r in zip(inner, b_strides, strict=False)]
-    parts = 1 if bias or place != _own(node) else _parts(node, kept, summed)
+    parts = _parts(node, kept, summed) if leading and place == _own(node) else 1
     if parts == 1:
         call = _product(node, place, a, b, kept, summed, 0, 0, 0, bias)
         call.also += (adding_kernel(node.type.dtype),) if leading else ()
@@ -58,9 +58,9 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
 
 
 def _parts(node: Apply, kept: Sequence[Axis], summed: Sequence[Axis]) -> int:
-    """Into how many parts the sum is cut: as the gradient by a convolution's weight, a small result of a sum over all
-    that lies in memory. Threads share the parts, and each then reads what is its own. It follows from lengths alone,
-    so that the result has the same bits on any number of threads."""
+    """Into how many parts the sum of a gradient by a convolution's weight is cut, which is a small result of a sum over
+    all that lies in memory. Threads share the parts, and each then reads what is its own. It follows from lengths
+    alone, so that the result has the same bits on any number of threads."""
     from graphjit.kernels.segments import BATCH_DIMS
     kept = _merged(kept)
     m, n, size = kept[_inner(kept)], int(node.type.shape[-1]), node.type.size

@@ -334,3 +334,17 @@ def test_a_long_sum_is_cut_into_parts(shape: tuple[int, ...], window: tuple[int,
         assert adding == ([f"add {parts} parts"] if parts else [])
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
     np.testing.assert_allclose(found[0], f(gj.tensor(x), gj.tensor(w)).numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "window", "how"), [
+    ((10, 32, 6, 6), (16, 32, 5, 5), {"stride": 2, "padding": 2}), ((8, 64, 4, 4), (32, 64, 3, 3), {"padding": 1}),
+    ((5, 48, 12), (16, 48, 5), {"stride": 2}),
+])
+def test_a_small_result_of_many_channels(shape: tuple[int, ...], window: tuple[int, ...], how: dict[str, int]) -> None:
+    """Weights are larger than what comes out, and there is no bias: as the last convolutions of a residual network."""
+    rng = np.random.default_rng(1)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in (shape, window))
+    convolve = F.conv2d if len(shape) == 4 else F.conv1d
+    compiled = gj.compile(lambda x, w: convolve(x, w, **how))
+    expected = convolve(gj.tensor(x, dtype="float64"), gj.tensor(w, dtype="float64"), **how).numpy()
+    np.testing.assert_allclose(compiled(x, w).numpy(), expected, rtol=1e-4, atol=1e-4)
