@@ -141,4 +141,5 @@ def thirds(b: Any, x: Any) -> list[Any]:
     rest = b.fsub(x, b.bitcast(high, FLOATS))
     middle = b.and_(b.bitcast(rest, _INTS), _ints(_HIGH_BITS))
     low = b.bitcast(b.fsub(rest, b.bitcast(middle, FLOATS)), _INTS)
-    return [high, middle, low]
+    # all 8 bits of a denormal number may stand in the lower half
+    return [high, middle, b.and_(low, _ints(_HIGH_BITS))]

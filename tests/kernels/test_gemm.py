@@ -286,6 +286,23 @@ def test_tiles_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isposinf(c[::3]).all() and np.isfinite(np.delete(c, np.s_[::3], 0)).all()
 
 
+@pytest.mark.parametrize("layouts", ["row row", "column column"])
+def test_tiles_with_tiny_numbers_among_others(monkeypatch: pytest.MonkeyPatch, layouts: str) -> None:
+    """Of any size down to the smallest denormal: the parts of one number leave those of its neighbours alone."""
+    prefer_tiles(monkeypatch)
+    rng = np.random.default_rng(0)
+
+    def mixed(*shape: int) -> np.ndarray:
+        tiny = np.ldexp(rng.uniform(-2, 2, shape), -rng.integers(90, 151, shape))
+        return np.where(rng.random(shape) < 0.5, tiny, rng.standard_normal(shape)).astype(np.float32)
+
+    a, b = (place(mixed(*shape), layout)
+            for shape, layout in zip(((50, 300), (300, 70)), layouts.split(), strict=True))
+    c = np.empty((50, 70), np.float32)
+    product(a, b, c)
+    assert (abs(c - a.astype(np.float64) @ b) <= 1e-6 * (abs(a).astype(np.float64) @ abs(b))).all()
+
+
 @pytest.mark.parametrize("layouts", ["row row row", "column row row", "row column row"])
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 128, 784), (128, 784, 64), (784, 100, 33), (200, 90, 1100),
                                            (64, 128, 128), (37, 300, 500), (900, 33, 50)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -35,13 +35,13 @@ class Case(NamedTuple):
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
 
-    def operands(self, seed: int = 0) -> tuple[Array, Array]:
+    def operands(self, seed: int = 0, draw: Callable[..., Array] | None = None) -> tuple[Array, Array]:
         rng = np.random.default_rng(seed)
         images, *kept = self.kept
         sizes = [(m - 1) * s + (t - 1) * d + 1
                  for m, s, t, d in zip(kept, self.stride, self.taps, self.dilation, strict=True)]
-        return (rng.standard_normal((images, *sizes, self.channels)).astype(np.float32),
-                rng.standard_normal((*self.taps, self.channels, self.n)).astype(np.float32))
+        draw = draw or mixed
+        return draw(rng, images, *sizes, self.channels), draw(rng, *self.taps, self.channels, self.n)
 
     def view(self, x: Array) -> Array:
         """The windows (images, lines, places, taps, taps, channels)."""
@@ -49,6 +49,17 @@ class Case(NamedTuple):
         (s0, s1), (d0, d1) = self.stride, self.dilation
         return np.lib.stride_tricks.as_strided(
             x, (*self.kept, *self.taps, self.channels), (image, s0 * line, s1 * place, d0 * line, d1 * place, channel))
+
+
+def mixed(rng: np.random.Generator, *shape: int) -> Array:
+    """Numbers about one, and between them some of any size down to the smallest denormal."""
+    tiny = np.ldexp(rng.uniform(-2, 2, shape), -rng.integers(90, 151, shape))
+    return np.where(rng.random(shape) < 0.1, tiny, rng.standard_normal(shape)).astype(np.float32)
+
+
+def plain(rng: np.random.Generator, *shape: int) -> Array:
+    """Huge numbers times tiny ones would show the bits that these lose."""
+    return rng.standard_normal(shape).astype(np.float32)
 
 
 def strides(x: Array) -> list[int]:
@@ -110,8 +121,8 @@ def exact_sums(case: Case, x: Array, g: Array, parts: int = 1) -> Array:
     return found
 
 
-def cotangent(case: Case, seed: int = 0) -> Array:
-    return np.random.default_rng(seed + 99).standard_normal((*case.kept, case.n)).astype(np.float32)
+def cotangent(case: Case, seed: int = 0, draw: Callable[..., Array] = mixed) -> Array:
+    return draw(np.random.default_rng(seed + 99), *case.kept, case.n)
 
 
 CASES = [
@@ -170,7 +181,7 @@ def test_as_exact_as_multiply_adds() -> None:
                                   Case((1, 5, 16), (2, 3), 20, 33, (1, 1), (1, 2))], ids=str)  # fmt: skip
 def test_what_is_not_finite_stays_where_it_is(case: Case) -> None:
     """Nothing reaches places whose windows it is not in; what overflows has the sign of a chain's infinity."""
-    x, w = case.operands()
+    x, w = case.operands(draw=plain)
     huge = np.finfo(np.float32).max
     flat = x.reshape(x.shape[0], -1, case.channels)
     flat[0, 3, 2], flat[0, 40, 5], flat[-1, 44] = np.inf, np.nan, -np.inf
@@ -190,7 +201,7 @@ def test_what_is_not_finite_stays_where_it_is(case: Case) -> None:
 @pytest.mark.parametrize("case", [Case((2, 9, 9), (3, 3), 32, 48), Case((2, 6, 20), (3, 2), 9, 20, (2, 1)),
                                   Case((1, 5, 16), (2, 3), 20, 33, (1, 1), (1, 2))], ids=str)  # fmt: skip
 def test_sums_of_what_is_not_finite(case: Case) -> None:
-    x, g = case.operands()[0], cotangent(case)
+    x, g = case.operands(draw=plain)[0], cotangent(case, draw=plain)
     flat, huge = x.reshape(-1, case.channels), np.finfo(np.float32).max
     flat[3, 2], flat[-1, 5], flat[44, 3], flat[60, 7] = np.inf, np.nan, -np.inf, huge / 16
     flat[30:40, 8], g.reshape(-1, case.n)[:, 9] = 1e30, 1e30 * np.abs(g.reshape(-1, case.n)[:, 9])
