@@ -132,7 +132,7 @@ def test_large_arguments_and_results_are_not_copied() -> None:
 
 def test_what_a_thread_has_for_itself_is_no_one_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_chosen", [3])
-    monkeypatch.setattr("graphjit.runtime.program.grains", lambda kernels, *_: [-(-k.extent // 3) for k in kernels])
+    monkeypatch.setattr("graphjit.runtime.bound.grains", lambda kernels, *_: [-(-k.extent // 3) for k in kernels])
     a, b = floats(64, 512), floats(512, 300)
     program = program_of(lambda a, b: gj.softmax(gj.tanh(a @ b) @ b.T, 1).sum(0), a, b)
     places: list[set[int]] = [set() for _ in range(program.threads)]

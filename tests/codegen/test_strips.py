@@ -231,7 +231,7 @@ def test_a_report_and_the_sources_tell_of_strips(small: pytest.MonkeyPatch) -> N
 
 
 def test_strips_of_a_program_that_native_code_calls(small: pytest.MonkeyPatch) -> None:
-    small.setattr("graphjit.runtime.program.get_num_threads", lambda: 1)
+    small.setattr("graphjit.runtime.bound.get_num_threads", lambda: 1)
     x = gj.tensor(floats(ROWS, 16))
     scales = [gj.tensor(scale) for scale in floats(6)]
     step = gj.compile(lambda scale: chain(x * scale).sum())

@@ -12,7 +12,7 @@ import graphjit as gj
 from graphjit import shortcut
 from graphjit.errors import ArgumentError, GraphjitError
 from graphjit.runtime import threads
-from graphjit.runtime.program import STAGED
+from graphjit.runtime.bound import STAGED
 from graphjit.runtime.results import LARGE, Results
 from graphjit.runtime.sharing import LIMIT
 from graphjit.runtime.threads import pool

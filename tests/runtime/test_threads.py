@@ -15,8 +15,8 @@ import graphjit.nn.functional as F
 from graphjit import nn, optim
 from graphjit.codegen.call import Address, Scratch
 from graphjit.runtime import threads
+from graphjit.runtime.bound import GUARD
 from graphjit.runtime.memory import ALIGN
-from graphjit.runtime.program import GUARD
 
 
 @pytest.fixture(autouse=True)
