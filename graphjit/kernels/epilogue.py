@@ -1,4 +1,5 @@
-"""What is done to a matrix product before it goes on: a bias, a rectifier, a mask.
+"""What is done to a matrix product before it goes on: a bias, a rectifier. (The gradient of a rectifier gains nothing
+here: a loop has to add the rows up for the gradient of the bias anyway.)
 
 An epilogue is a function on one vector of C, or one number where C or an operand is strided. It runs over a panel of
 columns as soon as that is complete and still in the first-level cache. Doing it in the registers of the tile would
@@ -40,17 +41,11 @@ def _bias_relu(b: Any, x: Any, bias: Any) -> Any:
     return b.select(b.fcmp_ordered("<=", total, _zero(x)), _zero(x), total)
 
 
-def _relu_mask(b: Any, x: Any, activation: Any) -> Any:
-    """The gradient of relu."""
-    return b.select(b.fcmp_ordered(">", activation, _zero(x)), x, _zero(x))
-
-
 # the place in this list is what the kernels know them by; the first leaves C as it is
 EPILOGUES = [
     Epilogue("store", 0, lambda b, x: x),
     Epilogue("bias", 1, _bias),
     Epilogue("bias_relu", 1, _bias_relu),
-    Epilogue("relu_mask", 1, _relu_mask),
 ]
 NUMBERS = {epilogue.name: number for number, epilogue in enumerate(EPILOGUES)}
 

@@ -85,8 +85,8 @@ def plan(
             operand is the same for all.
         accumulate: add to what C holds.
         epilogue: a name of `graphjit.kernels.epilogue.EPILOGUES`.
-        e_strides: for each operand of the epilogue its strides over (batch..., row, column). Without it a bias is
-            a vector along n, and another operand lies like C.
+        e_strides: for each operand of the epilogue its strides over (batch..., row, column); without it, of a dense
+            vector along n.
         cores: how many will share it. The result has the same bits on any number.
 
     Raises:
@@ -94,8 +94,7 @@ def plan(
     """
     element = _element(np.dtype(dtype))
     if not e_strides:
-        bias = (0,) * (len(batch) + 1) + (1,)
-        e_strides = [bias if "bias" in epilogue else (*c_batch, *c_strides)] * EPILOGUES[NUMBERS[epilogue]].operands
+        e_strides = [(0,) * (len(batch) + 1) + (1,)] * EPILOGUES[NUMBERS[epilogue]].operands
     operands = tuple(Matrix(strides[-2], strides[-1], tuple(strides[:-2])) for strides in e_strides)
     problem = simplified(Problem(
         m, n, k, tuple(batch), Matrix(*a_strides, tuple(a_batch)), Matrix(*b_strides, tuple(b_batch)),
