@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import FOLD, ROW_BLOCK, Body, fold_kind, short, start_of
 from graphjit.ir import Apply
 from graphjit.types import Extent
+
+LINE = 16  # numbers that fill a line of the cache
+MANY, LARGE = 128, 1 << 16  # lines, and numbers, that the cache may not hold, if the lines lie unluckily
+CLOSE = 64
+MOST = 1 << 14  # lines that it does not hold however they lie
 
 
 def write_rows(w: LoopWriter, top: Body) -> int:
@@ -27,7 +36,8 @@ def write_rows(w: LoopWriter, top: Body) -> int:
         w.put(node, out)
     out.flush()
     if outer:
-        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
+        blocks = [f"for block in range({_block(w, 'blocks', _blocks)}):"] if _in_blocks(w) else []
+        top.nest([*blocks, *(w.header(k, split=k == 0) for k in outer)], out.lines)
     if outer or (inner and not reduces):
         return 0
     return -1
@@ -79,6 +89,11 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     if not inner:
         return []
     first, last = inner[0], inner[-1]
+    if span is None and _in_blocks(w):
+        length = _block(w, "block", _turns_at_once)
+        end = f"minimum(block * {length} + {length}, {w.arguments.extent(last)})"
+        out.nest([f"for i{last} in range(block * {length}, {end}):"], body.lines)
+        return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
     headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
                for k, (begin, end) in bounds.items()]
@@ -99,6 +114,30 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
     out.lines.extend(ends)
     return sums
+
+
+def _in_blocks(w: LoopWriter) -> bool:
+    """Whether all other loops run for some turns of the innermost one, then for the next: what it reads lies apart, in
+    as many lines of memory as it has turns, and what other turns read is in the same lines. What is stored once
+    for many turns is to be stored once."""
+    whole = all(w.cluster.is_full(n) for n in w.cluster.members if n in w.stored)
+    return bool(w.steps) and len(w.loops) > 1 and not w.cluster.reduced and whole
+
+
+def _block(w: LoopWriter, key: str, count: Callable[[int, Sequence[int]], int]) -> str:
+    return w.arguments.add(key, "q", "int64", partial(count, len(w.loops) - 1))
+
+
+def _turns_at_once(innermost: int, lengths: Sequence[int]) -> int:
+    """All, where the cache holds what they read. Lines that lie apart by a multiple of ``CLOSE`` numbers, which is most
+    often what the other loops run over, displace each other from it."""
+    turns, others = lengths[innermost], prod(lengths[:innermost])
+    crowded = turns >= MANY and turns * others >= LARGE and others % CLOSE == 0
+    return LINE if crowded or turns >= MOST else max(1, turns)
+
+
+def _blocks(innermost: int, lengths: Sequence[int]) -> int:
+    return -(-lengths[innermost] // _turns_at_once(innermost, lengths))
 
 
 def _ranked(node: Apply) -> bool:

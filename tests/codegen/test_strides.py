@@ -109,3 +109,22 @@ def test_rows_of_a_table_are_added_up_along_themselves() -> None:
         return (table[i] * weight[:, :, None]).sum(1)
     (text,) = (s for s in sources(program_of(bag, floats(9, 40), np.ones((7, 21), int), floats(7, 21))) if "f32" in s)
     assert re.search(r"= p\d\[i2 \+ v\d+ \* \w+\]", text)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("shape", "axes"), [
+    ((200, 640), (1, 0)), ((1000, 64), (1, 0)), ((150, 64, 3, 3), (2, 3, 1, 0)), ((17_000, 7), (1, 0)),
+    ((130, 500), (1, 0)),
+])
+def test_what_lies_apart_is_read_a_line_at_a_time(shape: tuple[int, ...], axes: tuple[int, ...], threads: int) -> None:
+    rng = np.random.default_rng(0)
+    x, before = rng.standard_normal(shape), gj.get_num_threads()
+    y = rng.standard_normal(x.transpose(axes).shape)
+    gj.set_num_threads(threads)
+    try:
+        f = gj.compile(lambda x, y: (gj.permute_dims(x, axes) * 2.0 + y, gj.permute_dims(x, axes) + 1.0))
+        both, alone = f(x, y)
+    finally:
+        gj.set_num_threads(before)
+    np.testing.assert_array_equal(both.numpy(), x.transpose(axes) * 2.0 + y)
+    np.testing.assert_array_equal(alone.numpy(), x.transpose(axes) + 1.0)
