@@ -102,6 +102,12 @@ def _agrees(below: Apply, at: IndexMap, axes: tuple[int, ...] | None, reader: In
     return axes is not None and through(axes, reader) == result_map(below, at)
 
 
+def _turned(axes: tuple[int, ...]) -> bool:
+    """Whether an operand's axes follow a reader's in another order."""
+    found = [a for a in axes if a != NONE]
+    return found != sorted(found)
+
+
 class Order:
     """Which units (clusters and single nodes) come before which, kept up to date as clusters merge.
 
@@ -214,6 +220,8 @@ class Fusion:
             if (a == NONE) != (b == NONE) or match.setdefault(a, b) != b:
                 return
         match.pop(NONE, None)
+        if producer.reduced and not is_reduction(node) and _turned(axes):
+            return  # loops in the one order would store in the other, each number in a line of its own
         self.try_merge(producer, consumer, match)
 
     def try_merge(self, a: Cluster, b: Cluster, match: dict[int, int]) -> bool:

@@ -20,9 +20,10 @@ from graphjit.codegen.strips import in_strips
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
 from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
-from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides
+from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.types import Extent, contiguous_strides
 
+SMALL = 1 << 16  # bytes of a result that NumPy puts in order as fast as a kernel
 INLINE_OPS, INLINE_LEAVES = 6, 3  # how much is computed again rather than stored and loaded
 
 
@@ -42,7 +43,7 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     New values are stored straight into the state's buffer where every reader of the old one can run before,
     and copied there at the end otherwise.
     """
-    graph = _own_node_for_each_write(graph, n_results, states)
+    graph = _in_order(graph, n_results, states)
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
     fused = Fused(graph)
     direct = {node for node in writes if _may_write_in_place(node, writes[node], fused.of.get(node))}
@@ -64,11 +65,12 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
         direct -= back
 
 
-def _own_node_for_each_write(graph: Graph, n_results: int, states: Sequence[Input]) -> Graph:
-    """Give every written state a computed node of its own, and copies to results that are a state's old value."""
+def _in_order(graph: Graph, n_results: int, states: Sequence[Input]) -> Graph:
+    """Give every written state a computed node of its own, and copies to results that are a state's old value or large
+    and not in order."""
     outputs = list(graph.outputs)
     for i in range(n_results):
-        if base(outputs[i]) in set(states):
+        if base(outputs[i]) in set(states) or _large_and_out_of_order(outputs[i]):
             outputs[i] = apply_op(TABLE["copy"], (outputs[i],), {})
     taken: set[Node] = set()
     for i in range(n_results, len(outputs)):
@@ -78,6 +80,13 @@ def _own_node_for_each_write(graph: Graph, n_results: int, states: Sequence[Inpu
         taken.add(node)
         outputs[i] = node
     return Graph(graph.inputs, tuple(outputs))
+
+
+def _large_and_out_of_order(node: Node) -> bool:
+    """Of a length that the caller chose nothing is known: kernels are the same for all batch sizes."""
+    large = node.type.nbytes > SMALL or any(isinstance(n, Extent) for n in node.type.shape)
+    return large and isinstance(node, Apply) and isinstance(node.op.lower, View) and \
+        not is_contiguous(base_layout(node)[1])
 
 
 def _may_write_in_place(node: Node, state: Input, cluster: Cluster | None) -> bool:

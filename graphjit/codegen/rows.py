@@ -10,7 +10,7 @@ from graphjit.codegen.axes import result_map
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import FOLD, ROW_BLOCK, Body, fold_kind, short, start_of
 from graphjit.ir import Apply
-from graphjit.types import Extent
+from graphjit.types import Extent, is_one
 
 LINE = 16  # numbers that fill a line of the cache
 MANY, LARGE = 128, 1 << 16  # lines, and numbers, that the cache may not hold, if the lines lie unluckily
@@ -36,8 +36,7 @@ def write_rows(w: LoopWriter, top: Body) -> int:
         w.put(node, out)
     out.flush()
     if outer:
-        blocks = [f"for block in range({_block(w, 'blocks', _blocks)}):"] if _in_blocks(w) else []
-        top.nest([*blocks, *(w.header(k, split=k == 0) for k in outer)], out.lines)
+        top.nest(_outer_headers(w, outer), out.lines)
     if outer or (inner and not reduces):
         return 0
     return -1
@@ -116,12 +115,36 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     return sums
 
 
+def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
+    headers = [w.header(k, split=k == 0) for k in outer]
+    if not _in_blocks(w):
+        return headers
+    near = _nearest(w)
+    if near is not None:
+        begin, end = ("start", "stop") if near == 0 else ("0", w.arguments.extent(near))
+        headers[near] = f"for near in range({begin}, {end}, {LINE}):"
+        headers.append(f"for i{near} in range(near, minimum(near + {LINE}, {end})):")
+    return [f"for block in range({_block(w, 'blocks', _blocks)}):", *headers]
+
+
 def _in_blocks(w: LoopWriter) -> bool:
     """Whether all other loops run for some turns of the innermost one, then for the next: what it reads lies apart, in
     as many lines of memory as it has turns, and what other turns read is in the same lines. What is stored once
     for many turns is to be stored once."""
     whole = all(w.cluster.is_full(n) for n in w.cluster.members if n in w.stored)
     return bool(w.steps) and len(w.loops) > 1 and not w.cluster.reduced and whole
+
+
+def _nearest(w: LoopWriter) -> int | None:
+    """The loop along which there are the neighbours of what the innermost one reads apart, if others are between the
+    two that may read more lines than the cache holds until their next numbers are asked for."""
+    last = len(w.loops) - 1
+    found = [k for k in range(last - 1) for a in w.steps.values() if is_one(a.strides[w.loops[k].axes[-1]])]
+    if not found:
+        return None
+    near = max(found, key=lambda k: (found.count(k), k))
+    between = [loop.extent for loop in w.loops[near + 1:]]
+    return near if any(isinstance(n, Extent) for n in between) or prod(between) > MANY else None
 
 
 def _block(w: LoopWriter, key: str, count: Callable[[int, Sequence[int]], int]) -> str:

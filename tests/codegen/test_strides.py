@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lowering import compiled, floats, program_of, sources
+from lowering import compiled, floats, kernels, program_of, sources
 
 import graphjit as gj
 from graphjit.tree import flatten
@@ -114,7 +114,8 @@ def test_rows_of_a_table_are_added_up_along_themselves() -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("shape", "axes"), [
     ((200, 640), (1, 0)), ((1000, 64), (1, 0)), ((150, 64, 3, 3), (2, 3, 1, 0)), ((17_000, 7), (1, 0)),
-    ((130, 500), (1, 0)),
+    ((130, 500), (1, 0)), ((3, 3, 50, 37), (3, 2, 0, 1)), ((8, 20, 70, 40), (3, 2, 1, 0)), ((5, 40, 60), (2, 1, 0)),
+    ((6, 150, 3, 300), (0, 3, 2, 1)),
 ])
 def test_what_lies_apart_is_read_a_line_at_a_time(shape: tuple[int, ...], axes: tuple[int, ...], threads: int) -> None:
     rng = np.random.default_rng(0)
@@ -128,3 +129,34 @@ def test_what_lies_apart_is_read_a_line_at_a_time(shape: tuple[int, ...], axes: 
         gj.set_num_threads(before)
     np.testing.assert_array_equal(both.numpy(), x.transpose(axes) * 2.0 + y)
     np.testing.assert_array_equal(alone.numpy(), x.transpose(axes) + 1.0)
+
+
+def test_large_results_are_put_in_order_by_a_kernel() -> None:
+    w = gj.tensor(floats(130, 200))
+    x = floats(7, 5)
+    for f, wanted in ((lambda x: (w * x.sum()).T, (w.numpy() * x.sum()).T), (lambda x: x.T, x.T),
+                      (lambda x: (x * 2).T, (x * 2).T), (lambda x: x[:, ::2], x[:, ::2]), (lambda x: x[2:], x[2:])):
+        got = compiled(f, x)(x).numpy()
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+        assert got.flags.c_contiguous
+    assert len(kernels(lambda x: x.T, x)) == len(kernels(lambda x: x[:, ::2], x)) == 1
+    assert not kernels(lambda x: x[2:], x)  # in order already
+
+
+def test_what_is_a_result_both_in_order_and_turned_is_computed_once() -> None:
+    x = floats(40, 30)
+    y, z, again = compiled(lambda x: (y := gj.exp(x), y.T, y), x)(x)
+    np.testing.assert_array_equal(y.numpy(), z.numpy().T)
+    np.testing.assert_array_equal(y.numpy(), again.numpy())
+
+
+def test_what_follows_folded_rows_in_another_order_is_a_loop_of_its_own() -> None:
+    x, y = floats(70, 90), floats(90, 70, seed=1)
+
+    def f(x: gj.Tensor, y: gj.Tensor) -> tuple[gj.Tensor, ...]:
+        rows = gj.softmax(x, 1)
+        return rows.T + y, (rows.T * y).sum(1), rows.T
+    assert len(kernels(f, x, y)) > 1
+    assert len(kernels(lambda x, y: gj.softmax(x, 1) + y.T, x, y)) == 1
+    for got, wanted in zip(compiled(f, x, y)(x, y), f(gj.tensor(x), gj.tensor(y)), strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
