@@ -1,4 +1,4 @@
-"""Loop kernels of pooling with the channels last: (N, *sizes, C).
+"""Loop kernels of windows with the channels last: (N, *sizes, C).
 
 The innermost loop runs along the channels. Small windows that lie inside of the operand have their elements written
 out in it, so that it vectorises; windows in the padding, and large ones, go element by element. The number of channels
@@ -257,7 +257,37 @@ def _sum_pool_grad(types: tuple[TensorType, ...], out: TensorType, params: Param
     return w.call(out.shape[0])
 
 
+def _overlap_add(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
+    """A turn for each place along the first spatial axis, so that a single image has several."""
+    (g,) = types
+    rank = len(params["kernel"])
+    w = ChannelWindow("overlap_add", out, g.shape[1:rank + 1], params, {"g": (g, "in0"), "out": (out, "out")})
+    with ExitStack() as stack:
+        stack.enter_context(w.block("for i in range(start, stop)"))
+        w.line("image = i // h0")
+        w.line("x0 = i % h0")
+        if rank == 2:
+            stack.enter_context(w.block("for x1 in range(h1)"))
+        w.line(f"to = {'i' if rank == 1 else 'i * h1 + x1'}")
+        w.line(f"to = to * {w.channels}")
+        with w.block(f"for c in range({w.channels})"):
+            w.line(f"out[to + c] = {short(out.dtype)}(0)")
+        for r in w.axes:
+            stack.enter_context(w.block(f"for t{r} in range({w.kernel[r]})"))
+            w.line(f"from{r} = x{r} + {w.low[r]} - t{r} * {w.dilation[r]}")
+            reached = f"from{r} >= 0 and from{r} < o{r} * {w.stride[r]}"
+            if w.stride[r] > 1:
+                reached += f" and from{r} % {w.stride[r]} == 0"
+            stack.enter_context(w.block(f"if {reached}"))
+            w.line(f"a{r} = from{r} // {w.stride[r]}")
+        w.line(f"at = (({w.window('image')}) * {math.prod(w.kernel)} + {w.tap()}) * {w.channels}")
+        with w.block(f"for c in range({w.channels})"):
+            w.line(f"out[to + c] = {plus(out.dtype, 'out[to + c]', 'g[at + c]')}")
+    return w.call(out.shape[0] * out.shape[1])
+
+
 CHANNEL_BUILDERS: dict[str, Builder] = {
+    "overlap_add_last": _overlap_add,
     "max_pool_last": _max_pool,
     "max_pool_grad_last": _max_pool_grad,
     "max_pool_pick_last": _max_pool_pick,

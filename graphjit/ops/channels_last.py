@@ -153,6 +153,35 @@ INPUT_GRAD = register(Op("conv_last_input_grad", _input_grad, _infer_input_grad,
                          Library("conv_last_input_grad"), INTERNAL))
 
 
+# ---- windows added up where they overlap
+
+def _infer_overlap_add(g: TensorType, size: Ints, kernel: Ints, stride: Ints, padding: Pads,
+                       dilation: Ints) -> TensorType:
+    if not is_float(g.dtype):
+        raise DTypeError("overlap_add_last needs floats", detail=operands_text((g,)))
+    x = g.with_shape((g.shape[0], g.shape[-1], *size))
+    places = count("overlap_add_last", x, kernel, stride, padding, dilation)
+    if g.shape[1:-1] != (*places, *kernel):
+        raise ShapeError("overlap_add_last", detail=operands_text((g,)))
+    return _last(x)
+
+
+def _overlap_add(g: Array, size: Ints, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints) -> Array:
+    if not is_float(g.dtype):
+        raise TypeError("overlap_add_last of numbers that are not floats")
+    rank, wide = len(size), [m + low + high for m, (low, high) in zip(size, padding, strict=True)]
+    out = np.zeros((g.shape[0], g.shape[-1], *wide), g.dtype)
+    for at in itertools.product(*map(range, kernel)):
+        part = g[(slice(None),) * (rank + 1) + at]
+        out[tap(at, g.shape[1:rank + 1], stride, dilation)] += np.moveaxis(part, -1, 1)
+    return np.ascontiguousarray(np.moveaxis(out[inside(size, padding)], 1, -1))
+
+
+# g (N, *places, *kernel, C), what each element of each window adds to (N, *size, C)
+OVERLAP_ADD = register(Op("overlap_add_last", _overlap_add, _infer_overlap_add, None,
+                          Library("overlap_add_last"), INTERNAL))
+
+
 # ---- pools
 
 def _pool_last(name: str) -> Op:

@@ -9,7 +9,9 @@ from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.op import TABLE, Elementwise, Library, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
 from graphjit.ops.windows import Ints, Pads
+from graphjit.passes import unfolded
 from graphjit.passes.simplify import same_shape
+from graphjit.passes.unfolded import unfolds
 from graphjit.types import DType, Extent, Shape, is_float, is_one
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
@@ -42,7 +44,7 @@ class _Rewriter:
     def run(self, graph: Graph) -> Graph:
         self.readers = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
         self.onward = {n.args[0]: n for n in graph.nodes
-                       if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _rewrites(n)}
+                       if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _rewrites(n) and not unfolds(n)}
         self.cotangents = {n.args[0] for n in graph.nodes
                            if isinstance(n, Apply) and n.op.name in CONVOLUTIONS[1:] and _rewrites(n)}
         for node in graph.nodes:
@@ -140,6 +142,8 @@ class _Rewriter:
         if node.op.name != "relu" or self.readers[node.args[0]] != 1:
             return None
         x = self.last[node.args[0]]
+        if (fused := unfolded.rectified(x, node)) is not None:
+            return fused
         if not (isinstance(x, Apply) and x.op is CONTRACT and len(x.args) == 3):
             return None
         return apply_op(CONTRACT, x.args, {**x.kwargs, "relu": True}, node.where)
@@ -173,16 +177,21 @@ class _Rewriter:
         x, w = node.args
         rank = len(stride)
         taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, padding, dilation, node)
+        flat = None if bias is None else _reshaped(self.in_order(bias), w.type.shape[:1], node)
+        if unfolds(node):
+            return unfolded.product(taps, self.in_order(w), flat, node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 1, 0), node)
-        args = [taps, weight]
-        if bias is not None:
-            args.append(_reshaped(self.in_order(bias), weight.type.shape[-1:], node))
+        args = [taps, weight] if flat is None else [taps, weight, flat]
         return apply_op(CONTRACT, args, {"axes": rank + 1, "leading": False}, node.where)
 
     def conv_weight_grad(self, node: Apply, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
                          groups: int) -> None:
         g, x = node.args
         rank, (o, c) = len(stride), node.type.shape[:2]
+        if unfolds(node):
+            taps = self.windows(x, c, kernel, stride, padding, dilation, node)
+            self.plain[node] = unfolded.weight_gradient(taps, self.channels_last(g, o), node)
+            return
         # where the gradient by the input reads the cotangent with a border, there need be no other of it
         cotangent = self.channels_last(g, o) if g not in self.onward else self.bordered(self.onward[g])[1]
         places, apart, last = int(g.type.shape[-1]), stride[-1], int(kernel[-1])
@@ -218,6 +227,8 @@ class _Rewriter:
                         groups: int) -> Node:
         g, w = node.args
         rank = len(stride)
+        if unfolds(node):
+            return unfolded.input_gradient(self.channels_last(g, w.type.shape[0]), self.in_order(w), size, node)
         wide, _, around = self.bordered(node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 0, 1), node)
         return apply_op(INPUT_GRAD, (wide, weight), {

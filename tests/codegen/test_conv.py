@@ -18,6 +18,7 @@ from graphjit.codegen.call import KernelCall
 from graphjit.ir import Apply, Input
 from graphjit.kernels.target import target
 from graphjit.op import View
+from graphjit.passes import unfolded
 from graphjit.passes.layout import base_layout, is_contiguous
 from graphjit.runtime.compiler import IRKernel
 from graphjit.runtime.program import Program
@@ -83,6 +84,64 @@ def test_convolutions_agree(dtype: str, seed: int) -> None:
         functions.append(lambda x, w, b, f=f, how=how: f(x, w, b, **how))
         arrays.append([rng.normal(size=s).astype(dtype) for s in (*shapes, shapes[1][:1])])
     agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+
+
+def test_convolutions_as_products_of_rows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether that pays or not."""
+    monkeypatch.setattr(unfolded, "WEIGHTS", 0)
+    for dtype in ("float32", "float64"):
+        for seed in range(3):
+            test_convolutions_agree(dtype, seed)
+        test_few_and_many_channels_agree(dtype)
+        test_pools_between_convolutions_agree(dtype)
+    test_training_agrees_and_threads_change_no_bit()
+
+
+def names(function: Callable[..., Any], *arrays: Array) -> list[str]:
+    compiled = gj.compile(function)
+    compiled(*arrays)
+    return [n.op.name for n in compiled.latest.program.lowered.graph.nodes if isinstance(n, Apply)]
+
+
+@pytest.mark.parametrize(("shape", "window", "how"), [
+    ((3, 128, 4, 4), (130, 128, 3, 3), {"padding": 1}), ((2, 96, 8, 8), (200, 96, 3, 3), {"stride": 2, "padding": 1}),
+    ((2, 128, 9), (160, 128, 5), {"padding": 2, "dilation": 2}), ((5, 48, 6, 6), (20, 48, 1, 1), {}),
+])
+def test_few_places_of_many_weights_are_products_of_rows(shape: tuple[int, ...], window: tuple[int, ...],
+                                                         how: dict[str, int]) -> None:
+    """Values, gradients, the same bits on any number of threads; a new batch size needs no new kernel."""
+    rng = np.random.default_rng(2)
+    convolve = F.conv2d if len(shape) == 4 else F.conv1d
+    x, w, b = (rng.standard_normal(s).astype(np.float32) for s in (shape, window, window[:1]))
+
+    def f(x: Any, w: Any, b: Any) -> Any:
+        return gj.value_and_grad(lambda *a: (gj.relu(convolve(*a, **how)) ** 2).sum(), argnums=(0, 1, 2))(x, w, b)
+
+    assert not {"contract", "conv_last_input_grad"} & set(names(f, x, w, b))
+    found, before = [], gj.get_num_threads()
+    for threads in (1, 2, 3):
+        gj.set_num_threads(threads)
+        try:
+            step = gj.compile(f)
+            value, gradients = step(x, w, b)
+            found.append([value.numpy(), *(g.numpy() for g in gradients)])
+            kernels = kernel_set(step.latest.program)
+            step(np.concatenate([x, x]), w, b)
+            assert kernel_set(step.latest.program) == kernels
+        finally:
+            gj.set_num_threads(before)
+    assert len({b"".join(a.tobytes() for a in each) for each in found}) == 1
+    value, gradients = f(*(gj.tensor(a, dtype="float64") for a in (x, w, b)))
+    for got, wanted in zip(found[0], [value, *gradients], strict=True):
+        scale = float(np.abs(wanted.numpy()).max())
+        np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_windows_of_one_element_are_copied_nowhere() -> None:
+    x, w, v = (np.ones(shape, np.float32) for shape in ((2, 6, 7, 7), (9, 6, 1, 1), (4, 9, 1, 1)))
+    found = names(lambda x, w, v: F.conv2d(gj.relu(F.conv2d(gj.exp(x), w)), v), x, w, v)
+    assert found.count("matmul") == 2 and "contract" not in found
+    assert found.count("copy") == 2  # what the caller gives and gets is in the caller's order
 
 
 @pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphjit.apply import apply
 from graphjit.op import TABLE
-from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border
+from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, OVERLAP_ADD, POOLS, WINDOWS, border
 
 from .make import Shape, name, normal, sample
 
@@ -95,6 +95,30 @@ for _size, _kernel, _stride, _padding, _dilation in (
            lambda rng, f=_bordered, shape=(2, *_places, 3), k=_kernel:
                (f(rng.normal(size=shape)), rng.normal(size=(*k, 3, 2))),
            _input_grad, rtol=100.0, **DERIVED)  # fmt: skip
+
+# ---- windows added up where they overlap
+
+for _size, _kernel, _stride, _padding, _dilation in (
+    ((9,), (3,), (1,), ((0, 0),), (1,)),
+    ((10,), (2,), (3,), ((2, 1),), (2,)),
+    ((7, 8), (3, 2), (2, 1), ((1, 1), (0, 3)), (1, 2)),
+    ((5, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+):
+    _params = {"size": _size, "kernel": _kernel, "stride": _stride, "padding": _padding, "dilation": _dilation}
+    _places = tuple((n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in
+                    zip(_size, _kernel, _stride, _padding, _dilation, strict=True))  # fmt: skip
+
+    def _overlap_add(g: Any, h: dict[str, Any] = _params) -> Any:
+        rank, out = len(h["size"]), np.zeros((g.shape[0], *h["size"], g.shape[-1]), g.dtype)
+        for at in np.ndindex(*g.shape[1:-1]):
+            x = [at[i] * h["stride"][i] + at[rank + i] * h["dilation"][i] - h["padding"][i][0] for i in range(rank)]
+            if all(0 <= i < n for i, n in zip(x, h["size"], strict=True)):
+                out[(slice(None), *x)] += g[(slice(None), *at)]
+        return out
+
+    sample("overlap_add_last", name(_size, _kernel, _stride, _padding, _dilation),
+           lambda g, h=_params: apply(OVERLAP_ADD, g, **h), normal((2, *_places, *_kernel, 3)), _overlap_add,
+           rtol=50.0, **DERIVED)  # fmt: skip
 
 # ---- pools
 

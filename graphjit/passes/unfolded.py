@@ -1,0 +1,95 @@
+"""Convolutions as plain matrix products: windows are copied out, one row each, and weights read as they lie.
+
+The kernels of windows want a weight by taps, in an order for each direction: copies that cost more than they are worth
+where few places share many weights. There the windows are copied instead, once for both directions; and products of
+rows fill tiles that a few places do not. A window of one element is a row as it is.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from graphjit.ir import Apply, Node, apply_op
+from graphjit.op import TABLE
+from graphjit.ops.channels_last import OVERLAP_ADD
+from graphjit.ops.windows import Ints
+
+WEIGHTS = 1 << 13  # numbers for each place of an image, at least
+
+
+def unfolds(node: Apply) -> bool:
+    """Whether a convolution, or a gradient of one, is best so."""
+    how, (a, b) = node.kwargs, node.args
+    match node.op.name:
+        case "conv":
+            places, weight = node.type.shape[2:], b.type.shape
+        case "conv_input_grad":
+            places, weight = a.type.shape[2:], b.type.shape
+        case _:
+            places, weight = a.type.shape[2:], node.type.shape
+    if set(weight[2:]) == {1} and set(how["stride"]) == {1} and not any(map(any, how["padding"])):
+        return True
+    return prod(weight) >= WEIGHTS * prod(places)
+
+
+def product(windows: Node, weight: Node, bias: Node | None, where: Apply) -> Node:
+    """Of windows (N, *places, *kernel, C) and a weight (O, C, *kernel): (N, *places, O), plus a bias (O,)."""
+    rank = weight.type.ndim - 2
+    out = _apply("matmul", where, _rows(windows, rank + 1, where), _swapped(_by_taps(weight, where), where))
+    if bias is not None:
+        out = _apply("add", where, out, bias)
+    return _reshaped(out, (*windows.type.shape[:rank + 1], weight.type.shape[0]), where)
+
+
+def rectified(node: Node, where: Apply) -> Node | None:
+    """relu of such a product with a bias, if it is one."""
+    if not isinstance(node, Apply) or node.op.name != "reshape":
+        return None
+    plus = node.args[0]
+    if not isinstance(plus, Apply) or plus.op.name != "add" or plus.args[0].type.ndim != 2:
+        return None
+    return _reshaped(_apply("relu", where, plus), node.type.shape, where)
+
+
+def weight_gradient(windows: Node, cotangent: Node, where: Apply) -> Node:
+    """Of windows (N, *places, *kernel, C) and a cotangent (N, *places, O): (O, C, *kernel)."""
+    rank = cotangent.type.ndim - 2
+    taps, o = windows.type.shape[rank + 1:], cotangent.type.shape[-1]
+    out = _apply("matmul", where, _swapped(_rows(cotangent, rank + 1, where), where), _rows(windows, rank + 1, where))
+    return _permuted(_reshaped(out, (o, *taps), where), (0, rank + 1, *range(1, rank + 1)), where)
+
+
+def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> Node:
+    """Of a cotangent (N, *places, O) and a weight (O, C, *kernel): (N, *size, C)."""
+    rank, kernel = len(size), weight.type.shape[2:]
+    out = _apply("matmul", where, _rows(cotangent, rank + 1, where), _by_taps(weight, where))
+    parts = _reshaped(out, (*cotangent.type.shape[:rank + 1], *kernel, weight.type.shape[1]), where)
+    how = {name: where.kwargs[name] for name in ("stride", "padding", "dilation")}
+    return apply_op(OVERLAP_ADD, (parts,), {"size": size, "kernel": kernel, **how}, where.where)
+
+
+def _by_taps(weight: Node, where: Apply) -> Node:
+    """(O, C, *kernel) as (O, kernel * C)."""
+    rank = weight.type.ndim - 2
+    return _rows(_permuted(weight, (0, *range(2, rank + 2), 1), where), 1, where)
+
+
+def _rows(x: Node, axes: int, where: Apply) -> Node:
+    """As a matrix with a row for each element of the first axes."""
+    return _reshaped(x, (prod(x.type.shape[:axes], start=1), prod(x.type.shape[axes:], start=1)), where)
+
+
+def _swapped(x: Node, where: Apply) -> Node:
+    return _permuted(x, (1, 0), where)
+
+
+def _reshaped(x: Node, shape: Ints, where: Apply) -> Node:
+    return apply_op(TABLE["reshape"], (x,), {"shape": tuple(shape)}, where.where)
+
+
+def _permuted(x: Node, axes: Ints, where: Apply) -> Node:
+    return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, where.where)
+
+
+def _apply(name: str, where: Apply, *args: Node) -> Node:
+    return apply_op(TABLE[name], args, {}, where.where)
