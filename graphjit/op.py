@@ -27,11 +27,13 @@ class Layout:
 class Elementwise:
     """One scalar expression per element, ``{0}``, ``{1}`` the operands; names are those of kernels.scalar.
 
-    ``cheap`` says that computing it twice costs less than storing and loading it.
+    ``cheap`` says that computing it twice costs less than storing and loading it; ``apart``, that it is for the sake of
+    where it lies in memory: no loop that reads it computes it.
     """
 
     expr: str | Callable[[tuple[TensorType, ...], TensorType], str]
     cheap: bool = True
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from graphjit.codegen.axes import (
     through,
 )
 from graphjit.ir import Apply, Graph, Node
-from graphjit.op import View
+from graphjit.op import Elementwise, View
 from graphjit.types import Extent, is_one
 
 LARGEST = 96  # members of a cluster; beyond that LLVM runs out of registers and of patience
@@ -100,6 +100,10 @@ def operand_below(node: Apply, k: int, imap: IndexMap) -> tuple[Node, IndexMap] 
 
 def _agrees(below: Apply, at: IndexMap, axes: tuple[int, ...] | None, reader: IndexMap) -> bool:
     return axes is not None and through(axes, reader) == result_map(below, at)
+
+
+def _apart(node: Node) -> bool:
+    return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.apart
 
 
 def _turned(axes: tuple[int, ...]) -> bool:
@@ -193,7 +197,7 @@ class Fusion:
                 below = base(operand)
                 if below in self.of:
                     found = operand_below(node, k, own)
-                    axes = found[1] if found is not None else None
+                    axes = found[1] if found is not None and not _apart(below) else None
                     self.operands[node].append((below, axes))
                     self.readers[below].append((node, axes))
 

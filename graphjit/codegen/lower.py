@@ -17,6 +17,7 @@ from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
 from graphjit.codegen.strips import in_strips
+from graphjit.codegen.turned import turned
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
 from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
@@ -44,8 +45,8 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     and copied there at the end otherwise.
     """
     graph = _in_order(graph, n_results, states)
+    graph, fused = turned(graph, Fused(graph))
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
-    fused = Fused(graph)
     direct = {node for node in writes if _may_write_in_place(node, writes[node], fused.of.get(node))}
     while True:
         steps = _Lowering(graph, fused, {n: writes[n] for n in direct},

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from math import prod
+from collections.abc import Sequence
 
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.loops import LoopWriter
@@ -13,9 +11,7 @@ from graphjit.ir import Apply
 from graphjit.types import Extent, is_one
 
 LINE = 16  # numbers that fill a line of the cache
-MANY, LARGE = 128, 1 << 16  # lines, and numbers, that the cache may not hold, if the lines lie unluckily
-CLOSE = 64
-MOST = 1 << 14  # lines that it does not hold however they lie
+ROWS = 256  # turns of another loop that read on in them, before the next lines are read
 
 
 def write_rows(w: LoopWriter, top: Body) -> int:
@@ -88,10 +84,8 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     if not inner:
         return []
     first, last = inner[0], inner[-1]
-    if span is None and _in_blocks(w):
-        length = _block(w, "block", _turns_at_once)
-        end = f"minimum(block * {length} + {length}, {w.arguments.extent(last)})"
-        out.nest([f"for i{last} in range(block * {length}, {end}):"], body.lines)
+    if span is None and nearest(w) is not None:
+        out.nest([f"for i{last} in range(block, minimum(block + {LINE}, {w.arguments.extent(last)})):"], body.lines)
         return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
     headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
@@ -117,50 +111,24 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
 
 def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
     headers = [w.header(k, split=k == 0) for k in outer]
-    if not _in_blocks(w):
-        return headers
-    near = _nearest(w)
+    near = nearest(w)
     if near is not None:
         begin, end = ("start", "stop") if near == 0 else ("0", w.arguments.extent(near))
-        headers[near] = f"for near in range({begin}, {end}, {LINE}):"
-        headers.append(f"for i{near} in range(near, minimum(near + {LINE}, {end})):")
-    return [f"for block in range({_block(w, 'blocks', _blocks)}):", *headers]
+        headers[near] = f"for near in range({begin}, {end}, {ROWS}):"
+        headers.append(f"for block in range(0, {w.arguments.extent(len(w.loops) - 1)}, {LINE}):")
+        headers.append(f"for i{near} in range(near, minimum(near + {ROWS}, {end})):")
+    return headers
 
 
-def _in_blocks(w: LoopWriter) -> bool:
-    """Whether all other loops run for some turns of the innermost one, then for the next: what it reads lies apart, in
-    as many lines of memory as it has turns, and what other turns read is in the same lines. What is stored once
-    for many turns is to be stored once."""
+def nearest(w: LoopWriter) -> int | None:
+    """The loop along which there are the neighbours of what the innermost one reads apart, if it is to run in blocks:
+    some turns of the one, and some of the other, so that all of the lines that they read is read while these are in the
+    cache. What is stored once for many turns is to be stored once."""
     whole = all(w.cluster.is_full(n) for n in w.cluster.members if n in w.stored)
-    return bool(w.steps) and len(w.loops) > 1 and not w.cluster.reduced and whole
-
-
-def _nearest(w: LoopWriter) -> int | None:
-    """The loop along which there are the neighbours of what the innermost one reads apart, if others are between the
-    two that may read more lines than the cache holds until their next numbers are asked for."""
-    last = len(w.loops) - 1
-    found = [k for k in range(last - 1) for a in w.steps.values() if is_one(a.strides[w.loops[k].axes[-1]])]
-    if not found:
+    if w.cluster.reduced or not whole:
         return None
-    near = max(found, key=lambda k: (found.count(k), k))
-    between = [loop.extent for loop in w.loops[near + 1:]]
-    return near if any(isinstance(n, Extent) for n in between) or prod(between) > MANY else None
-
-
-def _block(w: LoopWriter, key: str, count: Callable[[int, Sequence[int]], int]) -> str:
-    return w.arguments.add(key, "q", "int64", partial(count, len(w.loops) - 1))
-
-
-def _turns_at_once(innermost: int, lengths: Sequence[int]) -> int:
-    """All, where the cache holds what they read. Lines that lie apart by a multiple of ``CLOSE`` numbers, which is most
-    often what the other loops run over, displace each other from it."""
-    turns, others = lengths[innermost], prod(lengths[:innermost])
-    crowded = turns >= MANY and turns * others >= LARGE and others % CLOSE == 0
-    return LINE if crowded or turns >= MOST else max(1, turns)
-
-
-def _blocks(innermost: int, lengths: Sequence[int]) -> int:
-    return -(-lengths[innermost] // _turns_at_once(innermost, lengths))
+    found = [k for k in range(len(w.loops) - 1) for a in w.steps.values() if is_one(a.strides[w.loops[k].axes[-1]])]
+    return max(found, key=lambda k: (found.count(k), k), default=None)
 
 
 def _ranked(node: Apply) -> bool:

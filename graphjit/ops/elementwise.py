@@ -155,6 +155,8 @@ def short_name(dtype: DType) -> str:
 
 COPY = unary("copy", lambda x: np.array(x, order="C"), lambda g, out, x: (g,), expr="{0}", kinds="fiub",
               cheap=True)
+TURN = register(Op("turn", lambda x: np.array(x, order="C"), same("turn", "fiub"), None,  # a copy in another order
+                   Elementwise("{0}", cheap=False, apart=True), "the compiler makes it, after derivatives are taken"))
 
 # ---- functions
 

@@ -160,3 +160,35 @@ def test_what_follows_folded_rows_in_another_order_is_a_loop_of_its_own() -> Non
     assert len(kernels(lambda x, y: gj.softmax(x, 1) + y.T, x, y)) == 1
     for got, wanted in zip(compiled(f, x, y)(x, y), f(gj.tensor(x), gj.tensor(y)), strict=True):
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+Steps = Callable[..., Any]
+
+
+def both_ways(x: gj.Tensor, y: gj.Tensor) -> tuple[gj.Tensor, ...]:
+    return (x.T * y).sum(), (x.T * y).sum(0), (x.T - y).max(1)
+
+
+def turned_gradient(x: gj.Tensor, y: gj.Tensor) -> gj.Tensor:
+    return gj.grad(lambda x: (gj.softmax(x, 1).T * y).sum() + (x.T * gj.tanh(x)).max())(x)
+
+
+@pytest.mark.parametrize("f", [both_ways, turned_gradient])
+@pytest.mark.parametrize(("n", "dtype"), [(256, np.float32), (192, np.float64)])
+def test_folds_of_what_lies_apart_by_powers_of_two_read_it_turned(f: Steps, n: int, dtype: Any) -> None:
+    """Lines of memory would displace each other before their next number is asked for."""
+    x, y = floats(n, n, dtype=dtype), floats(n, n, seed=1, dtype=dtype)
+    assert [k for k in kernels(f, x, y) if "turn" in k]
+    small = x[:100, :100].copy(), y[:100, :100].copy()
+    assert not [k for k in kernels(f, *small) if "turn" in k]
+    for args in ((x, y), small):
+        wanted = f(*(gj.tensor(a, dtype="float64") for a in args))
+        for got, want in zip(flatten(compiled(f, *args)(*args))[0], flatten(wanted)[0], strict=True):
+            np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=2e-4, atol=1e-5)
+
+
+def test_what_is_stretched_or_short_is_not_turned() -> None:
+    x, row = floats(256, 256), floats(256)
+    assert not [k for k in kernels(lambda x, r: (x * r[:, None]).sum(0), x, row) if "turn" in k]
+    assert not [k for k in kernels(lambda x: x.T.sum(0), x) if "turn" in k]
+    assert not [k for k in kernels(lambda x: (x.T * x.T).sum(1), x) if "turn" in k]

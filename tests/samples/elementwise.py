@@ -11,7 +11,7 @@ import scipy.special
 import graphjit as gj
 from graphjit.apply import apply
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.ops.elementwise import COPY
+from graphjit.ops.elementwise import COPY, TURN
 from graphjit.types import DTYPES
 
 from .make import INF, NAN, between, error, fixed, integers, sample
@@ -460,6 +460,8 @@ for _dtype in ("float32", "float64", *INTS, "bool"):
         dtypes=(_dtype,),
     )
 sample("copy", "of a transpose", lambda x: apply(COPY, x.T), between(-1, 1, (3, 2)), lambda x: x.T)
+sample("turn", "of a transpose", lambda x: apply(TURN, x.T), between(-1, 1, (3, 2)), lambda x: x.T, grad=False,
+       second=False)
 sample("copy", "of a scalar", lambda x: apply(COPY, x), between(-1, 1, ()), lambda x: x)
 
 # ---- errors
