@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphjit.codegen.axis_loops import AXIS_BUILDERS
 from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
 from graphjit.codegen.library_loops import BUILDERS, build
 from graphjit.codegen.window_loops import WINDOW_BUILDERS
@@ -49,6 +50,7 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
                 ("argmax", [ties], {"axis": axis, "keepdims": False}),
                 ("argmin", [ties], {"axis": axis, "keepdims": True}),
                 ("largest", [ties], {"axis": axis, "k": 3}), ("cumsum", [x], {"axis": axis}),
+                ("cumsum", [x], {"axis": axis, "reverse": True}),
                 ("cumprod", [x], {"axis": axis})]
     if not dtype.startswith("float"):
         out.append(("check_index", [some(dtype, 3, 4)], {"size": 9}))
@@ -94,6 +96,8 @@ def run(op: str, arrays: list[Any], params: dict[str, Any], split: bool) -> tupl
     out, status = np.full(found.shape, 77, found.dtype), np.zeros(1, np.int64)
     buffers = {f"in{i}": np.ascontiguousarray(a).reshape(-1) for i, a in enumerate(arrays)}
     buffers |= {"out": out.reshape(-1), "status": status}
+    if call.room:
+        buffers["room"] = np.full(call.room // 8, np.nan).view(call.args[call.values.index("room")][1:])
     for code, value in zip(call.args, call.values, strict=True):
         assert code == (f"*{buffers[value].dtype.name}" if isinstance(value, str) else "int64")
     namespace = dict(PYTHON_NAMESPACE)
@@ -118,7 +122,8 @@ def test_loops_give_what_the_eager_rules_give(dtype: str) -> None:
         assert status == 0
         seen.add(op)
     floats = dtype.startswith("float")
-    assert seen == {*BUILDERS, *WINDOW_BUILDERS, *CHANNEL_BUILDERS} - {"check_index" if floats else "overlap_add_last"}
+    every = {*BUILDERS, *AXIS_BUILDERS, *WINDOW_BUILDERS, *CHANNEL_BUILDERS}
+    assert seen == every - {"check_index" if floats else "overlap_add_last"}
 
 
 @pytest.mark.parametrize(("dtype", "index", "size", "bad"), [

@@ -70,6 +70,8 @@ def _loop(node: Apply) -> KernelCall:
             slots.append(Status())
         elif value == "out":
             slots.append(Address(node))
+        elif value == "room":
+            slots.append(Address(Scratch(loop.room)))
         elif isinstance(value, str):
             base, layout = bases[int(value.removeprefix("in"))]
             slots.append(Address(base, layout.offset * base.type.dtype.itemsize))

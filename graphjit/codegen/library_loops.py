@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphjit.op import Params
-from graphjit.types import FLOAT32, DType, Shape, TensorType, is_float, is_one
+from graphjit.types import DType, Shape, TensorType, is_float, is_one
 
 COLUMNS = 64  # neighbouring columns that one turn of a loop takes together
 
@@ -27,8 +27,9 @@ class LoopCall:
         name: of the function in ``source``.
         source: text of ``def name(..., start, stop):`` over typed flat pointers and 64-bit integers.
         args: type code of each parameter but the last two; bools are bytes ("*uint8").
-        values: "in0", "in1", ..., "out" or "status" for each pointer, the number for each scalar.
+        values: "in0", "in1", ..., "out", "status" or "room" for each pointer, the number for each scalar.
         extent: the outermost loop runs over [0, extent) or any part of it.
+        room: bytes of memory that a call has for itself.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LoopCall:
     args: tuple[str, ...]
     values: tuple[str | int | float, ...]
     extent: int
+    room: int = 0
 
 
 class Writer:
@@ -64,10 +66,10 @@ class Writer:
         yield
         self.depth -= 1
 
-    def call(self, extent: int) -> LoopCall:
+    def call(self, extent: int, room: int = 0) -> LoopCall:
         names, args, values = zip(*self.parameters, strict=True)
         header = f"def {self.name}({', '.join(names)}, start, stop):"
-        return LoopCall(self.name, "\n".join([header, *self.lines, ""]), args, values, extent)
+        return LoopCall(self.name, "\n".join([header, *self.lines, ""]), args, values, extent, room)
 
 
 def short(dtype: DType) -> str:
@@ -188,122 +190,28 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
     return w.call(outer * blocks)
 
 
-# ---- along an axis
-
-def _argreduce(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
-    (x,) = types
-    axis = params["axis"]
-    outer, n, inner = around(x.shape, axis)
-    rows = all(is_one(m) for m in x.shape[axis + 1:])
-    w = Writer(f"{op}_{'rows' if rows else 'columns'}_{x.dtype.name}")
-    w.pointer("x", x.dtype, "in0")
-    w.pointer("out", out.dtype, "out")
-    if rows:
-        # the extreme by a loop that vectorises, then its first place; a NaN is the extreme if there is one
-        w.sizes(n=n)
-        with w.block("for i in range(start, stop)"):
-            w.line("at = i * n")
-            w.line("best = x[at]")
-            with w.block("for j in range(n)"):
-                w.line(f"best = {'rmax' if op == 'argmax' else 'rmin'}(best, x[at + j])")
-            w.line("place = 0")
-            with w.block("for j in range(n)"):
-                w.line("value = x[at + j]")
-                with w.block("if value == best or value != value"):
-                    w.line("place = j")
-                    w.line("break")
-            w.line("out[i] = place")
-        return w.call(outer)
-    blocks = -(-inner // COLUMNS)
-    w.sizes(n=n, inner=inner, blocks=blocks)
-    with w.block("for i in range(start, stop)"):
-        w.line("outer = i // blocks")
-        w.line(f"first = (i % blocks) * {COLUMNS}")
-        w.line(f"last = minimum(first + {COLUMNS}, inner)")
-        with w.block("for j in range(first, last)"):
-            w.line("out[outer * inner + j] = 0")
-        sign = ">" if op == "argmax" else "<"
-        with w.block("for row in range(1, n)"), w.block("for j in range(first, last)"):
-            w.line("best = x[(outer * n + out[outer * inner + j]) * inner + j]")
-            w.line("value = x[(outer * n + row) * inner + j]")
-            with w.block(f"if value {sign} best or (value != value and best == best)"):
-                w.line("out[outer * inner + j] = row")
-    return w.call(outer * blocks)
-
-
-def _cumulative(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
-    (x,) = types
-    outer, n, inner = around(x.shape, params["axis"])
-    wide = op == "cumsum" and x.dtype == FLOAT32  # running sums in double precision
-    cast = "f64" if wide else short(x.dtype)
-    w = Writer(f"{op}_{x.dtype.name}")
-    w.pointer("x", x.dtype, "in0")
-    w.pointer("out", out.dtype, "out")
-    w.sizes(n=n, inner=inner)
-    value = "f64(x[at + row * inner])" if wide else "x[at + row * inner]"
-    with w.block("for i in range(start, stop)"):
-        w.line("at = i // inner * n * inner + i % inner")
-        w.line(f"acc = {cast}({0 if op == 'cumsum' else 1})")
-        with w.block("for row in range(n)"):
-            w.line(f"acc = {'add' if op == 'cumsum' else 'mul'}(acc, {value})")
-            w.line("out[at + row * inner] = " + ("f32(acc)" if wide else "acc"))
-    return w.call(outer * inner)
-
-
-def _largest(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
-    """The places of the k largest: each element that is larger than the last of those so far goes to its place."""
-    (x,) = types
-    outer, n, inner = around(x.shape, params["axis"])
-    w = Writer(f"largest_{x.dtype.name}")
-    w.pointer("x", x.dtype, "in0")
-    w.pointer("out", out.dtype, "out")
-    w.sizes(n=n, inner=inner, k=params["k"])
-    larger = "value > other or (value != value and other == other)"
-    with w.block("for i in range(start, stop)"):
-        w.line("at = i // inner * n * inner + i % inner")
-        w.line("to = i // inner * k * inner + i % inner")
-        w.line("other = x[at]")
-        with w.block("for row in range(n)"):
-            w.line("value = x[at + row * inner]")
-            with w.block(f"if row < k or {larger}"):
-                w.line("place = minimum(row, k - 1)")
-                with w.block("for step in range(minimum(row, k - 1))"):
-                    w.line("before = out[to + (place - 1) * inner]")
-                    w.line("other = x[at + before * inner]")
-                    with w.block(f"if not ({larger})"):
-                        w.line("break")
-                    w.line("out[to + place * inner] = before")
-                    w.line("place = place - 1")
-                w.line("out[to + place * inner] = row")
-                with w.block("if row >= k - 1"):
-                    w.line("other = x[at + out[to + (k - 1) * inner] * inner]")
-    return w.call(outer * inner)
-
-
 # ---- the door
 
 Builder = Callable[[tuple[TensorType, ...], TensorType, Params], LoopCall]
 
 
-def _named(builder: Callable[..., LoopCall], op: str) -> Builder:
+def named(builder: Callable[..., LoopCall], op: str) -> Builder:
     return lambda types, out, params: builder(op, types, out, params)
 
 
 BUILDERS: dict[str, Builder] = {
     "matmul": _matmul,
     "check_index": _check_index,
-    **{op: _named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad")},
-    **{op: _named(_argreduce, op) for op in ("argmax", "argmin")},
-    **{op: _named(_cumulative, op) for op in ("cumsum", "cumprod")},
-    "largest": _largest,
+    **{op: named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad")},
 }
 
 
 def build(op: str, in_types: tuple[TensorType, ...], out_type: TensorType,
           params: Mapping[str, Any]) -> LoopCall | None:
     """The loop kernel of a library op for operands of these types; None for an op that has none."""
+    from graphjit.codegen.axis_loops import AXIS_BUILDERS
     from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
     from graphjit.codegen.window_loops import WINDOW_BUILDERS
 
-    builder = BUILDERS.get(op) or WINDOW_BUILDERS.get(op) or CHANNEL_BUILDERS.get(op)
+    builder = BUILDERS.get(op) or AXIS_BUILDERS.get(op) or WINDOW_BUILDERS.get(op) or CHANNEL_BUILDERS.get(op)
     return builder(in_types, out_type, params) if builder is not None else None

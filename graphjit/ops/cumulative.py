@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from graphjit.apply import apply
 from graphjit.errors import DTypeError
 from graphjit.op import Array, Library, Op, register
-from graphjit.ops.movement import PAD, cut, flip, moveaxis
+from graphjit.ops.movement import PAD, cut, moveaxis
 from graphjit.ops.rules import operands_text
 from graphjit.ops.shape import like
 from graphjit.tensor import Tensor
@@ -15,7 +17,7 @@ from graphjit.types import BOOL, FLOAT32, FLOAT64, TensorType, normalize_axis
 
 
 def _infer_cumulative(name: str) -> Callable[..., TensorType]:
-    def infer(x: TensorType, axis: int) -> TensorType:
+    def infer(x: TensorType, axis: int, reverse: bool = False) -> TensorType:
         if x.dtype == BOOL:
             raise DTypeError(f"{name} has no meaning for bool", detail=operands_text((x,)))
         normalize_axis(axis, x.ndim)
@@ -23,16 +25,19 @@ def _infer_cumulative(name: str) -> Callable[..., TensorType]:
     return infer
 
 
-def _cumsum_eager(x: Array, axis: int) -> Array:
+def _cumsum_eager(x: Array, axis: int, reverse: bool = False) -> Array:
+    if reverse:
+        return np.flip(_cumsum_eager(np.flip(x, axis), axis), axis)
     if x.dtype == FLOAT32:  # one by one, so with a wider accumulator, as in sum
         return x.cumsum(axis, FLOAT64).astype(FLOAT32)
     return x.cumsum(axis, x.dtype)
 
 
-def _cumsum_vjp(g: Tensor, out: Tensor, x: Tensor, axis: int) -> tuple[Tensor]:
-    return (flip(apply(CUMSUM, flip(g, axis), axis=axis), axis),)
+def _cumsum_vjp(g: Tensor, out: Tensor, x: Tensor, axis: int, reverse: bool = False) -> tuple[Tensor]:
+    return (apply(CUMSUM, g, axis=axis, **({} if reverse else {"reverse": True})),)
 
 
+# ``reverse``: each element with those after it, not before
 CUMSUM = register(Op("cumsum", _cumsum_eager, _infer_cumulative("cumsum"), _cumsum_vjp,
                      Library("cumulative")))
 
