@@ -13,6 +13,7 @@ import pytest
 from graphjit.codegen.axis_loops import AXIS_BUILDERS
 from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
 from graphjit.codegen.library_loops import BUILDERS, build
+from graphjit.codegen.region_loops import REGION_BUILDERS
 from graphjit.codegen.window_loops import WINDOW_BUILDERS
 from graphjit.kernels.scalar import PYTHON_NAMESPACE
 from graphjit.op import TABLE
@@ -52,6 +53,12 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
                 ("largest", [ties], {"axis": axis, "k": 3}), ("cumsum", [x], {"axis": axis}),
                 ("cumsum", [x], {"axis": axis, "reverse": True}),
                 ("cumprod", [x], {"axis": axis})]
+    if dtype.startswith("float"):
+        parts = [some(dtype, 5, 9), some(dtype, 4, 3), some(dtype, 7, 8)]
+        out.append(("add_regions", parts, {"size": (7, 9), "starts": ((1, 0), (3, 5), (0, 1)),
+                                           "factors": (1.0, -1.0, 2.5)}))
+        out.append(("add_regions", [some(dtype, 9000), some(dtype, 50)], {"size": (9001,), "starts": ((1,), (4070,)),
+                                                                           "factors": (-2.0, 1.0)}))
     if not dtype.startswith("float"):
         out.append(("check_index", [some(dtype, 3, 4)], {"size": 9}))
     how: dict[str, Any]
@@ -99,7 +106,8 @@ def run(op: str, arrays: list[Any], params: dict[str, Any], split: bool) -> tupl
     if call.room:
         buffers["room"] = np.full(call.room // 8, np.nan).view(call.args[call.values.index("room")][1:])
     for code, value in zip(call.args, call.values, strict=True):
-        assert code == (f"*{buffers[value].dtype.name}" if isinstance(value, str) else "int64")
+        assert code == (f"*{buffers[value].dtype.name}" if isinstance(value, str) else "int64"
+                        if isinstance(value, int) else found.dtype.name)
     namespace = dict(PYTHON_NAMESPACE)
     exec(call.source, namespace)
     values = [buffers[v] if isinstance(v, str) else v for v in call.values]
@@ -122,8 +130,8 @@ def test_loops_give_what_the_eager_rules_give(dtype: str) -> None:
         assert status == 0
         seen.add(op)
     floats = dtype.startswith("float")
-    every = {*BUILDERS, *AXIS_BUILDERS, *WINDOW_BUILDERS, *CHANNEL_BUILDERS}
-    assert seen == every - {"check_index" if floats else "overlap_add_last"}
+    every = {*BUILDERS, *REGION_BUILDERS, *AXIS_BUILDERS, *WINDOW_BUILDERS, *CHANNEL_BUILDERS}
+    assert seen == every - ({"check_index"} if floats else {"overlap_add_last", "add_regions"})
 
 
 @pytest.mark.parametrize(("dtype", "index", "size", "bad"), [

@@ -45,7 +45,7 @@ class Writer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.parameters: list[tuple[str, str, str | int]] = []
+        self.parameters: list[tuple[str, str, str | int | float]] = []
         self.lines: list[str] = []
         self.depth = 1
 
@@ -211,7 +211,9 @@ def build(op: str, in_types: tuple[TensorType, ...], out_type: TensorType,
     """The loop kernel of a library op for operands of these types; None for an op that has none."""
     from graphjit.codegen.axis_loops import AXIS_BUILDERS
     from graphjit.codegen.channel_loops import CHANNEL_BUILDERS
+    from graphjit.codegen.region_loops import REGION_BUILDERS
     from graphjit.codegen.window_loops import WINDOW_BUILDERS
 
-    builder = BUILDERS.get(op) or AXIS_BUILDERS.get(op) or WINDOW_BUILDERS.get(op) or CHANNEL_BUILDERS.get(op)
+    families = BUILDERS, AXIS_BUILDERS, WINDOW_BUILDERS, CHANNEL_BUILDERS, REGION_BUILDERS
+    builder = next((found[op] for found in families if op in found), None)
     return builder(in_types, out_type, params) if builder is not None else None

@@ -18,6 +18,7 @@ from graphjit.ops import (  # noqa: F401  # the modules register their rows and 
     pool,
     random,
     reduce,
+    regions,
     setitem,
     shape,
     sorting,

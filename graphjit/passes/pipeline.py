@@ -12,7 +12,9 @@ from graphjit.passes.fold import fold
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products
+from graphjit.passes.regions import regions
 from graphjit.passes.simplify import simplify
+from graphjit.passes.views import views_below
 
 Pass = Callable[[Graph], Graph]
 
@@ -20,8 +22,10 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", simplify),
     ("fold", fold),
     ("cse", cse),
+    ("views below", views_below),
     ("simplify again", simplify),
     ("cse again", cse),
+    ("regions", regions),
     ("pools", pools),
     ("channels last", channels_last),
     ("simplify views", simplify),

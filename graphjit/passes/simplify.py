@@ -88,6 +88,16 @@ def _neutral(node: Apply) -> Node:
     return node
 
 
+def _chosen(node: Apply) -> Node:
+    """where(True, x, y) is x."""
+    condition, *branches = node.args
+    if isinstance(condition, Const) and not condition.opaque and condition.value.ndim == 0:
+        x = branches[not condition.value]
+        if same_type(x.type, node.type) and same_shape(x.type.shape, node.type.shape):
+            return x
+    return node
+
+
 def _power(node: Apply) -> Node:
     """Powers with a small constant exponent."""
     if node.op.name != "pow" or node.type.dtype.kind != "f" or not same_shape(node.args[0].type.shape,
@@ -190,6 +200,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("reshape", "broadcast_to", "permute_dims"), (_identity, _join_views)),
     **dict.fromkeys(("mul", "div", "sub"), (_scalar_operands, _neutral)),
     "pow": (_scalar_operands, _power),
+    "where": (_scalar_operands, _chosen),
     "add": (_scalar_operands, _join_pads),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, OVERLAP_ADD, POOLS, WINDOWS, border
+from graphjit.ops.regions import ADD_REGIONS
 
 from .make import Shape, name, normal, sample
 
@@ -119,6 +120,22 @@ for _size, _kernel, _stride, _padding, _dilation in (
     sample("overlap_add_last", name(_size, _kernel, _stride, _padding, _dilation),
            lambda g, h=_params: apply(OVERLAP_ADD, g, **h), normal((2, *_places, *_kernel, 3)), _overlap_add,
            rtol=50.0, **DERIVED)  # fmt: skip
+
+# ---- sums of regions
+
+for _size, _parts in (
+    ((9,), (((5,), (0,), 1.0), ((9,), (0,), -1.0), ((3,), (6,), 0.5))),
+    ((4, 6), (((2, 5), (1, 1), -1.0), ((4, 1), (0, 5), 2.0))),
+    ((3, 1, 4), (((1, 1, 2), (2, 0, 1), 1.0),)),
+    ((0, 3), (((0, 2), (0, 1), 1.0),)),
+):
+    def _add_regions(*parts: Any, n: Any = _size, how: Any = _parts) -> Any:
+        return sum(f * np.pad(p, [(a, whole - a - m) for whole, a, m in zip(n, at, p.shape, strict=True)])
+                   for p, (_, at, f) in zip(parts, how, strict=True))
+
+    sample("add_regions", name(_size, len(_parts)), lambda *parts, n=_size, how=_parts: apply(
+        ADD_REGIONS, *parts, size=n, starts=tuple(at for _, at, _ in how), factors=tuple(f for *_, f in how)),
+        normal(*(shape for shape, *_ in _parts)), _add_regions, rtol=10.0, **DERIVED)  # fmt: skip
 
 # ---- pools
 

@@ -1,0 +1,40 @@
+"""Sums of arrays that are zero but for a region each: a row that only the compiler makes, after derivatives are taken.
+
+The gradient by slices that overlap is one: what each slice was given, added where the slice was.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphjit.errors import DTypeError, ShapeError
+from graphjit.op import Array, Library, Op, register
+from graphjit.ops.rules import operands_text
+from graphjit.ops.windows import Ints
+from graphjit.types import TensorType, is_float
+
+
+def _infer(*parts: TensorType, size: Ints, starts: tuple[Ints, ...], factors: tuple[float, ...]) -> TensorType:
+    fits = all(p.ndim == len(at) == len(size) and all(
+        0 <= first <= m - n for first, n, m in zip(at, p.shape, size, strict=True))
+        for p, at in zip(parts, starts, strict=True))  # fmt: skip
+    if not fits or not parts or len(factors) != len(parts):
+        raise ShapeError(f"add_regions of {size}", detail=operands_text(parts))
+    if any(p.dtype != parts[0].dtype for p in parts) or not is_float(parts[0].dtype):
+        raise DTypeError("add_regions needs floats of one dtype", detail=operands_text(parts))
+    return parts[0].with_shape(size)
+
+
+def _eager(*parts: Array, size: Ints, starts: tuple[Ints, ...], factors: tuple[float, ...]) -> Array:
+    if not is_float(parts[0].dtype):
+        raise TypeError("add_regions of numbers that are not floats")
+    out = np.zeros(size, parts[0].dtype)
+    for part, at, factor in zip(parts, starts, factors, strict=True):
+        out[tuple([slice(first, first + n) for first, n in zip(at, part.shape, strict=True)])] += \
+            part * part.dtype.type(factor)
+    return out
+
+
+# of zeros of shape ``size``, with each part times its factor added from its start on
+ADD_REGIONS = register(Op("add_regions", _eager, _infer, None, Library("add_regions"),
+                          "the compiler makes it, after derivatives are taken"))
