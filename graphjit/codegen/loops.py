@@ -111,7 +111,7 @@ class LoopWriter(Nest):
         """The value of a node's operand; for the rest see ``value``."""
         x = node.args[k]
         if isinstance(x, Const) and x.value.ndim == 0:
-            if is_literal(x):
+            if is_literal(x, node, k):
                 return literal(x.value[()], x.type.dtype)
             return self.arguments.add(("const", node, k), "c", stored_name(x.type.dtype), Scalar(x, (node, k)))
         return self.value(x, imap, body)

@@ -110,7 +110,7 @@ class _Description:
 
     def operand(self, node: Node, use: Use) -> Hashable:
         if isinstance(node, Const) and not node.type.ndim:
-            if is_literal(node):
+            if is_literal(node, *use):
                 return "literal", node.value.item(), node.type.dtype.char
             self.constants[use] = node
             return "constant", node.type.dtype.char

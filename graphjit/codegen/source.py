@@ -12,6 +12,7 @@ from graphjit.op import Reduction
 from graphjit.types import DType
 
 INDENT = "    "
+DIVISIONS = "floor_divide", "remainder"
 LITERALS = frozenset({-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0})
 
 ROW_BLOCK = 2048     # float32 sums along a row are added up in float64 every so many elements
@@ -86,10 +87,13 @@ def store(pointer: str, index: str, value: str, dtype: DType) -> str:
     return f"{pointer}[{index}] = " + (f"u8({value})" if dtype.kind == "b" else value)
 
 
-def is_literal(node: Const) -> bool:
-    """Whether a scalar constant stands in the source; others are arguments, so that kernels are shared."""
+def is_literal(node: Const, reader: Apply, k: int) -> bool:
+    """Whether a scalar constant, a reader's operand k, stands in the source; others are arguments, so that kernels are
+    shared. Integers are divided by a known number several times as fast."""
     if node.value.dtype.kind == "b":
         return True
+    if k == 1 and node.value.dtype.kind in "iu" and reader.op.name in DIVISIONS:
+        return not node.opaque
     value = float(node.value)
     return not node.opaque and value in LITERALS and not (value == 0.0 and bool(np.signbit(value)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llvmlite import ir
+
 from graphjit.kernels.irmath import F32, F64, I32, U32, V, call, copysign, fma, is_float, is_signed, select
 from graphjit.kernels.vmath_rare import rarely
 
@@ -13,6 +15,8 @@ def _quotient(x: V, y: V) -> V:
     16 bits) truncates to the exact one: it cannot round up to an integer, being at least 1/|y| below it.
     """
     b, bits = x.builder, x.type.bits
+    if isinstance(y.ir, ir.Constant):  # by multiplication
+        return -x if is_signed(x.type) and y.ir.constant == -1 else x.quotient(y)
     if bits == 64:
         if not is_signed(x.type):
             return x.quotient(y)
@@ -28,14 +32,20 @@ def _quotient(x: V, y: V) -> V:
 
 def _divide_floor(x: V, y: V) -> tuple[V, V]:
     """Python's // and % of integers; both 0 where y is 0, as in NumPy."""
+    if isinstance(y.ir, ir.Constant) and y.ir.constant != 0:
+        return _floored(x, y)
     zero = y.eq(0)
-    safe = select(zero, 1, y)
-    q = _quotient(x, safe)
-    r = x - q * safe
-    if is_signed(x.type):
-        wrong = r.ne(0) & (r ^ safe).lt(0)
-        q, r = q - wrong.to(x.type), r + select(wrong, safe, 0)
+    q, r = _floored(x, select(zero, 1, y))
     return select(zero, 0, q), select(zero, 0, r)
+
+
+def _floored(x: V, y: V) -> tuple[V, V]:
+    q = _quotient(x, y)
+    r = x - q * y
+    if is_signed(x.type):
+        wrong = r.ne(0) & (r ^ y).lt(0)
+        q, r = q - wrong.to(x.type), r + select(wrong, y, 0)
+    return q, r
 
 
 # below it an integral quotient and its successor are exact

@@ -245,3 +245,17 @@ def test_sums_of_many_float32_are_as_good_as_pairwise(function: Callable[..., An
     found = compiled(function, x)(x).data.astype(np.float64) / count
     eps = float(np.finfo(np.float32).eps)
     assert np.abs(found / np.float64(x[0]) - 1).max() <= np.log2(count) * eps / 2
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"])
+def test_integers_divided_by_known_numbers(dtype: str) -> None:
+    """Which stand in the source, and are divided by in another way."""
+    info = np.iinfo(dtype)
+    edges = [info.min, info.min + 1, info.max - 1, info.max, 0, 1, 2, 3, 7, 41, 100]
+    x = np.array(edges + [-n for n in edges[5:] if info.min < 0], dtype)
+    known = [1, 2, 3, 7, 8, 100, 0, int(info.max), *([-1, -3, -8, int(info.min)] if info.min < 0 else [])]
+
+    def f(x: gj.Tensor) -> Any:
+        return [(x // gj.tensor(n, dtype=dtype), x % gj.tensor(n, dtype=dtype), x % n, x // n) for n in known]
+    with np.errstate(all="ignore"):
+        assert_equal(f, x)
