@@ -43,6 +43,7 @@ class Cluster:
     members: dict[Apply, IndexMap]
     levels: frozenset[frozenset[int]]    # the sets of axes that members run over
     fold_axes: frozenset[frozenset[int]]  # the sets of axes that reductions fold
+    orders: frozenset[tuple[bool, IndexMap]] = frozenset()  # of axes: of what is folded, and of other members
 
     @property
     def all_axes(self) -> frozenset[int]:
@@ -82,7 +83,8 @@ def singleton(node: Apply) -> Cluster:
     if is_reduction(node):
         reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE}
         folds = frozenset([reduced])
-    return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds)
+    order = is_reduction(node), tuple([axis for axis in imap if axis != NONE])
+    return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds, frozenset([order]))
 
 
 def base(node: Node) -> Node:
@@ -106,10 +108,11 @@ def _apart(node: Node) -> bool:
     return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.apart
 
 
-def _turned(axes: tuple[int, ...]) -> bool:
-    """Whether an operand's axes follow a reader's in another order."""
-    found = [a for a in axes if a != NONE]
-    return found != sorted(found)
+def _in_two_orders(orders: frozenset[tuple[bool, IndexMap]], n_axes: int) -> bool:
+    """Whether members that run over all axes do so in more than one order: loops in the one would store in the other,
+    each number in a line of its own. In what order folds read is of no account to other folds."""
+    whole = {order for _, order in orders if len(order) == n_axes}
+    return len(whole) > 1 and any(not folds for folds, order in orders if len(order) == n_axes)
 
 
 class Order:
@@ -224,8 +227,6 @@ class Fusion:
             if (a == NONE) != (b == NONE) or match.setdefault(a, b) != b:
                 return
         match.pop(NONE, None)
-        if producer.reduced and not is_reduction(node) and _turned(axes):
-            return  # loops in the one order would store in the other, each number in a line of its own
         self.try_merge(producer, consumer, match)
 
     def try_merge(self, a: Cluster, b: Cluster, match: dict[int, int]) -> bool:
@@ -258,18 +259,22 @@ class Fusion:
         folds = frozenset([frozenset([match[i] for i in fold]) for fold in a.fold_axes]) | b.fold_axes
         if any(fold != reduced for fold in folds):
             return False
+        orders = frozenset([(folds, tuple([match[i] for i in order])) for folds, order in a.orders]) | b.orders
+        if reduced and _in_two_orders(orders, len(extents)):
+            return False
         match[NONE] = NONE
         moved = {node: tuple([match[x] for x in imap]) for node, imap in a.members.items()}
         if not self.edges_agree(moved, b):
             return False
-        merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds)
+        merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds, orders)
         # a fold of everything stays apart from what uses it element by element, so that it can be split
         if reduced == everything and reduced and self.second_stage(merged):
             return False
         self.units.merge(a, b)
         for node in a.members:
             self.of[node] = b
-        b.extents, b.reduced, b.members, b.levels, b.fold_axes = extents, reduced, merged.members, levels, folds
+        b.extents, b.reduced, b.members = extents, reduced, merged.members
+        b.levels, b.fold_axes, b.orders = levels, folds, orders
         return True
 
     def edges_agree(self, moved: dict[Apply, IndexMap], other: Cluster) -> bool:
