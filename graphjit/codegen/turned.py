@@ -50,11 +50,20 @@ def turned(graph: Graph, fused: Fused) -> tuple[Graph, Fused]:
 
 
 def _operands(cluster: Cluster) -> list[Use]:
-    """Where members read matrices from memory, if some of these are read in another order than they lie in."""
-    found = [(node, k) for node in cluster.members for k, operand in enumerate(node.args)
-             if operand.type.ndim > 1 and base(operand) not in cluster.members]
-    views = [x for node, k in found if isinstance(x := node.args[k], Apply) and isinstance(x.op.lower, View)]
-    return found if any(not is_contiguous(base_layout(x)[1]) for x in views) else []
+    """Where members read matrices from memory, if some of these are read in another order than others."""
+    found: list[Use] = []
+    orders: set[tuple[int, ...]] = set()
+    for node, imap in cluster.members.items():
+        for k, operand in enumerate(node.args):
+            implied = operand_map(node, k, imap) if operand.type.ndim > 1 else None
+            if implied is None or base(operand) in cluster.members:
+                continue
+            found.append((node, k))
+            orders.add(tuple([axis for axis in implied if axis != NONE]))
+            if isinstance(operand, Apply) and isinstance(operand.op.lower, View) \
+                    and not is_contiguous(base_layout(operand)[1]):
+                orders.add(())  # an order of its own
+    return found if len(orders) > 1 else []
 
 
 def _apart(cluster: Cluster, operands: list[Use], nest: Nest) -> Iterator[tuple[Use, tuple[int, ...]]]:
