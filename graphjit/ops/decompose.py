@@ -17,6 +17,7 @@ from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import ArgumentError
 from graphjit.op import Array, Host, Op, register
+from graphjit.ops import lapack
 from graphjit.ops.contract import matmul
 from graphjit.ops.creation import arange, eye, tril
 from graphjit.ops.elementwise import where
@@ -24,9 +25,9 @@ from graphjit.ops.join import concat
 from graphjit.ops.linalg import (
     SOLVE_TRIANGULAR,
     checked,
-    lapack,
     matrices,
     need_matrix,
+    numerical,
     pack,
     symmetric,
     unpack,
@@ -57,7 +58,7 @@ def _infer_qr(x: TensorType) -> TensorType:
 
 
 def _qr(x: Array) -> Array:
-    q, r = np.linalg.qr(x)
+    q, r = lapack.qr(x)
     return pack((q, r), x.shape[:-2])
 
 
@@ -82,7 +83,7 @@ def _qr_square_vjp(q: Tensor, r: Tensor, gq: Tensor, gr: Tensor) -> Tensor:
     return apply(SOLVE_TRIANGULAR, r, right.mT, upper=True).mT  # right @ inv(r).mT
 
 
-QR = register(Op("qr", checked(_infer_qr, lapack("qr", _qr)), _infer_qr, _qr_vjp, Host()))
+QR = register(Op("qr", checked(_infer_qr, numerical("qr", _qr)), _infer_qr, _qr_vjp, Host()))
 
 
 class QRResult(NamedTuple):
@@ -126,7 +127,7 @@ def _infer_svd(x: TensorType) -> TensorType:
 def _svd(x: Array) -> Array:
     if 0 in x.shape[-2:]:
         return np.zeros((*x.shape[:-2], 0), x.dtype)
-    return pack(np.linalg.svd(x, full_matrices=False), x.shape[:-2])
+    return pack(lapack.svd(x), x.shape[:-2])
 
 
 def _differences(values: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ def _diagonal(values: Tensor) -> Tensor:
     return eye(values.shape[-1], dtype=values.dtype) * expand_dims(values, -2)
 
 
-SVD = register(Op("svd", checked(_infer_svd, lapack("svd", _svd)), _infer_svd, _svd_vjp, Host()))
+SVD = register(Op("svd", checked(_infer_svd, numerical("svd", _svd)), _infer_svd, _svd_vjp, Host()))
 
 
 class SVDResult(NamedTuple):
@@ -220,7 +221,7 @@ def _eigh_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
     return (matmul(v, matmul(turn * off + _diagonal(gw), v.mT)),)
 
 
-EIGH = register(Op("eigh", checked(_infer_eigh, lapack("eigh", _eigh)), _infer_eigh, _eigh_vjp, Host()))
+EIGH = register(Op("eigh", checked(_infer_eigh, numerical("eigh", _eigh)), _infer_eigh, _eigh_vjp, Host()))
 
 
 class EighResult(NamedTuple):

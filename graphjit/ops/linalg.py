@@ -16,6 +16,7 @@ from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.errors import NumericalError, ShapeError
 from graphjit.op import Array, Host, Op, register
+from graphjit.ops import lapack
 from graphjit.ops.contract import matmul
 from graphjit.ops.creation import arange, tril, triu
 from graphjit.ops.elementwise import where
@@ -30,7 +31,7 @@ from graphjit.types import Shape, TensorType, broadcast_shapes
 # ---- what all rows share
 
 
-def lapack(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def numerical(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A NumPy or SciPy routine whose failure is a NumericalError."""
     def call(*arrays: Array, **how: Any) -> Any:
         try:
@@ -105,7 +106,7 @@ def symmetric(x: Tensor) -> Tensor:
 # ---- inverse and equations
 
 INV = register(Op(
-    "inv", checked(square_rule("inv"), lapack("inv", np.linalg.inv)), square_rule("inv"),
+    "inv", checked(square_rule("inv"), numerical("inv", lapack.inv)), square_rule("inv"),
     lambda g, out, x: (-matmul(out.mT, matmul(g, out.mT)),), Host()))
 
 
@@ -124,7 +125,7 @@ def _solve_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor) -> tuple[Any, Any]:
     return lambda: -matmul(back, out.mT), back
 
 
-SOLVE: Op = register(Op("solve", checked(_infer_solve, lapack("solve", np.linalg.solve)), _infer_solve,
+SOLVE: Op = register(Op("solve", checked(_infer_solve, numerical("solve", lapack.solve)), _infer_solve,
                         _solve_vjp, Host()))
 
 
@@ -146,7 +147,7 @@ def _solve_triangular_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor, upper: b
 
 
 SOLVE_TRIANGULAR: Op = register(Op(
-    "solve_triangular", checked(_infer_solve, lapack("solve_triangular", _solve_triangular)), _infer_solve,
+    "solve_triangular", checked(_infer_solve, numerical("solve_triangular", _solve_triangular)), _infer_solve,
     _solve_triangular_vjp, Host()))
 
 
@@ -240,7 +241,7 @@ def _full(x: Tensor) -> Tensor:
     return expand_dims(x, (-2, -1))
 
 
-COFACTOR = register(Op("cofactor", checked(square_rule("cofactor"), lapack("det", _cofactor)),
+COFACTOR = register(Op("cofactor", checked(square_rule("cofactor"), numerical("det", _cofactor)),
                        square_rule("cofactor"), _cofactor_vjp, Host()))
 DET = register(Op("det", checked(_infer_det, lambda x: np.asarray(np.linalg.det(x))), _infer_det,
                   lambda g, out, x: (_full(g) * apply(COFACTOR, x),), Host()))
@@ -298,21 +299,6 @@ def slogdet(x: TensorLike) -> SlogdetResult:
 
 # ---- Cholesky
 
-def _cholesky(x: Array) -> Array:
-    # SciPy's, as are the triangular solves around it: NumPy brings a BLAS of its own, and where two of them take turns
-    # their threads wait for each other, which made a Gaussian process 30 times slower on two cores than on one
-    from scipy.linalg.lapack import get_lapack_funcs
-
-    out = np.empty_like(x, order="C")
-    if out.size:
-        (potrf,) = get_lapack_funcs(("potrf",), (x,))
-        for i in np.ndindex(*x.shape[:-2]):
-            out[i], failed = potrf(x[i], lower=True, clean=True)
-            if failed:
-                raise np.linalg.LinAlgError("Matrix is not positive definite")
-    return out
-
-
 def _cholesky_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
     n = out.shape[-1]
     place = arange(n)
@@ -323,7 +309,7 @@ def _cholesky_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
 
 
 CHOLESKY = register(Op(
-    "cholesky", checked(square_rule("cholesky"), lapack("cholesky", _cholesky)),
+    "cholesky", checked(square_rule("cholesky"), numerical("cholesky", lapack.cholesky)),
     square_rule("cholesky"), _cholesky_vjp, Host()))
 
 
