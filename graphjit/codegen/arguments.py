@@ -7,7 +7,7 @@ every batch size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -82,9 +82,14 @@ class Written:
 
 
 class Arguments:
-    """The arguments of a kernel in the making, each there once."""
+    """The arguments of a kernel in the making, each there once.
 
-    def __init__(self) -> None:
+    Args:
+        known: the lengths of loops that stand in the source instead.
+    """
+
+    def __init__(self, known: Mapping[int, int]) -> None:
+        self.known = known
         self.codes: list[str] = []
         self.values: list[Argument] = []
         self.params: list[str] = []
@@ -114,6 +119,8 @@ class Arguments:
                         Room(partial(_bytes, tuple(loops), dtype.itemsize * many)))
 
     def extent(self, k: int) -> str:
+        if k in self.known:
+            return str(self.known[k])
         return self.add(("extent", k), "n", "int64", turns(k))
 
     def stride(self, key: object, buffer: Node, offset: int, stride: int) -> str:

@@ -29,10 +29,11 @@ from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
 from graphjit.passes.layout import base_layout
-from graphjit.types import DType, is_one
+from graphjit.types import DType, Extent, is_one
 
 CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today
 MOST = 1 << 62  # of a stride
+FEW = 4  # turns that are written out, where the model has so few
 
 
 @functools.lru_cache(maxsize=4096)
@@ -46,7 +47,8 @@ class LoopWriter(Nest):
     def __init__(self, cluster: Cluster, stored: Iterable[Apply], inline: frozenset[Node],
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
-        self.arguments = Arguments()
+        self.arguments = Arguments({k: int(loop.extent) for k, loop in enumerate(self.loops)
+                                    if k > 0 and loop.extent <= FEW and not isinstance(loop.extent, Extent)})
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
@@ -286,7 +288,7 @@ class LoopWriter(Nest):
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
         if self._pays_to_gather():
             # LLVM would have vectors for strides of one only, if it took the innermost loop's for plain variables
-            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in self.steps]
+            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in self.steps if not s.isdigit()]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,
