@@ -21,12 +21,54 @@ from graphjit.types import INT64, TensorType, normalize_axis
 
 
 def _argsort(x: Array, axis: int, descending: bool) -> Array:
+    """A stable order. NumPy sorts numbers many times as fast as it finds a stable order: where a key and a place fit into
+    one integer, these are sorted, and elsewhere the order that it finds fastest is stable if no two are equal."""
+    n = x.shape[axis]
+    keys = _keys(x) if n < 1 << 32 else None
+    if keys is not None:
+        if descending:
+            keys = ~keys
+        packed = np.ascontiguousarray(np.moveaxis(keys, axis, -1))
+        packed <<= 32
+        packed |= np.arange(n)
+        packed.sort()
+        packed &= (1 << 32) - 1
+        return np.ascontiguousarray(np.moveaxis(packed, -1, axis))
+    order = x.argsort(axis)
+    found = np.take_along_axis(x, order, axis)
+    rows = np.moveaxis(found, axis, 0)
+    nan = found.dtype.kind == "f" and n > 1 and np.isnan(rows[-2]).any()
+    if not nan and not (rows[1:] == rows[:-1]).any():
+        return np.ascontiguousarray(np.flip(order, axis) if descending else order).astype(np.int64, copy=False)
     if not descending:
         return x.argsort(axis, "stable").astype(np.int64, copy=False)
     # the reverse of an ascending order, equal elements kept in theirs
     reverse = (*(slice(None),) * axis, slice(None, None, -1))
-    back: Array = (x.shape[axis] - 1 - x[reverse].argsort(axis, "stable"))[reverse]
-    return back.astype(np.int64, copy=False)
+    back: Array = (n - 1 - x[reverse].argsort(axis, "stable"))[reverse]
+    return np.ascontiguousarray(back).astype(np.int64, copy=False)
+
+
+def _keys(x: Array) -> Array | None:
+    """Integers of 32 bits, in int64, in the order of the elements, NaN last; None where there is no room for that."""
+    if x.dtype == np.float32:
+        x = x + np.float32(0)  # there is one zero
+        nan = np.isnan(x)
+        if nan.any():
+            x[nan] = np.nan  # and one NaN
+        bits = x.view(np.int32)
+        signs = bits >> 31
+        signs &= 0x7FFFFFFF
+        bits ^= signs
+        return bits.astype(np.int64)
+    if x.dtype.itemsize < 4 or x.dtype == np.int32:  # a copy, as are the others
+        return x.astype(np.int64)
+    if x.dtype == np.uint32:
+        return x.astype(np.int64) - (1 << 31)
+    if x.dtype == np.int64 and x.size:
+        least = int(x.min())
+        if int(x.max()) - least < 1 << 31:
+            return x - least
+    return None
 
 
 def _infer_argsort(x: TensorType, axis: int, descending: bool) -> TensorType:
