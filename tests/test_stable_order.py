@@ -11,7 +11,7 @@ import graphjit as gj
 from graphjit.types import DTYPES
 
 Array = np.ndarray[Any, Any]
-SHAPES = [(1,), (0,), (50,), (7, 9), (0, 3), (3, 0), (4, 5, 6), (3, 300)]
+SHAPES = [(1,), (0,), (50,), (7, 9), (0, 3), (3, 0), (4, 5, 6), (3, 300), (9, 12, 10)]
 
 
 def samples(dtype: str, shape: tuple[int, ...]) -> list[Array]:

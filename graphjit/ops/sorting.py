@@ -19,11 +19,15 @@ from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import INT64, TensorType, normalize_axis
 
+FAST = 1 << 10  # elements, fewer of which NumPy orders sooner than they are packed
+
 
 def _argsort(x: Array, axis: int, descending: bool) -> Array:
-    """A stable order. NumPy sorts numbers many times as fast as it finds a stable order: where a key and a place fit into
-    one integer, these are sorted, and elsewhere the order that it finds fastest is stable if no two are equal."""
+    """A stable order. NumPy sorts numbers many times as fast as it finds one: where a key and a place fit into an
+    integer, these are sorted, and elsewhere the order that it finds fastest is stable if no two are equal."""
     n = x.shape[axis]
+    if x.size < FAST:
+        return _stable(x, axis, descending)
     keys = _keys(x) if n < 1 << 32 else None
     if keys is not None:
         if descending:
@@ -35,16 +39,19 @@ def _argsort(x: Array, axis: int, descending: bool) -> Array:
         packed &= (1 << 32) - 1
         return np.ascontiguousarray(np.moveaxis(packed, -1, axis))
     order = x.argsort(axis)
-    found = np.take_along_axis(x, order, axis)
-    rows = np.moveaxis(found, axis, 0)
-    nan = found.dtype.kind == "f" and n > 1 and np.isnan(rows[-2]).any()
-    if not nan and not (rows[1:] == rows[:-1]).any():
-        return np.ascontiguousarray(np.flip(order, axis) if descending else order).astype(np.int64, copy=False)
+    rows = np.moveaxis(np.take_along_axis(x, order, axis), axis, 0)
+    nan = x.dtype.kind == "f" and n > 1 and np.isnan(rows[-2]).any()
+    if nan or (rows[1:] == rows[:-1]).any():
+        return _stable(x, axis, descending)
+    return np.ascontiguousarray(np.flip(order, axis) if descending else order).astype(np.int64, copy=False)
+
+
+def _stable(x: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return x.argsort(axis, "stable").astype(np.int64, copy=False)
     # the reverse of an ascending order, equal elements kept in theirs
     reverse = (*(slice(None),) * axis, slice(None, None, -1))
-    back: Array = (n - 1 - x[reverse].argsort(axis, "stable"))[reverse]
+    back: Array = (x.shape[axis] - 1 - x[reverse].argsort(axis, "stable"))[reverse]
     return np.ascontiguousarray(back).astype(np.int64, copy=False)
 
 
