@@ -9,6 +9,7 @@ from graphjit.passes.channels_last import channels_last
 from graphjit.passes.cse import cse
 from graphjit.passes.flattened import flattened
 from graphjit.passes.fold import fold
+from graphjit.passes.groups import groups
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products
@@ -26,6 +27,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify again", simplify),
     ("cse again", cse),
     ("regions", regions),
+    ("groups", groups),
     ("pools", pools),
     ("channels last", channels_last),
     ("simplify views", simplify),

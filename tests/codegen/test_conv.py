@@ -144,6 +144,23 @@ def test_windows_of_one_element_are_copied_nowhere() -> None:
     assert found.count("copy") == 2  # what the caller gives and gets is in the caller's order
 
 
+@pytest.mark.parametrize(("shape", "window", "how"), [
+    ((3, 12, 9, 8), (20, 3, 3, 3), {"groups": 4, "padding": 1}), ((2, 32, 30), (64, 8, 5), {"groups": 4, "stride": 2}),
+    ((5, 64, 12, 12), (64, 16, 3, 3), {"groups": 4, "padding": 1}), ((2, 16, 7, 7), (8, 8, 1, 1), {"groups": 2}),
+    ((2, 10, 8, 8), (10, 5, 3, 3), {"groups": 2, "dilation": 2, "padding": (2, 1)}),
+])
+def test_groups_are_convolutions_of_their_own(shape: tuple[int, ...], window: tuple[int, ...],
+                                              how: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    convolve, transpose = (F.conv2d, F.conv_transpose2d) if len(shape) == 4 else (F.conv1d, F.conv_transpose1d)
+    x, w, b = (rng.standard_normal(s) for s in (shape, window, window[:1]))
+    agree([lambda x, w, b: gj.relu(convolve(gj.tanh(x), w, b, **how)), lambda y, w: transpose(y, w, **how)],
+          [[x, w, b], [rng.standard_normal(convolve(gj.tensor(x), gj.tensor(w), **how).shape), w]], 1e-10)
+    if window[1] > 3:
+        assert not {"conv", "conv_input_grad", "conv_weight_grad"} & set(names(
+            lambda x, w: gj.grad(lambda x, w: convolve(x, w, **how).sum(), argnums=(0, 1))(x, w), x, w))
+
+
 @pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")
 def test_convolutions_on_the_tile_unit_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether that pays or not."""
