@@ -16,12 +16,14 @@ from graphjit.types import DType, Extent, Shape, is_float, is_one
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 RANKS = (1, 2)
+CHANNELS = 8  # that are worth a loop along them
 LATENCY = 4  # cycles from a multiply-add to the next that adds to its sum
 
 
 def channels_last(graph: Graph) -> Graph:
-    """Convolutions as products of windows whose channels lie last; what they feed is computed in that order too."""
-    if not any(isinstance(n, Apply) and _rewrites(n) for n in graph.nodes):
+    """Convolutions as products of windows whose channels lie last; what they feed is computed in that order too, and so
+    are pools that gain more by it than turning their operands takes."""
+    if not any(isinstance(n, Apply) and (_rewrites(n) or _turns(n)) for n in graph.nodes):
         return graph
     return _Rewriter().run(graph)
 
@@ -31,6 +33,16 @@ def _rewrites(node: Apply) -> bool:
     return (node.op.name in CONVOLUTIONS and node.kwargs["groups"] == 1 and is_float(node.type.dtype)
             and len(node.kwargs["stride"]) in RANKS and 0 not in node.type.shape
             and all(0 not in a.type.shape for a in node.args))
+
+
+def _turns(node: Apply) -> bool:
+    """Whether a pool is best computed along channels wherever they lie: windows overlap, or it looks for the largest
+    again."""
+    if node.op not in POOLS or len(node.kwargs["stride"]) not in RANKS or node.type.shape[1] < CHANNELS \
+            or 0 in node.type.shape or not is_float(node.type.dtype):
+        return False
+    overlap = any(k > s for k, s in zip(node.kwargs["kernel"], node.kwargs["stride"], strict=True))
+    return overlap or node.op.name == "max_pool_grad"
 
 
 class _Rewriter:
@@ -83,7 +95,7 @@ class _Rewriter:
             return getattr(self, node.op.name)(node, **node.kwargs) if _rewrites(node) else None
         if isinstance(node.op.lower, Reduction) and node.args[0] in self.cotangents:
             return self.reduction(node)
-        if not any(a in self.last and self.came_last(a) for a in node.args):
+        if not any(a in self.last and self.came_last(a) for a in node.args) and not _turns(node):
             return None
         match node.op.lower:
             case Elementwise():

@@ -228,6 +228,24 @@ def test_pools_between_convolutions_agree(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pools_by_themselves_agree(dtype: str) -> None:
+    """Those of many channels run along them, wherever these lie."""
+    rng = np.random.default_rng(7)
+    functions: list[Callable[..., Any]] = []
+    arrays: list[list[Array]] = []
+    for kernel, how in ((2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1, "padding": 1}), (5, {"stride": 3})):
+        for pool in (F.max_pool2d, F.avg_pool2d, F.max_pool1d, F.avg_pool1d):
+            for channels in (3, 17):
+                functions.append(lambda x, pool=pool, k=kernel, how=how: pool(gj.tanh(x), k, **how))
+                sizes = (11, 12) if pool in (F.max_pool2d, F.avg_pool2d) else (13,)
+                arrays.append([rng.integers(-3, 3, (2, channels, *sizes)).astype(dtype)])
+    agree(functions, arrays, 1e-4 if dtype == "float32" else 1e-11)
+    x = rng.standard_normal((2, 17, 11, 12)).astype(dtype)
+    assert "max_pool_last" in names(lambda x: F.max_pool2d(x, 3, stride=1), x)
+    assert "max_pool" in names(lambda x: F.max_pool2d(x, 2), x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_first_largest_and_nan(dtype: str) -> None:
     """Where a window holds NaN, it is picked, and the gradient goes there."""
     rng = np.random.default_rng(6)
