@@ -233,7 +233,8 @@ def test_pools_by_themselves_agree(dtype: str) -> None:
     rng = np.random.default_rng(7)
     functions: list[Callable[..., Any]] = []
     arrays: list[list[Array]] = []
-    for kernel, how in ((2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1, "padding": 1}), (5, {"stride": 3})):
+    for kernel, how in ((2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1, "padding": 1}), (5, {"stride": 3}),
+                        ):  # fmt: skip
         for pool in (F.max_pool2d, F.avg_pool2d, F.max_pool1d, F.avg_pool1d):
             for channels in (3, 17):
                 functions.append(lambda x, pool=pool, k=kernel, how=how: pool(gj.tanh(x), k, **how))
