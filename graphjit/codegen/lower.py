@@ -49,12 +49,13 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
     direct = {node for node in writes if _may_write_in_place(node, writes[node], fused.of.get(node))}
     while True:
-        steps = _Lowering(graph, fused, {n: writes[n] for n in direct},
-                          {n: s for n, s in writes.items() if n not in direct}).run()
+        lowering = _Lowering(graph, fused, {n: writes[n] for n in direct},
+                             {n: s for n, s in writes.items() if n not in direct})
+        steps = lowering.run()
         tangled = {state for s in steps if isinstance(s, KernelCall) for state in s.tangled}
         back = {n for n in direct if writes[n] in tangled}
         if not back:
-            order, stuck = _schedule(steps, graph, set(states))
+            order, stuck = _schedule(steps, lowering.loops, graph, set(states))
             if not stuck:
                 in_place = {n: writes[n] for n in direct}
                 order = with_followers(order, graph.outputs, in_place)
@@ -135,6 +136,7 @@ class _Lowering:
             stored = [n for n in cluster.members if n in self.stored]
             if stored and stored[0] not in done:
                 steps.append(write_cluster(cluster, stored, inline, target))
+        self.loops = len(steps)
         for node in self.graph.nodes:
             if isinstance(node, Apply) and not fusable(node):
                 steps.extend(self.special(node))
@@ -280,8 +282,9 @@ def _copy_to(node: Node, where: Place) -> KernelCall:
     return write_cluster(singleton(copy), [copy], frozenset(), {copy: where})
 
 
-def _schedule(steps: list[Step], graph: Graph, states: set[Input]) -> tuple[list[Step], list[Step]]:
-    """Steps in an order that honours reads and writes; state is written last, after every check.
+def _schedule(steps: list[Step], loops: int, graph: Graph, states: set[Input]) -> tuple[list[Step], list[Step]]:
+    """Steps, of which the first so many are loop nests, in an order that honours reads and writes; state is written
+    last, after every check.
 
     Gives the order and the steps that could not be placed.
     """
@@ -303,8 +306,8 @@ def _schedule(steps: list[Step], graph: Graph, states: set[Input]) -> tuple[list
             if node in states:
                 before[i].update(r for r in readers.get(node, ()) if r != i)
                 before[i].update(checks)
-            else:  # several steps assemble one result, in their order
-                before[i].update(w for w in writers[node] if w < i)
+            elif loops <= i:  # steps of one op are in order; loops that store a part of its result may come at any time
+                before[i].update(w for w in writers[node] if loops <= w < i)
     after: list[list[int]] = [[] for _ in steps]
     waiting = [len(b) for b in before]
     for i, found in enumerate(before):
