@@ -43,7 +43,7 @@ class Cluster:
     members: dict[Apply, IndexMap]
     levels: frozenset[frozenset[int]]    # the sets of axes that members run over
     fold_axes: frozenset[frozenset[int]]  # the sets of axes that reductions fold
-    orders: frozenset[tuple[bool, IndexMap]] = frozenset()  # of axes: of what is folded, and of other members
+    orders: frozenset[IndexMap] = frozenset()  # the orders of axes in which members run over them
 
     @property
     def all_axes(self) -> frozenset[int]:
@@ -83,7 +83,7 @@ def singleton(node: Apply) -> Cluster:
     if is_reduction(node):
         reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE}
         folds = frozenset([reduced])
-    order = is_reduction(node), tuple([axis for axis in imap if axis != NONE])
+    order = _order(tuple(imap))
     return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds, frozenset([order]))
 
 
@@ -108,11 +108,8 @@ def _apart(node: Node) -> bool:
     return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.apart
 
 
-def _in_two_orders(orders: frozenset[tuple[bool, IndexMap]], n_axes: int) -> bool:
-    """Whether members that run over all axes do so in more than one order: loops in the one would store in the other,
-    each number in a line of its own. In what order folds read is of no account to other folds."""
-    whole = {order for _, order in orders if len(order) == n_axes}
-    return len(whole) > 1 and any(not folds for folds, order in orders if len(order) == n_axes)
+def _order(imap: IndexMap) -> IndexMap:
+    return tuple([axis for axis in imap if axis != NONE])
 
 
 class Order:
@@ -186,6 +183,7 @@ class Fusion:
 
     def __init__(self, graph: Graph) -> None:
         self.order: dict[Node, int] = {n: i for i, n in enumerate(graph.nodes)}
+        self.outputs = {base(n) for n in graph.outputs}
         self.of: dict[Node, Cluster] = {n: singleton(n) for n in self.order
                                         if isinstance(n, Apply) and fusable(n)}
         self.units = Order(graph, self.of)
@@ -259,12 +257,13 @@ class Fusion:
         folds = frozenset([frozenset([match[i] for i in fold]) for fold in a.fold_axes]) | b.fold_axes
         if any(fold != reduced for fold in folds):
             return False
-        orders = frozenset([(folds, tuple([match[i] for i in order])) for folds, order in a.orders]) | b.orders
-        if reduced and _in_two_orders(orders, len(extents)):
-            return False
+        orders = frozenset([tuple([match[i] for i in order]) for order in a.orders]) | b.orders
         match[NONE] = NONE
         moved = {node: tuple([match[x] for x in imap]) for node, imap in a.members.items()}
         if not self.edges_agree(moved, b):
+            return False
+        whole = {order for order in orders if len(order) == len(extents)}
+        if reduced and len(whole) > 1 and self.stores_across({**b.members, **moved}, len(extents)):
             return False
         merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds, orders)
         # a fold of everything stays apart from what uses it element by element, so that it can be split
@@ -288,6 +287,20 @@ class Fusion:
                 if user in members and not _agrees(node, imap, axes, members[user]):
                     return False
         return True
+
+    def stores_across(self, members: Mapping[Apply, IndexMap], n_axes: int) -> bool:
+        """Whether results that run over all axes, and others may read, do so in more than one order, or in another than
+        what is folded: loops in the one would store in the other, each number in a line of its own."""
+        folded: set[IndexMap] = set()
+        stored: set[IndexMap] = set()
+        for node, imap in members.items():
+            order = _order(imap)
+            if len(order) == n_axes:
+                if is_reduction(node):
+                    folded.add(order)
+                elif node in self.outputs or any(user not in members for user, _ in self.readers[node]):
+                    stored.add(order)
+        return len(stored) > 1 or bool(folded and stored - folded)
 
     def second_stage(self, cluster: Cluster) -> bool:
         late: set[Node] = set()

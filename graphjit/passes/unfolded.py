@@ -7,14 +7,18 @@ rows fill tiles that a few places do not. A window of one element is a row as it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 from graphjit.ir import Apply, Node, apply_op
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import OVERLAP_ADD
 from graphjit.ops.windows import Ints
+from graphjit.types import Shape
 
 WEIGHTS = 1 << 13  # numbers for each place of an image, at least
+POINTWISE = 1 << 12  # numbers at least, where a window is one element
 
 
 def unfolds(node: Apply) -> bool:
@@ -27,9 +31,13 @@ def unfolds(node: Apply) -> bool:
             places, weight = a.type.shape[2:], b.type.shape
         case _:
             places, weight = a.type.shape[2:], node.type.shape
-    if set(weight[2:]) == {1} and set(how["stride"]) == {1} and not any(map(any, how["padding"])):
-        return True
-    return prod(weight) >= WEIGHTS * prod(places)
+    least = POINTWISE if _pointwise(weight, how) else WEIGHTS * prod(places)
+    return prod(weight) >= least
+
+
+def _pointwise(weight: Shape, how: Mapping[str, Any]) -> bool:
+    """Whether each window is one element, and there is one for each element."""
+    return set(weight[2:]) == {1} and set(how["stride"]) == {1} and not any(map(any, how["padding"]))
 
 
 def product(windows: Node, weight: Node, bias: Node | None, where: Apply) -> Node:
@@ -63,6 +71,8 @@ def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> N
     """Of a cotangent (N, *places, O) and a weight (O, C, *kernel): (N, *size, C)."""
     rank, kernel = len(size), weight.type.shape[2:]
     out = _apply("matmul", where, _rows(cotangent, rank + 1, where), _by_taps(weight, where))
+    if _pointwise(weight.type.shape, where.kwargs):
+        return _reshaped(out, (*cotangent.type.shape[:rank + 1], weight.type.shape[1]), where)
     parts = _reshaped(out, (*cotangent.type.shape[:rank + 1], *kernel, weight.type.shape[1]), where)
     how = {name: where.kwargs[name] for name in ("stride", "padding", "dilation")}
     return apply_op(OVERLAP_ADD, (parts,), {"size": size, "kernel": kernel, **how}, where.where)
