@@ -11,7 +11,6 @@ columns the loop over them and the last of those over r change places, for a blo
 
 from __future__ import annotations
 
-from graphjit.codegen.cluster import base
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import (
     COLUMN_BLOCK,
@@ -25,6 +24,7 @@ from graphjit.codegen.source import (
     store,
 )
 from graphjit.ir import Apply, Node
+from graphjit.passes.layout import base
 from graphjit.types import FLOAT32, FLOAT64, Extent
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from graphjit.codegen.cluster import Cluster, base
+from graphjit.codegen.cluster import Cluster
 from graphjit.ir import Apply, Graph, Node
 from graphjit.op import Library
+from graphjit.passes.layout import base
 from graphjit.types import is_float
 
 

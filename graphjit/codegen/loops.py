@@ -21,14 +21,14 @@ from itertools import pairwise, starmap
 from graphjit.codegen.access import Access, Place, access, place
 from graphjit.codegen.arguments import Arguments, Scalar, Written, turns
 from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
-from graphjit.codegen.cluster import Cluster, base, used
+from graphjit.codegen.cluster import Cluster, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
 from graphjit.codegen.source import SHORT_BLOCK, Body, is_literal, literal, load, store, stored_name
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
-from graphjit.passes.layout import base_layout
+from graphjit.passes.layout import base, base_layout
 from graphjit.types import DType, Extent, is_one
 
 CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.assemble import computed_in_place, fills, places
 from graphjit.codegen.axes import fusable, result_map, through
 from graphjit.codegen.call import HostCall, KernelCall, Step
-from graphjit.codegen.cluster import Cluster, base, operand_below, singleton, used
+from graphjit.codegen.cluster import Cluster, operand_below, singleton, used
 from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.followers import with_followers
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import library_calls
 from graphjit.codegen.repeats import write_cluster
+from graphjit.codegen.schedule import schedule
 from graphjit.codegen.strips import in_strips
 from graphjit.codegen.turned import turned
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
 from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
-from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.passes.layout import base, base_layout, is_contiguous
 from graphjit.types import Extent, contiguous_strides
 
 SMALL = 1 << 16  # bytes of a result that NumPy puts in order as fast as a kernel
@@ -55,7 +55,7 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
         tangled = {state for s in steps if isinstance(s, KernelCall) for state in s.tangled}
         back = {n for n in direct if writes[n] in tangled}
         if not back:
-            order, stuck = _schedule(steps, lowering.loops, graph, set(states))
+            order, stuck = schedule(steps, lowering.loops, graph, set(states))
             if not stuck:
                 in_place = {n: writes[n] for n in direct}
                 order = with_followers(order, graph.outputs, in_place)
@@ -280,55 +280,3 @@ def _copy_to(node: Node, where: Place) -> KernelCall:
     """A kernel that copies a node from memory to a place."""
     copy = apply_op(TABLE["copy"], (node,), {}, node.where if isinstance(node, Apply) else None)
     return write_cluster(singleton(copy), [copy], frozenset(), {copy: where})
-
-
-def _schedule(steps: list[Step], loops: int, graph: Graph, states: set[Input]) -> tuple[list[Step], list[Step]]:
-    """Steps, of which the first so many are loop nests, in an order that honours reads and writes; state is written
-    last, after every check.
-
-    Gives the order and the steps that could not be placed.
-    """
-    position = {n: i for i, n in enumerate(graph.nodes)}
-    writers: dict[Node, list[int]] = {}
-    readers: dict[Node, list[int]] = {}
-    for i, step in enumerate(steps):
-        for node in step.writes:
-            writers.setdefault(node, []).append(i)
-        for node in step.reads:
-            readers.setdefault(node, []).append(i)
-    checks = [i for i, s in enumerate(steps) if isinstance(s, HostCall) or s.checks]
-    before: list[set[int]] = [set() for _ in steps]
-    for i, step in enumerate(steps):
-        for node in step.reads:
-            if node not in states:
-                before[i].update(w for w in writers.get(node, ()) if w != i)
-        for node in step.writes:
-            if node in states:
-                before[i].update(r for r in readers.get(node, ()) if r != i)
-                before[i].update(checks)
-            elif loops <= i:  # steps of one op are in order; loops that store a part of its result may come at any time
-                before[i].update(w for w in writers[node] if loops <= w < i)
-    after: list[list[int]] = [[] for _ in steps]
-    waiting = [len(b) for b in before]
-    for i, found in enumerate(before):
-        for j in found:
-            after[j].append(i)
-
-    def priority(i: int) -> tuple[bool, int, int]:
-        step = steps[i]
-        check = isinstance(step, KernelCall) and step.checks
-        return (not check, max((position.get(n, len(position)) for n in step.writes), default=0), i)
-
-    ready = [priority(i) for i, n in enumerate(waiting) if n == 0]
-    heapify(ready)
-    order: list[Step] = []
-    placed: set[int] = set()
-    while ready:
-        i = heappop(ready)[-1]
-        order.append(steps[i])
-        placed.add(i)
-        for j in after[i]:
-            waiting[j] -= 1
-            if waiting[j] == 0:
-                heappush(ready, priority(j))
-    return order, [s for i, s in enumerate(steps) if i not in placed]

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from graphjit.codegen.access import Access, Loop, Place, access, collapse, innermost, place
 from graphjit.codegen.axes import NONE, IndexMap, look_through, operand_map, result_map
-from graphjit.codegen.cluster import Cluster, base, used
+from graphjit.codegen.cluster import Cluster, used
 from graphjit.ir import Apply, Node
 from graphjit.op import Elementwise, Gather, Indexed
+from graphjit.passes.layout import base
 from graphjit.types import Extent
 
 SHORT = 16  # elements of a row; longer ones are vectors themselves

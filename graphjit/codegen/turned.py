@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from graphjit.codegen.access import Access, Loop, access
 from graphjit.codegen.axes import NONE, operand_map
-from graphjit.codegen.cluster import Cluster, base
+from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.nest import Nest
 from graphjit.ir import Apply, Graph, Node, apply_op
 from graphjit.op import TABLE, View
-from graphjit.passes.layout import base_layout, is_contiguous
+from graphjit.passes.layout import base, base_layout, is_contiguous
 from graphjit.types import is_one
 
 LINE = 16  # numbers next to each other that fill a line of the cache

@@ -10,6 +10,7 @@ from graphjit.op import TABLE, Elementwise, Library, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
 from graphjit.ops.windows import Ints, Pads
 from graphjit.passes import unfolded
+from graphjit.passes.build import permuted, reshaped
 from graphjit.passes.simplify import same_shape
 from graphjit.passes.unfolded import unfolds
 from graphjit.types import DType, Extent, Shape, is_float, is_one
@@ -74,7 +75,7 @@ class _Rewriter:
 
     def in_order(self, node: Node) -> Node:
         if node not in self.plain:
-            self.plain[node] = _permuted(self.last[node], to_first(node.type.ndim), node)
+            self.plain[node] = permuted(self.last[node], to_first(node.type.ndim), node)
         return self.plain[node]
 
     def channels_last(self, node: Node, channels: int | None = None) -> Node:
@@ -85,7 +86,7 @@ class _Rewriter:
             if channels is not None and isinstance(x.type.shape[1], Extent) and not isinstance(channels, Extent):
                 shape = (x.type.shape[0], channels, *x.type.shape[2:])
                 x = apply_op(TABLE["reshape"], (x,), {"shape": shape}, getattr(node, "where", None))
-            self.last[node] = _permuted(x, to_last(node.type.ndim), node)
+            self.last[node] = permuted(x, to_last(node.type.ndim), node)
         return self.last[node]
 
     # ---- rules: the new node with the channels last, or None
@@ -132,7 +133,7 @@ class _Rewriter:
             if a.type.ndim < ndim:
                 shape = (*(1,) * (ndim - a.type.ndim), *a.type.shape)
                 x = apply_op(TABLE["reshape"], (self.in_order(a),), {"shape": shape}, node.where)
-                args.append(_permuted(x, to_last(ndim), node))
+                args.append(permuted(x, to_last(ndim), node))
             else:
                 args.append(self.channels_last(x))
         shape = tuple(node.type.shape[i] for i in to_last(ndim))
@@ -168,7 +169,7 @@ class _Rewriter:
         if node.kwargs["keepdims"]:
             return out
         left = [a for a in order if a not in node.kwargs["axis"]]
-        self.plain[node] = _permuted(out, tuple(left.index(a) for a in sorted(left)), node)
+        self.plain[node] = permuted(out, tuple(left.index(a) for a in sorted(left)), node)
         return None
 
     # ---- convolutions
@@ -189,7 +190,7 @@ class _Rewriter:
         x, w = node.args
         rank = len(stride)
         taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, padding, dilation, node)
-        flat = None if bias is None else _reshaped(self.in_order(bias), w.type.shape[:1], node)
+        flat = None if bias is None else reshaped(self.in_order(bias), w.type.shape[:1], node)
         if unfolds(node):
             return unfolded.product(taps, self.in_order(w), flat, node)
         weight = _copied(self.in_order(w), (*range(2, 2 + rank), 1, 0), node)
@@ -211,17 +212,17 @@ class _Rewriter:
         wide = (*kernel[:-1], last + apart * (f - 1))
         taps = self.windows(x, c, wide, (*stride[:-1], apart * f), padding, dilation, node)
         if f > 1:
-            cotangent = _reshaped(cotangent, (*taps.type.shape[:rank + 1], f * o), node)
+            cotangent = reshaped(cotangent, (*taps.type.shape[:rank + 1], f * o), node)
         out: Node = apply_op(CONTRACT, (taps, cotangent), {"axes": rank + 1, "leading": True}, node.where)
         if f > 1:
             shape = (*kernel, c, o)
-            each = _reshaped(out, (*wide, c, f, o), node)
-            out, *more = (_reshaped(apply_op(TABLE["slice"], (each,), {
+            each = reshaped(out, (*wide, c, f, o), node)
+            out, *more = (reshaped(apply_op(TABLE["slice"], (each,), {
                 "starts": (*(0,) * (rank - 1), apart * p, 0, p, 0), "sizes": (*kernel, c, 1, o),
                 "steps": (1,) * (rank + 3)}, node.where), shape, node) for p in range(f))
             for part in more:
                 out = apply_op(TABLE["add"], (out, part), {}, node.where)
-        self.plain[node] = _permuted(out, (rank + 1, rank, *range(rank)), node)
+        self.plain[node] = permuted(out, (rank + 1, rank, *range(rank)), node)
 
     def bordered(self, node: Apply) -> tuple[Node, Node, Pads]:
         """The cotangent that a gradient by the input reads, with zeros around it, what lies inside, and how many."""
@@ -269,18 +270,10 @@ def _of_channels(shape: Shape, whole: Shape) -> bool:
     return full[1] == whole[1] and all(is_one(n) for i, n in enumerate(full) if i != 1)
 
 
-def _reshaped(x: Node, shape: tuple[int, ...], where: Apply) -> Node:
-    return apply_op(TABLE["reshape"], (x,), {"shape": shape}, where.where)
-
-
-def _permuted(x: Node, axes: Ints, where: Node) -> Node:
-    if axes == tuple(range(len(axes))):
-        return x
-    return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, getattr(where, "where", None))
 
 
 def _copied(x: Node, axes: Ints, where: Apply) -> Node:
-    return apply_op(TABLE["copy"], (_permuted(x, axes, where),), {}, where.where)
+    return apply_op(TABLE["copy"], (permuted(x, axes, where),), {}, where.where)
 
 
 def _padded(x: Node, padding: Pads, where: Apply) -> Node:

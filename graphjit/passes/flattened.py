@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
-from graphjit.op import TABLE
+from graphjit.passes.build import copied, permuted, reshaped
 from graphjit.types import Extent, is_float
 
 FEW = 32  # columns that are sooner put in order than the activations they are multiplied with
@@ -45,14 +45,14 @@ def _product_in_order(node: Apply) -> Node:
     found = _flat(a)
     if found is not None:
         x, shape, axes = found
-        rows = _permuted(_reshaped(b, (*shape, b.type.shape[1]), node), (*axes, len(axes)), node)
-        return apply_op(node.op, (x, _reshaped(_copied(rows, node), b.type.shape, node)), {}, node.where)
+        rows = permuted(reshaped(b, (*shape, b.type.shape[1]), node), (*axes, len(axes)), node)
+        return apply_op(node.op, (x, reshaped(copied(rows, node), b.type.shape, node)), {}, node.where)
     found = _flat(a.args[0]) if isinstance(a, Apply) and a.op.name == "permute_dims" else None
     if found is not None:
         x, shape, axes = found
-        product = apply_op(node.op, (_permuted(x, (1, 0), node), b), {}, node.where)
-        apart = _reshaped(product, (*(shape[i] for i in axes), b.type.shape[1]), node)
-        return _reshaped(_copied(_permuted(apart, (*_inverse(axes), len(axes)), node), node), node.type.shape, node)
+        product = apply_op(node.op, (permuted(x, (1, 0), node), b), {}, node.where)
+        apart = reshaped(product, (*(shape[i] for i in axes), b.type.shape[1]), node)
+        return reshaped(copied(permuted(apart, (*_inverse(axes), len(axes)), node), node), node.type.shape, node)
     return node
 
 
@@ -66,7 +66,7 @@ def _flat(node: Node) -> tuple[Node, Ints, Ints] | None:
     axes = x.kwargs["axes"]
     if axes[0] != 0 or x.type.shape[0] != node.type.shape[0] or 0 in x.type.shape:
         return None
-    return _reshaped(x.args[0], node.type.shape, node), x.type.shape[1:], _inverse(tuple(i - 1 for i in axes[1:]))
+    return reshaped(x.args[0], node.type.shape, node), x.type.shape[1:], _inverse(tuple(i - 1 for i in axes[1:]))
 
 
 def _unflattened(node: Apply) -> Node:
@@ -80,9 +80,9 @@ def _unflattened(node: Apply) -> Node:
             or not _few(product.args[0].type.shape[1])):
         return node
     a, b = product.args
-    columns = _permuted(_reshaped(b, (b.type.shape[0], *x.type.shape[1:]), node), axes, node)
-    out = apply_op(product.op, (a, _reshaped(_copied(columns, node), b.type.shape, node)), {}, product.where)
-    return _reshaped(out, node.type.shape, node)
+    columns = permuted(reshaped(b, (b.type.shape[0], *x.type.shape[1:]), node), axes, node)
+    out = apply_op(product.op, (a, reshaped(copied(columns, node), b.type.shape, node)), {}, product.where)
+    return reshaped(out, node.type.shape, node)
 
 
 def _few(n: int) -> bool:
@@ -91,15 +91,3 @@ def _few(n: int) -> bool:
 
 def _inverse(axes: Ints) -> Ints:
     return tuple(axes.index(i) for i in range(len(axes)))
-
-
-def _permuted(x: Node, axes: Ints, where: Apply) -> Node:
-    return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, where.where)
-
-
-def _reshaped(x: Node, shape: Ints, where: Apply) -> Node:
-    return apply_op(TABLE["reshape"], (x,), {"shape": tuple(shape)}, where.where)
-
-
-def _copied(x: Node, where: Apply) -> Node:
-    return apply_op(TABLE["copy"], (x,), {}, where.where)

@@ -10,6 +10,13 @@ STRIDED = frozenset({"matmul"})  # library kernels that read floats of any strid
 STRIDED_FIRST = frozenset({"contract"})  # those that read their first operand so, and the second if its rows lie even
 
 
+def base(node: Node) -> Node:
+    """The node below any views."""
+    while isinstance(node, Apply) and isinstance(node.op.lower, View):
+        node = node.args[0]
+    return node
+
+
 def base_layout(node: Node) -> tuple[Node, Layout]:
     """The node whose buffer holds this one's elements, and how they lie there.
 

@@ -15,6 +15,7 @@ from graphjit.ir import Apply, Node, apply_op
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import OVERLAP_ADD
 from graphjit.ops.windows import Ints
+from graphjit.passes.build import permuted, reshaped
 from graphjit.types import Shape
 
 WEIGHTS = 1 << 13  # numbers for each place of an image, at least
@@ -46,7 +47,7 @@ def product(windows: Node, weight: Node, bias: Node | None, where: Apply) -> Nod
     out = _apply("matmul", where, _rows(windows, rank + 1, where), _swapped(_by_taps(weight, where), where))
     if bias is not None:
         out = _apply("add", where, out, bias)
-    return _reshaped(out, (*windows.type.shape[:rank + 1], weight.type.shape[0]), where)
+    return reshaped(out, (*windows.type.shape[:rank + 1], weight.type.shape[0]), where)
 
 
 def rectified(node: Node, where: Apply) -> Node | None:
@@ -56,7 +57,7 @@ def rectified(node: Node, where: Apply) -> Node | None:
     plus = node.args[0]
     if not isinstance(plus, Apply) or plus.op.name != "add" or plus.args[0].type.ndim != 2:
         return None
-    return _reshaped(_apply("relu", where, plus), node.type.shape, where)
+    return reshaped(_apply("relu", where, plus), node.type.shape, where)
 
 
 def weight_gradient(windows: Node, cotangent: Node, where: Apply) -> Node:
@@ -64,7 +65,7 @@ def weight_gradient(windows: Node, cotangent: Node, where: Apply) -> Node:
     rank = cotangent.type.ndim - 2
     taps, o = windows.type.shape[rank + 1:], cotangent.type.shape[-1]
     out = _apply("matmul", where, _swapped(_rows(cotangent, rank + 1, where), where), _rows(windows, rank + 1, where))
-    return _permuted(_reshaped(out, (o, *taps), where), (0, rank + 1, *range(1, rank + 1)), where)
+    return permuted(reshaped(out, (o, *taps), where), (0, rank + 1, *range(1, rank + 1)), where)
 
 
 def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> Node:
@@ -72,8 +73,8 @@ def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> N
     rank, kernel = len(size), weight.type.shape[2:]
     out = _apply("matmul", where, _rows(cotangent, rank + 1, where), _by_taps(weight, where))
     if _pointwise(weight.type.shape, where.kwargs):
-        return _reshaped(out, (*cotangent.type.shape[:rank + 1], weight.type.shape[1]), where)
-    parts = _reshaped(out, (*cotangent.type.shape[:rank + 1], *kernel, weight.type.shape[1]), where)
+        return reshaped(out, (*cotangent.type.shape[:rank + 1], weight.type.shape[1]), where)
+    parts = reshaped(out, (*cotangent.type.shape[:rank + 1], *kernel, weight.type.shape[1]), where)
     how = {name: where.kwargs[name] for name in ("stride", "padding", "dilation")}
     return apply_op(OVERLAP_ADD, (parts,), {"size": size, "kernel": kernel, **how}, where.where)
 
@@ -81,24 +82,18 @@ def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> N
 def _by_taps(weight: Node, where: Apply) -> Node:
     """(O, C, *kernel) as (O, kernel * C)."""
     rank = weight.type.ndim - 2
-    return _rows(_permuted(weight, (0, *range(2, rank + 2), 1), where), 1, where)
+    return _rows(permuted(weight, (0, *range(2, rank + 2), 1), where), 1, where)
 
 
 def _rows(x: Node, axes: int, where: Apply) -> Node:
     """As a matrix with a row for each element of the first axes."""
-    return _reshaped(x, (prod(x.type.shape[:axes], start=1), prod(x.type.shape[axes:], start=1)), where)
+    return reshaped(x, (prod(x.type.shape[:axes], start=1), prod(x.type.shape[axes:], start=1)), where)
 
 
 def _swapped(x: Node, where: Apply) -> Node:
-    return _permuted(x, (1, 0), where)
+    return permuted(x, (1, 0), where)
 
 
-def _reshaped(x: Node, shape: Ints, where: Apply) -> Node:
-    return apply_op(TABLE["reshape"], (x,), {"shape": tuple(shape)}, where.where)
-
-
-def _permuted(x: Node, axes: Ints, where: Apply) -> Node:
-    return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, where.where)
 
 
 def _apply(name: str, where: Apply, *args: Node) -> Node:

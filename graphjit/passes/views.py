@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
-from graphjit.op import TABLE, Elementwise, Library, View
+from graphjit.op import TABLE, Elementwise, Library
 from graphjit.ops.windows import Ints
+from graphjit.passes.layout import base
 from graphjit.passes.simplify import same_shape
 from graphjit.types import Shape
 
@@ -52,7 +53,7 @@ class _Rewriter:
         """Whether x is computed element by element, and one node reads it, or slices that together are no more. What a
         product may do to its result is left to it."""
         if not isinstance(x, Apply) or not isinstance(x.op.lower, Elementwise) or not x.args or any(
-                isinstance(a, Apply) and isinstance(a.op.lower, Library) for a in map(_below, x.args)):
+                isinstance(a, Apply) and isinstance(a.op.lower, Library) for a in map(base, x.args)):
             return False
         found = self.readers[x]
         return self.count[x] == 1 or (self.count[x] == len(found) and all(n.op.name == "slice" for n in found)
@@ -103,12 +104,6 @@ class _Rewriter:
         if any(a is None for a in found.values()):
             return None
         return self.again(x, shape, lambda a: found[a] or a)
-
-
-def _below(x: Node) -> Node:
-    while isinstance(x, Apply) and isinstance(x.op.lower, View):
-        x = x.args[0]
-    return x
 
 
 def _padded(x: Apply, starts: Ints, last: list[int]) -> tuple[Node, Ints] | None:

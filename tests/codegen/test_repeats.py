@@ -17,7 +17,7 @@ from programs import Program, programs
 import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
-from graphjit.codegen import cluster, fusions, kinds, lower, repeats
+from graphjit.codegen import cluster, fusions, kinds, lower, order, repeats
 from graphjit.codegen.arguments import Written
 from graphjit.codegen.call import Address, KernelCall, Scratch
 from graphjit.codegen.fusions import Fused
@@ -144,13 +144,13 @@ def test_a_new_batch_size_writes_nothing(written: list[str], name: str, monkeypa
 
 
 def test_the_work_of_fusing_grows_with_the_program_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    orders: list[cluster.Order] = []
-    start = cluster.Order.__init__
+    orders: list[order.Order] = []
+    start = order.Order.__init__
 
-    def keep(self: cluster.Order, *args: Any) -> None:
+    def keep(self: order.Order, *args: Any) -> None:
         start(self, *args)
         orders.append(self)
-    monkeypatch.setattr(cluster.Order, "__init__", keep)
+    monkeypatch.setattr(order.Order, "__init__", keep)
     layered(10)
     layered(40)
     a, b = (found.work / len(found.bits) for found in orders)
