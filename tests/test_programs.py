@@ -159,7 +159,8 @@ FORMS = [
     "{0}[::-1, ::-1] * {1}", "gj.roll({0}, 1, 1)", "gj.softmax({0}, 1)", "{0} - {0}.mean(0, keepdims=True)",
     "{0} - {1}.mean(1, keepdims=True)", "gj.maximum({0}, {1})", "gj.concat([{0}[1:], {1}[:1]])", "{0} + {1}.sum(0)",
     "gj.take({0}, [0, -1, 0], 0)[:1] + {1}", "({0} + v)", "{0} * gj.sum({1} * {1}, 1)", "gj.cumsum({0}, 0) * 0.25",
-    "{0} * gj.bernoulli(0.5, {0}.shape, generator=rng)", "gj.broadcast_to(v, {0}.shape)", "gj.expand_dims({0}[0], 0)",
+    "{0} * gj.bernoulli(0.5, {0}.shape, generator=rng)", "gj.broadcast_to(v, {0}.shape)",
+    "gj.expand_dims({0}[0], 0) + {1}",
     "gj.where(count % 2 == 0, {0}, {1})", "gj.zeros_like({0})", "gj.tril({0}) + {1}", "{0}",
 ]
 STATEMENTS = [
