@@ -33,6 +33,20 @@ def test_inverses_and_solutions(shape: tuple[int, ...], dtype: Any) -> None:
         np.testing.assert_allclose(got, wanted, **tolerance(x))
 
 
+@pytest.mark.parametrize("shape", SQUARE)
+@pytest.mark.parametrize("upper", [False, True])
+def test_triangles(shape: tuple[int, ...], upper: bool) -> None:
+    rng = np.random.default_rng(3)
+    whole = rng.standard_normal(shape) + 9 * np.eye(shape[-1])
+    x, b = (np.triu if upper else np.tril)(whole), rng.standard_normal((*shape[:-1], 3))
+    wanted = np.linalg.solve(x, b)
+    turned = np.ascontiguousarray(whole.swapaxes(-1, -2)).swapaxes(-1, -2)
+    for a in (whole, turned):  # what is in the other triangle does not count
+        np.testing.assert_allclose(lapack.solve_triangular(a, b, upper), wanted, rtol=1e-9, atol=1e-9)
+    found = lapack.solve_triangular(whole, b[..., ::2], upper)
+    np.testing.assert_allclose(found, wanted[..., ::2], rtol=1e-9, atol=1e-9)
+
+
 def test_one_matrix_for_many_right_sides() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((40, 40)) + 9 * np.eye(40), rng.standard_normal((3, 40, 2))
@@ -57,7 +71,8 @@ def test_factors(shape: tuple[int, ...], dtype: Any) -> None:
 @pytest.mark.parametrize("n", [3, 40])
 def test_what_is_singular_or_no_number_is_an_error(n: int) -> None:
     zero, nan = np.zeros((n, n), np.float32), np.full((n, n), np.nan, np.float32)
-    for f in (gj.linalg.inv, lambda x: gj.linalg.solve(x, x)):
+    for f in (gj.linalg.inv, lambda x: gj.linalg.solve(x, x),
+              lambda x: gj.linalg.solve_triangular(x, x, upper=True)):
         with pytest.raises(NumericalError, match="singular matrix"):
             f(gj.tensor(zero))
     with pytest.raises(NumericalError, match="did not converge"):

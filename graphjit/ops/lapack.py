@@ -69,6 +69,22 @@ def _solve_each(a: Array, b: Array) -> Array:
     return out
 
 
+def solve_triangular(a: Array, b: Array, upper: bool) -> Array:
+    """x with a @ x = b, for the upper or lower triangles of (..., n, n) and (..., n, k)."""
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    out = np.empty((*batch, *b.shape[-2:]), b.dtype)
+    if out.size:
+        (trtrs,) = _routines(a.dtype, "trtrs")
+        a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, out.shape)
+        for i in np.ndindex(*batch):
+            if a[i].flags.f_contiguous:
+                out[i], info = trtrs(a[i], b[i], lower=not upper)
+            else:
+                out[i], info = trtrs(a[i].T, b[i], lower=upper, trans=True)
+            _check(info, "Singular matrix")
+    return out
+
+
 def qr(x: Array) -> tuple[Array, Array]:
     """Orthonormal columns q (..., m, k) and upper triangular r (..., k, n), k the lesser of m and n."""
     if _many_small(x) or not x.size:

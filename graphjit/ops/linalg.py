@@ -129,25 +129,13 @@ SOLVE: Op = register(Op("solve", checked(_infer_solve, numerical("solve", lapack
                         _solve_vjp, Host()))
 
 
-def _solve_triangular(a: Array, b: Array, upper: bool) -> Array:
-    from scipy.linalg import solve_triangular as solve_one
-
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = np.broadcast_to(a, batch + a.shape[-2:]), np.broadcast_to(b, batch + b.shape[-2:])
-    out = np.empty(b.shape, b.dtype)
-    if out.size:
-        for i in np.ndindex(*batch):
-            out[i] = solve_one(a[i], b[i], lower=not upper, check_finite=False)
-    return out
-
-
 def _solve_triangular_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor, upper: bool) -> tuple[Any, Any]:
     back = apply(SOLVE_TRIANGULAR, a.mT, g, upper=not upper)
     return lambda: (triu if upper else tril)(-matmul(back, out.mT)), back
 
 
 SOLVE_TRIANGULAR: Op = register(Op(
-    "solve_triangular", checked(_infer_solve, numerical("solve_triangular", _solve_triangular)), _infer_solve,
+    "solve_triangular", checked(_infer_solve, numerical("solve_triangular", lapack.solve_triangular)), _infer_solve,
     _solve_triangular_vjp, Host()))
 
 
