@@ -10,6 +10,8 @@ import numpy as np
 
 from graphjit.types import Shape, TensorType
 
+INTERNAL = "the compiler makes it, after derivatives are taken"  # why a row has no derivative
+
 Params = Mapping[str, Any]
 Array = np.ndarray[Any, Any]
 

@@ -11,6 +11,8 @@ from graphjit.ir import Node
 from graphjit.passes.layout import base_layout
 from graphjit.types import Extent, contiguous_strides, is_one, same_number
 
+LINE = 16  # numbers next to each other that fill a line of the cache
+
 
 @dataclass(frozen=True, slots=True)
 class Access:

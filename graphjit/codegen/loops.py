@@ -56,7 +56,7 @@ class LoopWriter(Nest):
         self.written: dict[Node, Access] = {}   # stored members, once their store is emitted
         self.row_scratch: dict[Node, str] = {}  # full members kept for a later stage
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
-        self.steps: dict[str, Access] = {}  # strides along the innermost loop
+        self.steps: dict[Access, list[str]] = {}  # strides along the innermost loop
         self.totals: dict[Node, str] = {}  # float64 totals of a column nest's float32 sums
 
     def fresh(self, prefix: str = "v") -> str:
@@ -104,7 +104,7 @@ class LoopWriter(Nest):
         else:
             names = [self.arguments.stride((a, k), a.buffer, a.offset, stride)]
         if k == self.inner:
-            self.steps.update(dict.fromkeys(names, a))
+            self.steps[a] = names
         return " * ".join(names)
 
     # ---- values
@@ -288,7 +288,8 @@ class LoopWriter(Nest):
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
         if self._pays_to_gather():
             # LLVM would have vectors for strides of one only, if it took the innermost loop's for plain variables
-            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in self.steps if not s.isdigit()]
+            names = dict.fromkeys(name for step in self.steps.values() for name in step if not name.isdigit())
+            lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in names]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,
@@ -298,7 +299,7 @@ class LoopWriter(Nest):
     def _pays_to_gather(self) -> bool:
         """Whether vectors pay whose elements lie apart: storing them takes longer than a cheap loop of single ones."""
         dear = any(ns == DEAR and self.inner in loops for (loops, ns) in self.work)
-        return self.blocked or dear or not {self.placed(n) for n in self.stored} & {*self.steps.values()}
+        return self.blocked or dear or not {self.placed(n) for n in self.stored} & {*self.steps}
 
     def _tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphjit.codegen.access import LINE
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import FOLD, ROW_BLOCK, Body, fold_kind, short, start_of
 from graphjit.ir import Apply
 from graphjit.types import Extent, is_one
 
-LINE = 16  # numbers that fill a line of the cache
 ROWS = 256  # turns of another loop that read on in them, before the next lines are read
 
 
@@ -84,7 +84,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     if not inner:
         return []
     first, last = inner[0], inner[-1]
-    if span is None and nearest(w) is not None:
+    if span is None and _nearest(w) is not None:
         out.nest([f"for i{last} in range(block, minimum(block + {LINE}, {w.arguments.extent(last)})):"], body.lines)
         return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
@@ -111,7 +111,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
 
 def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
     headers = [w.header(k, split=k == 0) for k in outer]
-    near = nearest(w)
+    near = _nearest(w)
     if near is not None:
         begin, end = ("start", "stop") if near == 0 else ("0", w.arguments.extent(near))
         headers[near] = f"for near in range({begin}, {end}, {ROWS}):"
@@ -120,14 +120,14 @@ def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
     return headers
 
 
-def nearest(w: LoopWriter) -> int | None:
+def _nearest(w: LoopWriter) -> int | None:
     """The loop along which there are the neighbours of what the innermost one reads apart, if it is to run in blocks:
     some turns of the one, and some of the other, so that all of the lines that they read is read while these are in the
     cache. What is stored once for many turns is to be stored once."""
     whole = all(w.cluster.is_full(n) for n in w.cluster.members if n in w.stored)
     if w.cluster.reduced or not whole:
         return None
-    found = [k for k in range(len(w.loops) - 1) for a in w.steps.values() if is_one(a.strides[w.loops[k].axes[-1]])]
+    found = [k for k in range(len(w.loops) - 1) for a in w.steps if is_one(a.strides[w.loops[k].axes[-1]])]
     return max(found, key=lambda k: (found.count(k), k), default=None)
 
 

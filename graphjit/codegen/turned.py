@@ -1,14 +1,15 @@
 """Operands of folding loops that lie apart in memory along the innermost one: turned before, a line at a time.
 
 A loop without folds reads such an operand in blocks (`rows.py`). One with folds would load each line of memory for one
-number, and again for the next.
+number, and again for the next. Whether lines displace each other depends on lengths, also those that the caller chose:
+here a new batch size may need new kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphjit.codegen.access import Access, Loop, access
+from graphjit.codegen.access import LINE, Access, Loop, access
 from graphjit.codegen.axes import NONE, operand_map
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.fusions import Fused
@@ -18,7 +19,6 @@ from graphjit.op import TABLE, View
 from graphjit.passes.layout import base, base_layout, is_contiguous
 from graphjit.types import is_one
 
-LINE = 16  # numbers next to each other that fill a line of the cache
 MANY = 192  # lines that the cache may not hold, if they lie unluckily,
 APART = 512  # which is by multiples of this, in bytes
 
@@ -82,7 +82,7 @@ def _apart(cluster: Cluster, operands: list[Use], nest: Nest) -> Iterator[tuple[
 
 
 def _crowded(at: Access, inner: Loop, cluster: Cluster) -> bool:
-    """Whether lines of memory hold numbers for many turns of another loop, and displace each other before these."""
+    """Whether lines of memory hold numbers for many turns of another loop, and displace each other before."""
     stride = at.strides[inner.axes[-1]]
     near = any(is_one(s) and n >= LINE for n, s in zip(cluster.extents, at.strides, strict=True))
     return near and inner.extent >= MANY and stride != 0 and stride * at.buffer.type.dtype.itemsize % APART == 0

@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.errors import DTypeError, ShapeError
-from graphjit.op import TABLE, Array, Layout, Library, Op, View, register
+from graphjit.op import INTERNAL, TABLE, Array, Layout, Library, Op, View, register
 from graphjit.ops import pool  # noqa: F401  # its rows are what the rows below are made of
 from graphjit.ops.rules import operands_text
 from graphjit.ops.windows import Ints, Pads, count, covered, inside, tap, windows
 from graphjit.types import TensorType, is_float
-
-INTERNAL = "the compiler makes it, after derivatives are taken"
 
 
 def to_last(ndim: int) -> Ints:

@@ -16,7 +16,7 @@ from graphjit.composed import composed
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError
 from graphjit.kernels.reference import MANY, select
-from graphjit.op import Array, Elementwise, Op, register
+from graphjit.op import INTERNAL, Array, Elementwise, Op, register
 from graphjit.operators import attach
 from graphjit.ops.families import (
     ANY,
@@ -156,7 +156,7 @@ def short_name(dtype: DType) -> str:
 COPY = unary("copy", lambda x: np.array(x, order="C"), lambda g, out, x: (g,), expr="{0}", kinds="fiub",
               cheap=True)
 TURN = register(Op("turn", lambda x: np.array(x, order="C"), same("turn", "fiub"), None,  # a copy in another order
-                   Elementwise("{0}", cheap=False, apart=True), "the compiler makes it, after derivatives are taken"))
+                   Elementwise("{0}", cheap=False, apart=True), INTERNAL))
 
 # ---- functions
 

@@ -52,8 +52,10 @@ def inv(x: Array) -> Array:
 
 def solve(a: Array, b: Array) -> Array:
     """x with a @ x = b, for (..., n, n) and (..., n, k)."""
-    if a.ndim > 2 or b.ndim > 2 or not b.size:
-        return np.linalg.solve(a, b) if _many_small(a) or not b.size else _solve_each(a, b)
+    if not b.size or ((a.ndim > 2 or b.ndim > 2) and a.shape[-1] <= SMALL):
+        return np.linalg.solve(a, b)
+    if a.ndim > 2 or b.ndim > 2:
+        return _solve_each(a, b)
     (gesv,) = _routines(a.dtype, "gesv")
     *_, found, info = gesv(a, b)
     _check(info, "Singular matrix")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphjit.errors import DTypeError, ShapeError
-from graphjit.op import Array, Library, Op, register
+from graphjit.op import INTERNAL, Array, Library, Op, register
 from graphjit.ops.rules import operands_text
 from graphjit.ops.windows import Ints
 from graphjit.types import TensorType, is_float
@@ -36,5 +36,4 @@ def _eager(*parts: Array, size: Ints, starts: tuple[Ints, ...], factors: tuple[f
 
 
 # of zeros of shape ``size``, with each part times its factor added from its start on
-ADD_REGIONS = register(Op("add_regions", _eager, _infer, None, Library("add_regions"),
-                          "the compiler makes it, after derivatives are taken"))
+ADD_REGIONS = register(Op("add_regions", _eager, _infer, None, Library("add_regions"), INTERNAL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
+from graphjit.ir.verify import same_type
 from graphjit.op import TABLE
 from graphjit.ops.regions import ADD_REGIONS
 from graphjit.passes.simplify import same_shape, scalar_value
@@ -42,18 +43,20 @@ def regions(graph: Graph) -> Graph:
     return graph.with_outputs([new[o] for o in graph.outputs])
 
 
-def _terms(node: Node, inside: set[Node]) -> Iterator[Node]:
-    assert isinstance(node, Apply)
-    for a in node.args:
-        if a in inside:
-            yield from _terms(a, inside)
+def _terms(node: Apply, inside: set[Node]) -> Iterator[Node]:
+    """What a sum of sums adds, in its order."""
+    stack: list[Node] = [*reversed(node.args)]
+    while stack:
+        x = stack.pop()
+        if x in inside and isinstance(x, Apply):
+            stack.extend(reversed(x.args))
         else:
-            yield a
+            yield x
 
 
 def _is_region(x: Node, whole: Apply) -> bool:
     return (isinstance(x, Apply) and x.op.name == "pad" and x.kwargs["value"] == 0 and not any(x.kwargs["interior"])
-            and same_shape(x.type.shape, whole.type.shape) and x.type.dtype == whole.type.dtype)
+            and same_shape(x.type.shape, whole.type.shape) and same_type(x.type, whole.type))
 
 
 def _sum(node: Apply, terms: list[tuple[Node, Node]], count: dict[Node, int]) -> Node:

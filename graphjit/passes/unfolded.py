@@ -94,7 +94,5 @@ def _swapped(x: Node, where: Apply) -> Node:
     return permuted(x, (1, 0), where)
 
 
-
-
 def _apply(name: str, where: Apply, *args: Node) -> Node:
     return apply_op(TABLE[name], args, {}, where.where)

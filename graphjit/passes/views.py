@@ -7,6 +7,7 @@ inside of what was padded is what was padded. A reshape is moved where it undoes
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.op import TABLE, Elementwise, Library
@@ -16,6 +17,25 @@ from graphjit.passes.simplify import same_shape
 from graphjit.types import Shape
 
 VIEWS = ("slice", "reshape")
+
+
+class Region(NamedTuple):
+    """Along each axis so many elements from a start on in steps: what a slice takes."""
+
+    starts: Ints
+    sizes: Ints
+    steps: Ints
+
+    def of(self, other: Region) -> Region:
+        """This region of a region."""
+        starts = [a + b * step for a, b, step in zip(other.starts, self.starts, other.steps, strict=True)]
+        return Region(tuple(starts), self.sizes, tuple([a * b for a, b in zip(other.steps, self.steps, strict=True)]))
+
+    def last(self) -> list[int]:
+        return [start + (size - 1) * step for start, size, step in zip(*self, strict=True)]
+
+
+Seen = TypeVar("Seen", Region, Shape)  # how a node is seen: a region of it, or all in another shape
 
 
 def views_below(graph: Graph) -> Graph:
@@ -39,8 +59,7 @@ class _Rewriter:
                 continue
             found = None
             if node.op.name == "slice":
-                how = node.kwargs
-                found = self.part(node, node.args[0], how["starts"], how["sizes"], how["steps"])
+                found = self.part(node, node.args[0], Region(**node.kwargs))
             elif node.op.name == "reshape" and node.args[0].type.ndim and self.alone(node.args[0]):
                 found = self.undone(node.args[0], node.type.shape)
             if found is None:
@@ -59,34 +78,33 @@ class _Rewriter:
         return self.count[x] == 1 or (self.count[x] == len(found) and all(n.op.name == "slice" for n in found)
                                       and sum(n.type.size for n in found) <= x.type.size)
 
-    def again(self, x: Apply, shape: Shape, operand: Callable[[Node], Node]) -> Node:
-        return Apply(x.op, tuple(map(operand, x.args)), x.params, x.type.with_shape(shape), x.where)
+    def part(self, where: Apply, x: Node, region: Region) -> Node:
+        """A region of x."""
+        def end(x: Node, region: Region) -> Node:
+            if same_shape(region.sizes, x.type.shape):
+                return self.new[x]
+            return apply_op(TABLE["slice"], (self.new[x],), region._asdict(), where.where)
 
-    def part(self, where: Apply, x: Node, starts: Ints, sizes: Ints, steps: Ints) -> Node:
-        """A slice of x."""
-        if isinstance(x, Apply) and self.alone(x):
-            return self.again(x, sizes, lambda a: self.part_of_operand(where, x, a, starts, sizes, steps))
-        if isinstance(x, Apply) and x.op.name == "slice":
-            how = x.kwargs
-            first = tuple([a + b * step for a, b, step in zip(how["starts"], starts, how["steps"], strict=True)])
-            apart = tuple([a * b for a, b in zip(how["steps"], steps, strict=True)])
-            return self.part(where, x.args[0], first, sizes, apart)
-        if isinstance(x, Apply) and x.op.name in ("pad", "concat") and 0 not in sizes:
-            last = [start + (size - 1) * step for start, size, step in zip(starts, sizes, steps, strict=True)]
-            inside = _padded(x, starts, last) if x.op.name == "pad" else _concatenated(x, starts, last)
-            if inside is not None and self.may_read(x, inside[0]):
-                return self.part(where, inside[0], inside[1], sizes, steps)
-        if same_shape(sizes, x.type.shape):
-            return self.new[x]
-        return apply_op(TABLE["slice"], (self.new[x],), {"starts": starts, "sizes": sizes, "steps": steps}, where.where)
+        root = self.reached(x, region)
+        found = self.again(root, end, lambda x, a, region: self.reached(a, _of_operand(x, a, region)),
+                           lambda region: region.sizes)
+        assert found is not None
+        return found
 
-    def part_of_operand(self, where: Apply, x: Apply, a: Node, starts: Ints, sizes: Ints, steps: Ints) -> Node:
-        """What an element-wise op needs of an operand for a slice of its result."""
-        lead, shape = x.type.ndim - a.type.ndim, a.type.shape
-        whole = [n == m for n, m in zip(shape, x.type.shape[lead:], strict=True)]  # else it is stretched
-        return self.part(where, a, tuple([s if w else 0 for s, w in zip(starts[lead:], whole, strict=True)]),
-                         tuple([m if w else n for m, n, w in zip(sizes[lead:], shape, whole, strict=True)]),
-                         tuple([s if w else 1 for s, w in zip(steps[lead:], whole, strict=True)]))
+    def reached(self, x: Node, region: Region) -> tuple[Node, Region]:
+        """What a region of x is a region of: what was sliced, padded, put together there."""
+        while isinstance(x, Apply) and not self.alone(x):
+            inside = None
+            if x.op.name == "slice":
+                inside = x.args[0], region.of(Region(**x.kwargs))
+            elif x.op.name in ("pad", "concat") and 0 not in region.sizes:
+                inside = _padded(x, region) if x.op.name == "pad" else _concatenated(x, region)
+                if inside is not None and not self.may_read(x, inside[0]):
+                    inside = None
+            if inside is None:
+                break
+            x, region = inside
+        return x, region
 
     def may_read(self, x: Node, operand: Node) -> bool:
         """Whether an operand may be read beside what it is stored into: it has memory of its own, or will not be."""
@@ -94,33 +112,71 @@ class _Rewriter:
 
     def undone(self, x: Node, shape: Shape) -> Node | None:
         """x in another shape, if that undoes reshapes of all that it is computed from."""
-        if not x.type.ndim:
-            return self.new[x]
-        if isinstance(x, Apply) and x.op.name == "reshape":
-            return self.new[x.args[0]] if same_shape(x.args[0].type.shape, shape) else None
-        if not isinstance(x, Apply) or not self.alone(x):
-            return None
-        found = {a: self.undone(a, shape) for a in x.args}
-        if any(a is None for a in found.values()):
-            return None
-        return self.again(x, shape, lambda a: found[a] or a)
+        def end(x: Node, shape: Shape) -> Node | None:
+            if not x.type.ndim:
+                return self.new[x]
+            undoes = isinstance(x, Apply) and x.op.name == "reshape" and same_shape(x.args[0].type.shape, shape)
+            return self.new[x.args[0]] if undoes and isinstance(x, Apply) else None
+
+        return self.again((x, shape), end, lambda x, a, shape: (a, shape), lambda shape: shape)
+
+    def again(self, root: tuple[Node, Seen], end: Callable[[Node, Seen], Node | None],
+              below: Callable[[Apply, Node, Seen], tuple[Node, Seen]], shape: Callable[[Seen], Shape]) -> Node | None:
+        """What is computed element by element at ``root``, computed again as it is seen there; None where that ends in
+        a None. (Without recursion: a graph may be deeper than Python's stack.)
+
+        Args:
+            end: how a node is seen that is not computed so.
+            below: an operand of a node that is seen so, and how it is seen.
+            shape: of a node that is seen so.
+        """
+        done: dict[tuple[Node, Seen], Node] = {}
+        stack = [root]
+        while stack:
+            x, seen = at = stack[-1]
+            if at in done:
+                stack.pop()
+            elif isinstance(x, Apply) and x.type.ndim and self.alone(x):
+                operands = [below(x, a, seen) for a in x.args]
+                missing = [each for each in operands if each not in done]
+                stack.extend(missing)
+                if not missing:
+                    done[at] = Apply(x.op, tuple([done[each] for each in operands]), x.params,
+                                     x.type.with_shape(shape(seen)), x.where)
+            else:
+                found = end(x, seen)
+                if found is None:
+                    return None
+                done[at] = found
+        return done[root]
 
 
-def _padded(x: Apply, starts: Ints, last: list[int]) -> tuple[Node, Ints] | None:
-    """What was padded, and where in it a slice starts that lies inside; None where it does not."""
+def _of_operand(x: Apply, a: Node, region: Region) -> Region:
+    """What an element-wise op needs of an operand for a region of its result: all along axes that are stretched."""
+    lead, shape = x.type.ndim - a.type.ndim, a.type.shape
+    starts, sizes, steps = (values[lead:] for values in region)
+    whole = [n == m for n, m in zip(shape, x.type.shape[lead:], strict=True)]
+    return Region(tuple([s if w else 0 for s, w in zip(starts, whole, strict=True)]),
+                  tuple([m if w else n for m, n, w in zip(sizes, shape, whole, strict=True)]),
+                  tuple([s if w else 1 for s, w in zip(steps, whole, strict=True)]))
+
+
+def _padded(x: Apply, region: Region) -> tuple[Node, Region] | None:
+    """The region of what was padded that a region is, if it lies inside."""
     low, inner = x.kwargs["low"], x.args[0]
-    if any(x.kwargs["interior"]) or any(start < a or end >= a + n for start, end, a, n in
-                                        zip(starts, last, low, inner.type.shape, strict=True)):
+    if any(x.kwargs["interior"]) or any(start < a or end >= a + n for start, end, a, n in zip(
+            region.starts, region.last(), low, inner.type.shape, strict=True)):
         return None
-    return inner, tuple([start - a for start, a in zip(starts, low, strict=True)])
+    return inner, region._replace(starts=tuple([start - a for start, a in zip(region.starts, low, strict=True)]))
 
 
-def _concatenated(x: Apply, starts: Ints, last: list[int]) -> tuple[Node, Ints] | None:
-    """The one operand of a concatenation in which a slice lies, and where in it that starts; None if there is none."""
+def _concatenated(x: Apply, region: Region) -> tuple[Node, Region] | None:
+    """The region of one operand of a concatenation that a region is, if it lies in one."""
     axis, begin = x.kwargs["axis"], 0
+    starts, last = region.starts, region.last()
     for part in x.args:
         end = begin + part.type.shape[axis]
         if begin <= starts[axis] and last[axis] < end:
-            return part, (*starts[:axis], starts[axis] - begin, *starts[axis + 1:])
+            return part, region._replace(starts=(*starts[:axis], starts[axis] - begin, *starts[axis + 1:]))
         begin = end
     return None

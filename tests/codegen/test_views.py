@@ -89,6 +89,20 @@ def test_what_is_stored_into_one_array_may_depend_on_another_part_of_it() -> Non
     agrees(grad(coupling), X, *weights)
 
 
+@pytest.mark.parametrize("function", [
+    lambda x: deep(x)[1:], lambda x: deep(x.reshape(-1)).reshape(12, 14),
+    lambda x: gj.grad(lambda x: sum(((x[k % 4:k % 4 + 2] * x[1:3]).sum() for k in range(700)), start=gj.zeros(())))(x),
+], ids=["slice", "reshape", "sum"])
+def test_graphs_may_be_deeper_than_the_stack(function: Function) -> None:
+    agrees(function, X)
+
+
+def deep(x: gj.Tensor) -> gj.Tensor:
+    for _ in range(1500):
+        x = gj.tanh(x) * 1.5
+    return x
+
+
 # ---- sums of regions
 
 def laplacian(u: gj.Tensor) -> gj.Tensor:
