@@ -17,6 +17,7 @@ from graphjit.passes.simplify import same_shape
 from graphjit.types import Shape
 
 VIEWS = ("slice", "reshape")
+FEW = 4  # parts that are sooner computed each by itself
 
 
 class Region(NamedTuple):
@@ -69,13 +70,13 @@ class _Rewriter:
         return self.graph.with_outputs([self.new[o] for o in self.graph.outputs])
 
     def alone(self, x: Node) -> bool:
-        """Whether x is computed element by element, and one node reads it, or slices that together are no more. What a
-        product may do to its result is left to it."""
+        """Whether x is computed element by element, and one node reads it, or few slices that together are no more: all
+        steps of a loop are better computed at once. What a product may do to its result is left to it."""
         if not isinstance(x, Apply) or not isinstance(x.op.lower, Elementwise) or not x.args or any(
                 isinstance(a, Apply) and isinstance(a.op.lower, Library) for a in map(base, x.args)):
             return False
         found = self.readers[x]
-        return self.count[x] == 1 or (self.count[x] == len(found) and all(n.op.name == "slice" for n in found)
+        return self.count[x] == 1 or (self.count[x] == len(found) <= FEW and all(n.op.name == "slice" for n in found)
                                       and sum(n.type.size for n in found) <= x.type.size)
 
     def part(self, where: Apply, x: Node, region: Region) -> Node:

@@ -89,6 +89,17 @@ def test_what_is_stored_into_one_array_may_depend_on_another_part_of_it() -> Non
     agrees(grad(coupling), X, *weights)
 
 
+def test_steps_of_a_loop_read_what_is_computed_at_once() -> None:
+    def f(x: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
+        z, h = gj.tanh(x * 2 + 1), gj.zeros(8)
+        for t in range(12):
+            h = gj.tanh((h + z[t]) @ w)
+        return h
+    arrays = floats(12, 8), floats(8, 8, seed=1)
+    assert names(f, *arrays).count("tanh") == 13
+    agrees(f, *arrays)
+
+
 @pytest.mark.parametrize("function", [
     lambda x: deep(x)[1:], lambda x: deep(x.reshape(-1)).reshape(12, 14),
     lambda x: gj.grad(lambda x: sum(((x[k % 4:k % 4 + 2] * x[1:3]).sum() for k in range(700)), start=gj.zeros(())))(x),
