@@ -19,6 +19,7 @@ _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 # what the loop over k works with
 _A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
 _B, _B_ROW, _K, _PANEL, _AHEAD = "%r12", "%r13", "%r15", "%rax", "%r8"
+_A14 = _PANEL  # of tiles that do not pack
 _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 
@@ -72,6 +73,8 @@ class _Tile:
         self.emit("2:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")
         if self.height > 7:
             self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
+        if self.height > 14:
+            self.emit(f"lea ({_A7},{_A_ROW3},2), {_A14}", f"add {_A_ROW}, {_A14}")
         if self.packs:
             self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
                       f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
@@ -114,7 +117,8 @@ class _Tile:
         sums = self.height * self.vectors
         held = [f"%zmm{_REGISTERS - 1 - r}" for r in range(min(self.height, self.vectors))]
         passing = [f"%zmm{r}" for r in range(sums, _REGISTERS - len(held))]
-        self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
+        if self.vectors > 1:  # the loads of a narrow tile leave no room for more
+            self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
         if self.packs:
             self.emit(*(f"prefetcht0 {64 * j}({_AHEAD})" for j in range(self.vectors)))
         if self.vectors <= self.height:
@@ -139,6 +143,8 @@ class _Tile:
         self.emit(f"add {_A_COL}, {_A}", f"add {_B_ROW}, {_B}")
         if self.height > 7:
             self.emit(f"add {_A_COL}, {_A7}")
+        if self.height > 14:
+            self.emit(f"add {_A_COL}, {_A14}")
         if self.packs:
             self.emit(f"add ${64 * self.vectors}, {_PANEL}", f"add {_B_ROW}, {_AHEAD}")
 
@@ -152,6 +158,6 @@ class _Tile:
 
     def _number(self, i: int) -> str:
         """The address of row i of A. An address adds 1, 2, 4 or 8 times a register to another."""
-        base, row = (_A, i) if i < 7 else (_A7, i - 7)
+        base, row = (_A, _A7, _A14)[i // 7], i % 7
         return {0: f"({base})", 1: f"({base},{_A_ROW})", 2: f"({base},{_A_ROW},2)", 3: f"({base},{_A_ROW3})",
                 4: f"({base},{_A_ROW},4)", 5: f"({base},{_A_ROW5})", 6: f"({base},{_A_ROW3},2)"}[row]  # fmt: skip

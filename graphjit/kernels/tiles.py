@@ -19,7 +19,7 @@ from graphjit.kernels.microkernel import TILE, Frame
 from graphjit.kernels.packing import gather_function, scatter_function
 from graphjit.kernels.target import Element, target
 
-ROOM = 16  # heights in a line of the table
+ROOM = 32  # heights in a line of the table
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TileShape:
 def tile_shape() -> TileShape:
     """Tiles that fill the registers. Few rows take broad tiles: each k then has enough independent sums."""
     if target().assembly:
-        return TileShape((14, 14, 9, 6, 5, 4, 3, 3), (14, 2))
+        return TileShape((21, 14, 9, 6, 5, 4, 3, 3), (14, 2))
     if target().registers == 32:
         return TileShape((12, 10, 8, 1, 1, 1, 1, 1), (8, 3))
     return TileShape((12, 6, 1, 1), (6, 2))
