@@ -143,7 +143,7 @@ def add(record: Record, found: dict[str, Any], first: bool) -> None:
     if first:
         record.numbers, record.cold, record.resized = found["numbers"], found["first"], found.get("resized")
     else:
-        record.warm = found["first"]
+        record.warm, record.turns = found["first"], found.get("turns", [])
 
 
 def line(r: Record) -> str:

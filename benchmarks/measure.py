@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from benchmarks.workloads import WORKLOADS
 
 ROUND = 0.005   # seconds of steps between two looks at the clock
 WARM_UP = 0.1   # seconds before the first look
+TURNS = 6       # of steps that are compared with each other
 QUANTILES = 9   # of the rounds that are kept; the middle one is their median
 COMPARED = 3    # numbers that all frameworks have to agree on
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +70,8 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
         start = time.perf_counter()
         runner.wait(runner.resized())
         found["resized"] = time.perf_counter() - start
+    if not first and threads > 1 and runner.alone is not None:
+        found["turns"] = turns([runner.alone(), runner], budget)
     if first and w.like:
         found["numbers"] = compared(form.build(WORKLOADS[w.like]), [])
     return found
@@ -115,6 +119,12 @@ def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
         times.append(once(count) / runner.steps)
     quantiles = np.quantile(times, np.linspace(0.02, 0.98, QUANTILES))
     return [float(f"{t:.5g}") for t in quantiles], (time.process_time() - busy) / spent
+
+
+def turns(runners: Sequence[Runner], budget: float) -> list[float]:
+    """Seconds a step of each, measured in turns: the clock of a machine drifts."""
+    times = [[rounds(runner, budget / TURNS)[0] for runner in runners] for _ in range(TURNS)]
+    return [float(np.median(each)) for each in zip(*times, strict=True)]
 
 
 def peak_memory() -> int:

@@ -102,6 +102,17 @@ def matrix(run: Run, read: Callable[[Record], float | None], names: Sequence[str
     return table(["workload", *(PEERS[name].title for name in names)], rows)
 
 
+def scaling(run: Run) -> str:
+    """How much faster graphjit is than on one thread."""
+    rows = []
+    for name in run.workloads:
+        own = run.find(name, "graphjit")
+        if own is not None and own.counts and own.turns:
+            one, many = own.turns
+            rows.append([name, duration(one), duration(many), f"{one / many:.2f}x"])
+    return table(["workload", "1 thread", f"{run.machine.threads} threads", "faster"], rows)
+
+
 def first_calls(run: Run) -> str:
     """Seconds of first calls: cold, warm, with another batch size."""
     names = [name for name in peers_of(run) if PEERS[name].cached]
@@ -160,6 +171,8 @@ def markdown(run: Run) -> str:
     threads = f"{run.machine.threads} thread" + "s" * (run.machine.threads > 1)
     parts = [
         f"## {threads.capitalize()}", heading(run), means(run), summary(run),
+        *(["### graphjit on one thread and on all", "In turns, in one process.", scaling(run)]
+          if run.machine.threads > 1 else []),
         "### Time of a step", matrix(run, lambda r: r.seconds, peers_of(run)),
         "### First calls", "Beyond import; warm: a second process with what the first left on disk.", first_calls(run),
         "### Peak memory of the process, MB", megabytes(run)]
@@ -240,8 +253,6 @@ def publish(run: Run, folder: Path) -> list[Path]:
     text_path = folder / "results.md"
     intro = "# Results of `python -m benchmarks`\n\nRatios are graphjit's time over that of the best peer."
     sections = [intro, *map(markdown, runs)]
-    if len(runs) > 1:
-        sections.insert(1, scaling(runs[0], runs[-1]) + "\n")
     text_path.write_text("\n\n".join(sections), encoding="utf-8")
     chart_path = folder / chart_name(run.machine.threads)
     chart(run, chart_path)
@@ -253,17 +264,6 @@ def publish(run: Run, folder: Path) -> list[Path]:
 
 def chart_name(threads: int) -> str:
     return "chart.png" if threads == 1 else f"chart-{threads}.png"
-
-
-def scaling(one: Run, many: Run) -> str:
-    """How much faster graphjit is on more threads."""
-    rows = []
-    for name in many.workloads:
-        a, b = one.find(name, "graphjit"), many.find(name, "graphjit")
-        if a and b and a.counts and b.counts:
-            rows.append([name, duration(a.seconds), duration(b.seconds), f"{a.seconds / b.seconds:.2f}x"])
-    header = ["workload", "1 thread", f"{many.machine.threads} threads", "faster"]
-    return "## graphjit on more threads\n\n" + table(header, rows)
 
 
 def shown(readme: str, runs: Sequence[Run]) -> str:

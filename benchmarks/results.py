@@ -29,6 +29,7 @@ class Record:
         resized: seconds of the first call with another batch size.
         imported: seconds of importing the framework.
         peak: bytes of memory the process used at most.
+        turns: seconds a step on one thread and on all, measured in turns in one process.
         busy: processor time over time while measuring; below 1 on one thread, something else was running.
     """
 
@@ -43,6 +44,7 @@ class Record:
     resized: float | None = None
     imported: float | None = None
     peak: int | None = None
+    turns: list[float] = field(default_factory=list)
     busy: float | None = None
 
     @property

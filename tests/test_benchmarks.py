@@ -136,10 +136,18 @@ def test_tables_of_one_and_two_threads_stand_side_by_side(run, tmp_path, monkeyp
     faster = [replace(r, rounds=[t / 2 for t in r.rounds]) for r in run.records]
     report.publish(Run(replace(MACHINE, threads=2), faster), tmp_path)
     results, readme = (tmp_path / "results.md").read_text(), (tmp_path / "README.md").read_text()
-    assert "| mnist | 170 us | 85.0 us | 2.00x |" in results
+    assert "graphjit on one thread" in results
     assert readme.startswith("before\n") and readme.endswith("after\n") and "old" not in readme
     assert "chart.png" in readme and "chart-2.png" in readme
     assert set(json.loads((tmp_path / "results.json").read_text())) == {"1", "2"}
+
+
+def test_one_thread_and_more_are_compared_in_one_process(run):
+    assert "graphjit on one thread" not in report.markdown(run)
+    many = [replace(r, turns=[160e-6, 80e-6]) if r.workload == "mnist" else r for r in run.records]
+    text = report.scaling(Run(replace(MACHINE, threads=2), many))
+    assert "| workload | 1 thread | 2 threads | faster |" in text
+    assert "| mnist | 160 us | 80.0 us | 2.00x |" in text and "call" not in text
 
 
 def test_bars_are_times_over_graphjits(run):
@@ -184,6 +192,13 @@ def test_graphjit_is_measured_compiled_and_eager(tmp_path):
     assert [r.status for r in found] == ["ok", "ok"], [r.detail for r in found]
     assert compiled.cold > 0 and compiled.warm > 0 and compiled.resized > 0 and compiled.peak > 1 << 20
     np.testing.assert_allclose(compiled.numbers, eager.numbers, rtol=1e-5)
+
+
+def test_graphjit_on_one_thread_is_measured_beside_itself_on_two(tmp_path):
+    options = command.Options(threads=2, budget=0.02, everything=False, limit=60.0)
+    (found,) = command.measure_workload(WORKLOADS["moons"], [PEERS["graphjit"]], options, tmp_path)
+    assert found.status == "ok", found.detail
+    assert len(found.turns) == 2 and min(found.turns) > 0
 
 
 def test_the_table_of_targets_is_complete():

@@ -30,6 +30,7 @@ class Runner:
         wait: blocks until the result of a call is there.
         steps: training steps that one call makes.
         compiled: seconds that building it spent on compiling, for a framework that does not wait for the first call.
+        alone: makes a step like this one that keeps to one thread.
     """
 
     step: Callable[[], Any]
@@ -38,6 +39,7 @@ class Runner:
     wait: Callable[[Any], Any] = lambda result: None
     steps: int = 1
     compiled: float = 0.0
+    alone: Callable[[], Runner] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,20 @@ def build(w: Workload, form: str) -> Runner:
     function, numbers = function_of(w)
     call = gj.compile(function) if form == "compiled" else eagerly(function)
     other = w.inputs(w.other_batch)
-    return Runner(functools.partial(call, *w.inputs()), numbers, functools.partial(call, *other))
+    return Runner(functools.partial(call, *w.inputs()), numbers, functools.partial(call, *other),
+                  alone=functools.partial(alone, w) if form == "compiled" else None)
+
+
+def alone(w: Workload) -> Runner:
+    """A compiled step that runs on one thread whatever others run on: how many is settled when it is compiled."""
+    threads = gj.get_num_threads()
+    gj.set_num_threads(1)
+    try:
+        runner = build(w, "compiled")
+        runner.step()
+    finally:
+        gj.set_num_threads(threads)
+    return runner
 
 
 def eagerly(function: Callable[..., Any]) -> Callable[..., Any]:
