@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphjit.ops.elementwise import maximum
 from graphjit.ops.transcendental import rsqrt, sqrt
 from graphjit.optim.group import ParamGroup
-from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.optim.optimizer import Optimizer, Params, decayed, settled
 from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
 from graphjit.types import DType
@@ -23,8 +23,8 @@ def _scalars(t: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, *
 def _moved(p: Tensor, g: Tensor, step_size: Tensor, correction: Tensor, w1: Tensor, keep2: Tensor, w2: Tensor,
            eps: Tensor, m: Tensor, v: Tensor, *top: Tensor) -> tuple[Tensor, ...]:
     """The parameter after a step, and its moments."""
-    new_m = m + (g - m) * w1
-    new_v = v * keep2 + g * g * w2
+    new_m = settled(m + (g - m) * w1)
+    new_v = settled(v * keep2 + g * g * w2)
     tops = tuple([maximum(t, new_v) for t in top])
     largest = tops[0] if tops else new_v
     return p - step_size * (new_m / (sqrt(largest) * correction + eps)), new_m, new_v, *tops

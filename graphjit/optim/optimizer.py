@@ -238,6 +238,15 @@ def decayed(g: Tensor, p: Tensor, weight_decay: Tensor) -> Tensor:
     return where(weight_decay != 0, g + p * weight_decay.astype(p.dtype), g)
 
 
+def settled(x: Tensor) -> Tensor:
+    """State that fades by a factor a step, and 0 where that made it denormal.
+
+    It would stay there as long as no gradient comes (a unit that is dead, a rare word), and each step compute with
+    it, many times slower.
+    """
+    return where(abs(x) < float(np.finfo(x.dtype).smallest_normal), 0, x)
+
+
 def first(numbers: Sequence[Tensor]) -> Tensor:
     """The one number of a hyperparameter that is not a pair."""
     (number,) = numbers

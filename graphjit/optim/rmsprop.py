@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphjit.ops.transcendental import sqrt
 from graphjit.optim.group import ParamGroup
-from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.optim.optimizer import Optimizer, Params, decayed, settled
 from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
 
@@ -13,15 +13,15 @@ from graphjit.tensor import Tensor
 def _moved(p: Tensor, g: Tensor, step_size: Tensor, keep: Tensor, take: Tensor, eps: Tensor, again: Tensor,
            square: Tensor, *slots: Tensor, centered: bool, momentum: bool) -> tuple[Tensor, ...]:
     """The parameter after a step, and what is kept for it."""
-    spread = square * keep + g * g * take
+    spread = settled(square * keep + g * g * take)
     new = [spread]
     if centered:
-        middle = slots[0] + (g - slots[0]) * take
+        middle = settled(slots[0] + (g - slots[0]) * take)
         new.append(middle)
         spread = spread - middle * middle
     g = g / (sqrt(spread) + eps)
     if momentum:
-        g = slots[-1] * again + g
+        g = settled(slots[-1] * again + g)
         new.append(g)
     return p - g * step_size, *new
 

@@ -8,7 +8,7 @@ from typing import Any
 from graphjit.errors import ArgumentError
 from graphjit.ops.elementwise import where
 from graphjit.optim.group import ParamGroup
-from graphjit.optim.optimizer import Optimizer, Params, decayed
+from graphjit.optim.optimizer import Optimizer, Params, decayed, settled
 from graphjit.replay import on_arrays
 from graphjit.tensor import Tensor
 
@@ -21,7 +21,7 @@ def _descend(p: Tensor, g: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
 @on_arrays
 def _roll(p: Tensor, g: Tensor, buffer: Tensor, lr: Tensor, momentum: Tensor, *share: Tensor,
           nesterov: bool) -> tuple[Tensor, ...]:
-    new = buffer * momentum + (g * share[0] if share else g)
+    new = settled(buffer * momentum + (g * share[0] if share else g))
     return new, p - (g + new * momentum if nesterov else new) * lr
 
 

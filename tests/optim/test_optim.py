@@ -60,6 +60,35 @@ def test_state_has_the_dtype_of_its_parameter(name, dtype, mode):
     assert all(t.dtype == dtype for key, t in opt.state[p].items() if key != "step")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [
+    lambda ps: optim.SGD(ps, lr=0.1, momentum=0.5), lambda ps: optim.Adam(ps, betas=(0.5, 0.5)),
+    lambda ps: optim.AdamW(ps, betas=(0.5, 0.5), amsgrad=True),
+    lambda ps: optim.RMSprop(ps, alpha=0.5, momentum=0.5, centered=True)],
+    ids=["SGD", "Adam", "AdamW", "RMSprop"])
+def test_state_that_fades_becomes_zero_and_not_denormal(make, dtype, mode):
+    """Denormal numbers would stay, as they round to themselves, and each step with them is slow."""
+    p = nn.Parameter(np.ones(3, dtype))
+    opt = make([p])
+    smallest = np.finfo(dtype).smallest_normal
+
+    @mode
+    def step(factor):
+        opt.zero_grad()
+        (p * factor).sum().backward()
+        opt.step()
+    step(np.ones(3, dtype))
+    fading = [t for name, t in opt.state[p].items() if name not in ("step", "max_exp_avg_sq")]
+    assert fading and all((t.data > 0).all() for t in fading)
+    for t in fading:
+        t.assign(np.array([1.5, 4, np.nan], dtype) * smallest)
+    step(np.zeros(3, dtype))
+    for t in fading:
+        np.testing.assert_array_equal(t.data[:2] > 0, [False, True], t.label)
+        np.testing.assert_array_equal(t.data[:2] >= smallest, [False, True], t.label)
+        assert np.isnan(t.data[2])
+
+
 def test_the_learning_rate_is_state(mode):
     _, opt, step = quadratic(lambda ps: optim.Adam(ps, lr=0.1, weight_decay=0), mode, 1)
     tick = clock.structure
