@@ -48,6 +48,7 @@ from graphjit.kernels.irmath import (
 )
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
+from graphjit.kernels.vmath_exp import exp_or_zero
 
 TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)
@@ -317,6 +318,7 @@ TABLE.update({
                   (I32, I64), float_of),
     "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (U32,)),
     "exp": Row(vmath.exp, np.exp, 1, FLOATS),
+    "exp_or_zero": Row(exp_or_zero, np.exp, 1, FLOATS),
     "exp2": Row(vmath.exp2, np.exp2, 1, FLOATS),
     "expm1": Row(vmath.expm1, np.expm1, 1, FLOATS),
     "log": Row(vmath.log, np.log, 1, FLOATS),

@@ -1,4 +1,4 @@
-"""Exponentials: exp exp2 expm1 sigmoid softplus.
+"""Exponentials: exp exp_or_zero exp2 expm1 sigmoid softplus.
 
 Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part
 ln 2.  Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest
@@ -51,6 +51,7 @@ EXP_NEAR = [c / LN2 ** (6 - i) for i, c in enumerate(EXP2_NEAR[F64])]  # (e^r - 
 
 # where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
 EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
+EXP_NORMAL = {F32: -87.3365, F64: -708.396}  # above it e^x is a normal number
 EXP2_RANGE = {F32: (-151.0, 129.0), F64: (-1076.0, 1025.0)}
 EPSILON = {F32: 2.0**-26, F64: 2.0**-55}  # where 1 + t is 1
 # below this expm1 is -1
@@ -84,7 +85,17 @@ def unless_below(x: V, lo: float, hi: float, formula: Callable[[V], V]) -> V:
 
 
 def exp(x: V) -> V:
-    return unless_below(x, *EXP_RANGE[x.type], _by_table if target().avx512 and x.type == F64 else _by_polynomial)
+    return _exp_above(x, EXP_RANGE[x.type][0])
+
+
+def exp_or_zero(x: V) -> V:
+    """e^x, and 0 where that is denormal: to make such numbers, and to compute with them, takes a CPU 100 cycles."""
+    return _exp_above(x, EXP_NORMAL[x.type])
+
+
+def _exp_above(x: V, low: float) -> V:
+    formula = _by_table if target().avx512 and x.type == F64 else _by_polynomial
+    return unless_below(x, low, EXP_RANGE[x.type][1], formula)
 
 
 def _by_table(x: V) -> V:

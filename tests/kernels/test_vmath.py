@@ -124,6 +124,15 @@ def test_odd_functions_are_odd(name, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_or_zero_is_exp_where_that_is_normal(dtype, rng):
+    x = np.concatenate([edges(dtype), sweep(dtype, 20_000, rng), rng.uniform(-800, 0, 20_000).astype(dtype)])
+    got, want, least = run("exp_or_zero", x), run("exp", x), np.finfo(dtype).smallest_normal
+    normal = ~(want <= least * dtype(1.01))
+    np.testing.assert_array_equal(got[normal], want[normal])
+    assert ((got == 0) | (got >= least))[~normal].all() and ((want > 0) & (want < least)).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_values_that_are_exact(dtype):
     n = np.arange(-20, 21).astype(dtype)
     np.testing.assert_array_equal(run("exp2", n), np.ldexp(dtype(1), n.astype(int)))

@@ -13,7 +13,7 @@ from graphjit.ops.elementwise import where
 from graphjit.ops.logic import isfinite
 from graphjit.ops.random import Generator
 from graphjit.ops.statistics import softmax_of
-from graphjit.ops.transcendental import exp
+from graphjit.ops.transcendental import exp_or_zero
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, is_float
@@ -71,7 +71,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | 
         return scores.softmax(-1)
     scores = masked_scores(scores, mask)
     top = scores.max(axis=-1, keepdims=True).detach()
-    e = exp(scores - where(isfinite(top), top, 0))
+    e = exp_or_zero(scores - where(isfinite(top), top, 0))
     total = e.sum(axis=-1, keepdims=True)
     return softmax_of(scores, e / where(total == 0, 1, total), -1)
 
