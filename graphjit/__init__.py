@@ -140,6 +140,7 @@ from graphjit.ops.transcendental import (
     tan,
     tanh,
 )
+from graphjit.runtime.denormal import set_flush_denormal
 from graphjit.runtime.threads import get_num_threads, set_num_threads
 from graphjit.tensor import Tensor
 from graphjit.transforms import (
@@ -202,7 +203,7 @@ __all__ = [
     "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad", "normal", "not_equal", "one_hot", "ones",
     "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "plots", "pow", "prod", "randint", "random",
     "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "save_checkpoint",
-    "scatter_add", "searchsorted", "set_num_threads",
+    "scatter_add", "searchsorted", "set_flush_denormal", "set_num_threads",
     "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
     "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensor",
     "tensordot", "testing", "tile", "topk", "training", "transpose", "tril", "triu", "trunc", "uniform", "unstack",

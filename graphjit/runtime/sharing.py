@@ -2,7 +2,8 @@
 
 The control block is some int64 words, each group on cache lines of its own:
 
-    OPEN...    the job on offer, on one line: its number, and entry, slots, start, stop, grain, slots stride, threads
+    OPEN...    the job on offer, on one line: its number, and entry, slots, start, stop, grain, slots stride, and
+               threads with the caller's floating-point mode above
     STOPPED    whether workers are to end
     LIMIT...   words of the program that uses the pool, and of who wants it: see ``threads.Pool``; how many workers
                sleep
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from graphjit.runtime.denormal import read_mode
 from graphjit.runtime.spin import I64, free, pause, place, take, ticks
 
 ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
@@ -37,6 +39,7 @@ JOB = range(OPEN + 1, OPEN + 8)
 THREADS, OWNER, TRY, RELEASE, ASLEEP, CALLER, TIMES = range(LIMIT + 1, LIMIT + 8)
 SLEEPS, LOCK, SINCE, REST = range(1, 5)  # behind each part
 WAITED = 128
+MODE = 16      # bits of the number of threads, below the mode
 LOOKS = 512    # at a word, 5 to 25 us, before anything slower
 PATIENCE = 2   # times as long as on its own share the caller looks before it sleeps: cores may not be equally fast
 
@@ -145,13 +148,14 @@ def emit_share(module: ir.Module, claim: ir.Function, wake: ir.Function) -> ir.F
     grain = b.select(tail, b.neg(grain), grain)
     end = b.sub(stop, b.zext(tail, I64))
     number = b.add(b.load(place(b, pool, OPEN)), I64(1))
-    job = (entry, slots, start, end, grain, stride, threads)
-    for word, value in zip((OPEN, *JOB), (I64(0), *job), strict=True):
+    job = (entry, slots, start, end, grain, stride)
+    how = b.or_(threads, b.shl(read_mode(b), I64(MODE)))
+    for word, value in zip((OPEN, *JOB), (I64(0), *job, how), strict=True):
         b.store_atomic(value, place(b, pool, word), "release", 8)
     b.atomic_rmw("xchg", place(b, pool, OPEN), number, "seq_cst")  # who does not see it is counted as asleep
     with b.if_then(b.icmp_signed("!=", b.load_atomic(asleep, "seq_cst", 8), I64(0)), likely=False):
         b.call(wake, [pool, opened])
-    b.call(claim, [pool, I64(0), number, *job])
+    b.call(claim, [pool, I64(0), number, *job, threads])
     over, before = b.shl(number, I64(16)), b.block
     b.branch(part)
 

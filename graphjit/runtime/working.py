@@ -12,6 +12,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from graphjit.kernels.emit import Int, loop
+from graphjit.runtime.denormal import read_mode, write_mode
 from graphjit.runtime.sharing import (
     ASLEEP,
     JOB,
@@ -19,6 +20,7 @@ from graphjit.runtime.sharing import (
     LINE,
     LOCK,
     LOOKS,
+    MODE,
     OPEN,
     PART,
     REST,
@@ -93,8 +95,10 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
         "look", "enter", "idle", "way", "sleep", "done"))
     pool = b.inttoptr(address, I64.as_pointer())
     own = place(b, pool, PART, b.mul(thread, I64(LINE)))
-    looks, last, since = (b.alloca(I64) for _ in range(3))  # in vain, the last job's number, a time before all looks
+    # looks in vain, the last job's number, a time before all looks, the floating-point mode
+    looks, last, since, mode = (b.alloca(I64) for _ in range(4))
     b.store(I64(0), last)
+    b.store(read_mode(b), mode)
 
     def look_anew() -> None:
         b.store(I64(0), looks)
@@ -111,12 +115,16 @@ def emit_work(module: ir.Module, claim: ir.Function) -> ir.Function:
     b.cbranch(fresh, enter, idle)
 
     b.position_at_end(enter)
-    job = [b.load_atomic(place(b, pool, word), "acquire", 8) for word in JOB]
+    *job, how = (b.load_atomic(place(b, pool, word), "acquire", 8) for word in JOB)
     with b.if_then(b.icmp_signed("!=", b.load_atomic(place(b, pool, OPEN), "acquire", 8), number), likely=False):
         b.branch(look)
     b.store(number, last)
-    with b.if_then(b.icmp_signed("<", thread, job[-1])):
-        late = b.call(claim, [pool, thread, number, *job])
+    threads, wanted = b.and_(how, I64((1 << MODE) - 1)), b.lshr(how, I64(MODE))
+    with b.if_then(b.icmp_signed("<", thread, threads)):
+        with b.if_then(b.icmp_signed("!=", wanted, b.load(mode)), likely=False):
+            b.store(wanted, mode)
+            write_mode(b, wanted)
+        late = b.call(claim, [pool, thread, number, *job, threads])
         with b.if_then(b.icmp_signed("!=", late, I64(0)), likely=False):
             b.call(rest, [own, late, b.load(place(b, pool, TIMES))])
             b.branch(sleep)
