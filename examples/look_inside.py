@@ -21,10 +21,10 @@ Output, shortened (times on a 2-core x86 with AVX-512):
     ...
     4. A generated kernel, in Python, before Numba makes machine code of it:
     # kernel 1: add tanh mul sub, extent 64   look_inside.py:65  loss = F.mse_loss(model(x), y)
-    def k_add_tanh_mul_sub(p0, n0, p1, p2, start, stop):
+    def k_add_tanh_mul_sub(p0, p1, p2, start, stop):
         for i0 in range(start, stop):
-            o1 = i0 * n0
-            for i1 in range(n0):
+            o1 = i0 * 32
+            for i1 in lanes(32):
                 v2 = p0[o1 + i1]
                 v3 = p1[i1]
                 v4 = v2 + v3  # look_inside.py:65 add

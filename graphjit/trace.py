@@ -18,7 +18,7 @@ from graphjit.errors import LeakedTensorError, TraceError, Where, user_line
 from graphjit.ir import Const, Graph, Input, Node, apply_op
 from graphjit.op import Array, Op
 from graphjit.tape import Value, clock, state
-from graphjit.types import DType, Extent, Ratio, TensorType
+from graphjit.types import SHORT, DType, Extent, Ratio, TensorType
 
 if TYPE_CHECKING:
     from graphjit.tensor import Tensor
@@ -61,10 +61,10 @@ class Trace:
     def argument(self, found: TensorType, name: str, requires_grad: bool = False) -> Value:
         """A new input whose axis lengths are the caller's choice.
 
-        But for an axis of one behind the first (a single channel, a column of labels): that is how the data are laid
-        out, and a loop over it would keep the others from becoming one.
+        But for short axes behind the first (coordinates, channels, a column of labels): that is how the data are laid
+        out, and code that knows how many those are computes with them several times as fast.
         """
-        lengths = tuple(n if i and n == 1 else Extent(n) for i, n in enumerate(found.shape))
+        lengths = tuple(n if i and n <= SHORT else Extent(n) for i, n in enumerate(found.shape))
         node = Input(TensorType(lengths, found.dtype, found.weak), name)
         self.inputs.append(node)
         return Value(node, requires_grad, self)

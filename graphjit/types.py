@@ -26,10 +26,12 @@ DTYPES: tuple[DType, ...] = tuple(
     np.dtype(t) for t in (np.bool_, np.int8, np.int16, np.int32, np.int64,
                           np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64))
 HELD = frozenset(DTYPES)
+SHORT = 16  # an axis up to so long is no choice of the caller's, unless it is the first; and loops so short are known
 
 
 class Extent(int):
-    """The length of an axis that the caller chose (a batch size, say).
+    """The length of an axis that the caller chose: of the first one of an argument (a batch size, say), and of others
+    that are longer than 16 (see ``Trace.argument``).
 
     It counts as an ordinary int; only broadcasting looks at it. A length of one that came
     from outside is treated like any other length, so that the program traced for a batch of one has the
@@ -175,20 +177,21 @@ def is_one(n: int) -> bool:
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
-    """The shape all of these broadcast to.
+    """The shape all of these broadcast to; a length that one of them has of its own is not the caller's choice.
 
     Raises:
         ShapeError: when two lengths differ and neither is one.
     """
     first = shapes[0]
-    if all(s == first for s in shapes) and not any(n == 1 for n in first):
+    if all(s == first for s in shapes) and not any(n == 1 for n in first) and Extent not in map(type, first):
         return first
     ndim = max(len(s) for s in shapes)
     out: list[int] = []
     for axis in range(-ndim, 0):
         lengths = [s[axis] for s in shapes if -axis <= len(s)]
         wide = [n for n in lengths if not is_one(n)]
-        chosen = next((n for n in wide if n != 1), wide[0] if wide else 1)
+        longer = [n for n in wide if n != 1]
+        chosen = next((n for n in longer if not isinstance(n, Extent)), (longer or wide or [1])[0])
         if any(n not in (1, chosen) for n in lengths):
             raise ShapeError("shapes " + ", ".join(str(tuple(map(int, s))) for s in shapes) + " do not broadcast",
                              hint="Axes are matched from the right; each pair must be equal or one of them 1.")

@@ -175,6 +175,8 @@ class Fusion:
             if i not in match:
                 match[i] = len(extents)
                 extents.append(n)
+            elif not isinstance(n, Extent):  # the caller had no choice
+                extents[match[i]] = n
         from_a = frozenset([match[i] for i in a.reduced])
         if from_a and b.reduced and from_a != b.reduced:
             return False

@@ -5,8 +5,8 @@
         for r: for j: fold
         for j: outer values that the next stage needs
 
-Where that axis is kept only as rows are short, all this is done for a block of it at a time. Where there are few
-columns the loop over them and the last of those over r change places, for a block of rows at a time.
+Where there are few columns the loop over them and the last of those over r change places, for a block of rows at a
+time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import (
     COLUMN_BLOCK,
     FOLD,
-    SHORT_BLOCK,
     TURNED_BLOCK,
     Body,
     fold_kind,
@@ -32,20 +31,15 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     """Write the nest; gives the loop that is split."""
     j = len(w.loops) - 1
     outer = [k for k, kind in enumerate(w.loop_kind) if kind == "O"]
-    split = w.blocked or not outer
-    out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer or w.blocked else top
+    split = not outer
+    out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
         if roots:
             outer_values(w, roots, out, j, split)
             _stage(w, stage, roots, out, j, split)
     late_values(w, out, j, split)
-    if w.blocked:
-        block = Body(frozenset())
-        block.lines.append(f"last = minimum(first + {SHORT_BLOCK}, stop)")
-        block.nest([w.header(k, split=False) for k in outer], out.lines)
-        top.nest([f"for first in range(start, stop, {SHORT_BLOCK}):"], block.lines)
-    elif outer:
+    if outer:
         top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
     return j if split else 0
 
@@ -88,15 +82,15 @@ def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bo
     for node in todo:
         value = w.value(node, w.cluster.members[node], body)
         names[node] = w.scratch(("outer", node), [j], node.type.dtype)
-        body.lines.append(store(names[node], w.here(j), value, node.type.dtype))
+        body.lines.append(store(names[node], f"i{j}", value, node.type.dtype))
     for node, name in names.items():
-        w.arrays[node] = (name, w.here(j))
+        w.arrays[node] = (name, f"i{j}")
     out.nest([w.header(j, split)], body.lines)
 
 
 def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool) -> None:
     arrays = column_folds(w, stage, roots, out, j, split, None)
-    at = w.here(j)
+    at = f"i{j}"
     finish = [f"{arrays[n][0]}[{at}] = f32({total}[{at}])" for n, total in w.totals.items() if n in arrays]
     if finish:
         out.nest([w.header(j, split)], finish)
@@ -112,22 +106,21 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     """
     reduced = [k for k, kind in enumerate(w.loop_kind) if kind == "R"]
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
-    headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
-               for k, (begin, end) in bounds.items()]
+    headers = [w.header_of(k, end, begin) for k, (begin, end) in bounds.items()]
     outside = [*reduced[:-1], j] if w.turned else reduced  # of the innermost loop
     rows = Body(out.axes | frozenset(a for k in outside for a in w.loops[k].axes), out)
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
     *front, _ = reduced
     length = w.loops[last].extent
-    long = not w.blocked and (bool(front) or isinstance(length, Extent) or length > COLUMN_BLOCK)
+    long = bool(front) or isinstance(length, Extent) or length > COLUMN_BLOCK
     start: list[str] = []        # before all rows
     block_start: list[str] = []  # before a block of rows
     block_end: list[str] = []    # after a block of rows
     column_start: list[str] = []  # before and after a block of a column
     column_end: list[str] = []
     arrays: dict[Node, tuple[str, str]] = {}
-    at = w.here(j)
+    at = f"i{j}"
     for node in roots:
         if not w.cluster.folds(node):
             w.put(node, body)

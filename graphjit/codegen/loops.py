@@ -6,7 +6,7 @@ Three forms, chosen by which axis is contiguous:
 * row form (the contiguous axis is reduced, or nothing else is): the outer loops, and inside them a loop
   over the reduced axes for each *stage*; reduced values are local variables;
 * column form (the contiguous axis is kept): inside the stages the innermost loop runs over the kept
-  axis, so that it vectorises; reduced values are small arrays. Short rows take it, too, in blocks of many.
+  axis, so that it vectorises; reduced values are small arrays.
 
 What is written depends on lengths that the caller chose in no other way than on which of them are equal.
 """
@@ -24,7 +24,7 @@ from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, res
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
-from graphjit.codegen.source import SHORT_BLOCK, Body, is_literal, literal, load, store, stored_name
+from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
@@ -33,7 +33,6 @@ from graphjit.types import DType, Extent, is_one
 
 CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today
 MOST = 1 << 62  # of a stride
-FEW = 4  # turns that are written out, where the model has so few
 
 
 @functools.lru_cache(maxsize=4096)
@@ -47,8 +46,7 @@ class LoopWriter(Nest):
     def __init__(self, cluster: Cluster, stored: Iterable[Apply], inline: frozenset[Node],
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
-        self.arguments = Arguments({k: int(loop.extent) for k, loop in enumerate(self.loops)
-                                    if k > 0 and loop.extent <= FEW and not isinstance(loop.extent, Extent)})
+        self.arguments = Arguments(self.known)
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
@@ -101,6 +99,8 @@ class LoopWriter(Nest):
         axes = [self.loops[k].axes[-1], *(axis for loop in self.loops[k + 1:] for axis in loop.axes)]
         if 1 < len(self.loops) - k <= 3 and is_one(a.strides[axes[-1]]) and all(starmap(a.even, pairwise(axes))):
             names = [self.arguments.extent(j) for j in range(k + 1, len(self.loops))]
+        elif k == self.inner and k + 1 in self.known and not isinstance(stride, Extent):
+            names = [str(stride)]  # or LLVM would not know that what the turns of the loop inside touch lies apart
         else:
             names = [self.arguments.stride((a, k), a.buffer, a.offset, stride)]
         if k == self.inner:
@@ -237,16 +237,8 @@ class LoopWriter(Nest):
         return [k for k, kind in enumerate(self.loop_kind) if kind != "O"]
 
     def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
-        """Memory for a value at each turn of some loops, of those over a block at each turn in it."""
-        turns = SHORT_BLOCK if self.blocked and len(self.loops) - 1 in loops else 1
-        return self.arguments.scratch(key, [k for k in loops if turns == 1 or k < len(self.loops) - 1], dtype, turns)
-
-    def here(self, k: int) -> str:
-        """The turn of a loop as an index of scratch memory."""
-        return f"i{k} - first" if self.blocked and k == len(self.loops) - 1 else f"i{k}"
-
-    def _breadth(self, k: int) -> str:
-        return str(SHORT_BLOCK) if self.blocked and k == len(self.loops) - 1 else self.arguments.extent(k)
+        """Memory for a value at each turn of some loops."""
+        return self.arguments.scratch(key, loops, dtype)
 
     def scratch_index(self, imap: IndexMap) -> str:
         """Row-major over the loops that scratch spans."""
@@ -254,7 +246,7 @@ class LoopWriter(Nest):
         spans = self._spans()
         for position, k in enumerate(spans):
             if frozenset(self.loops[k].axes) <= used(imap):
-                terms.append(" * ".join([self.here(k), *(self._breadth(j) for j in spans[position + 1:])]))
+                terms.append(" * ".join([f"i{k}", *(self.arguments.extent(j) for j in spans[position + 1:])]))
         return " + ".join(terms) or "0"
 
     def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: Hashable) -> str:
@@ -266,9 +258,12 @@ class LoopWriter(Nest):
     # ---- the nest
 
     def header(self, k: int, split: bool) -> str:
-        if split and self.blocked:
-            return f"for i{k} in range(first, last):"
-        return f"for i{k} in range(start, stop):" if split else f"for i{k} in range({self.arguments.extent(k)}):"
+        return f"for i{k} in range(start, stop):" if split else self.header_of(k, self.arguments.extent(k))
+
+    def header_of(self, k: int, end: str, begin: str = "0") -> str:
+        if k == self.lanes and k in self.known and begin == "0":
+            return f"for i{k} in lanes({end}):"
+        return f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
 
     def write(self) -> Written:
         """The kernel and what its arguments are."""
@@ -288,7 +283,7 @@ class LoopWriter(Nest):
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
         if self._pays_to_gather():
             # LLVM would have vectors for strides of one only, if it took the innermost loop's for plain variables
-            names = dict.fromkeys(name for step in self.steps.values() for name in step if not name.isdigit())
+            names = dict.fromkeys(name for step in self.steps.values() for name in step if name.isidentifier())
             lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in names]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
@@ -299,7 +294,7 @@ class LoopWriter(Nest):
     def _pays_to_gather(self) -> bool:
         """Whether vectors pay whose elements lie apart: storing them takes longer than a cheap loop of single ones."""
         dear = any(ns == DEAR and self.inner in loops for (loops, ns) in self.work)
-        return self.blocked or dear or not {self.placed(n) for n in self.stored} & {*self.steps}
+        return dear or not {self.placed(n) for n in self.stored} & {*self.steps}
 
     def _tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""

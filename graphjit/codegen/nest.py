@@ -6,35 +6,24 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-from graphjit.codegen.access import Access, Loop, Place, access, collapse, innermost, place
+from graphjit.codegen.access import Access, Place, access, collapse, innermost, place
 from graphjit.codegen.axes import NONE, IndexMap, look_through, operand_map, result_map
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.ir import Apply, Node
+from graphjit.kernels.target import target
 from graphjit.op import Elementwise, Gather, Indexed
 from graphjit.passes.layout import base
-from graphjit.types import Extent
+from graphjit.types import SHORT, Extent
 
-SHORT = 16  # elements of a row; longer ones are vectors themselves
+KNOWN = 128  # turns of the innermost loop that stand in the source, unless the caller chose them; of others SHORT
+UNROLLED = 512  # values computed in the turns of a loop that is unrolled
 FEW = 8     # columns, more of which are folded faster side by side where there is little to compute
 
 
 def is_cheap(node: Node) -> bool:
     return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.cheap
-
-
-def has_short_rows(cluster: Cluster) -> bool:
-    """Whether so few elements are reduced to one, for each row of many, that vectors along them hardly fill.
-
-    What is written depends on it; so lengths that the caller chose count only where there are such rows, too: a sum
-    over a small batch is written as one over a large batch.
-    """
-    lengths = [cluster.extents[a] for a in cluster.reduced]
-    outer = [cluster.extents[a] for a in cluster.outer]
-    return bool(lengths and outer) and 0 < math.prod(lengths) <= SHORT and (
-        not any(isinstance(n, Extent) for n in lengths) or any(isinstance(n, Extent) for n in outer))
 
 
 def few_columns(cluster: Cluster) -> tuple[int, ...]:
@@ -45,13 +34,6 @@ def few_columns(cluster: Cluster) -> tuple[int, ...]:
     last = {m[-1] for m in cluster.members.values() if used(m) == cluster.all_axes}
     lengths = [cluster.extents[a] for a in sorted(last & cluster.outer)]
     return tuple([(n >= FEW) + (n >= SHORT) for n in lengths if isinstance(n, Extent)])
-
-
-def _many(loops: Sequence[Loop]) -> list[int]:
-    """The axes of the loop that makes most turns, if they are many: over a batch, or else the longest."""
-    batches = [loop for loop in loops if isinstance(loop.extent, Extent)]
-    most = batches[0] if batches else max(loops, key=lambda loop: loop.extent, default=Loop((), 0))
-    return list(most.axes) if batches or most.extent >= 2 * SHORT else []
 
 
 def static_map(node: Apply, imap: IndexMap) -> IndexMap:
@@ -71,9 +53,11 @@ class Nest:
 
     Attributes:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
-        blocked: whether it does as rows are short: over so many of them that vectors fill, a block at a time.
         turned: whether few columns are kept of long reduced ones: then the last reduced loop is inside of the kept one.
-        inner: the loop that is innermost.
+        inner: the innermost loop that is not unrolled.
+        known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
+            more LLVM should know how many vectors they fill.
+        lanes: of these the one whose turns are to become the lanes of vectors, and not be unrolled.
         loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
@@ -90,6 +74,9 @@ class Nest:
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
+        self.known = self._known_turns()
+        self.lanes = self._whole()
+        self.inner = self._vectors_along()
         self.kept: dict[Apply, None] = {}
         self._find_kept()
 
@@ -125,20 +112,16 @@ class Nest:
             or next((m for m in cluster.members.values() if used(m) == cluster.all_axes), ())
         order = [a for a in template if a != NONE]
         order += [a for a in range(self.n_axes) if a not in order]
-        self.column = self.blocked = False
+        self.column = False
         kept: list[int] = []
         if order:
-            short = has_short_rows(cluster)  # along which there are no vectors anyway
-            inner = innermost(self.n_axes, stores, loads, picked, order, () if short else cluster.reduced)
+            inner = innermost(self.n_axes, stores, loads, picked, order, cluster.reduced)
             outer = [a for a in order if a in cluster.outer]
             reduced = [a for a in order if a in cluster.reduced]
             kept = [inner]
-            if short and inner in cluster.reduced:
-                kept = _many(collapse(outer, cluster.extents, [0] * self.n_axes, [*loads, *picked, *stores])) or kept
-                self.blocked = kept != [inner]
-            self.column = bool(reduced) and kept[0] in cluster.outer
+            self.column = bool(reduced) and inner in cluster.outer
             if self.column:
-                order = [a for a in outer if a not in kept] + reduced + kept
+                order = [a for a in outer if a != inner] + reduced + kept
             elif reduced:
                 order = outer + [a for a in reduced if a != inner] + [inner]
             elif cluster.extents:
@@ -149,8 +132,38 @@ class Nest:
                 classes[a] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
-        self.turned = self.column and not self.blocked and self._few_columns()
-        self.inner = len(self.loops) - 1 - self.turned
+        self.turned = self.column and self._few_columns()
+
+    def _known_turns(self) -> dict[int, int]:
+        known: dict[int, int] = {}
+        turns, full = 1, self._full_vector()
+        for k in reversed(range(1, len(self.loops))):
+            n = self.loops[k].extent
+            turns *= n
+            innermost = k == len(self.loops) - 1
+            most = KNOWN if innermost and 2 * (n % full) <= full else SHORT
+            if 1 < turns <= most and not isinstance(n, Extent):
+                known[k] = n
+        return known
+
+    def _whole(self) -> int:
+        """The innermost loop if vectors are to lie along it, -1 if not. Measured: of one that is unrolled LLVM makes
+        vectors along the loop around it, whose elements lie apart, but none of which is nearly empty."""
+        k = len(self.loops) - 1
+        turns = self.known.get(k, 0)
+        least = 8 if not self.cluster.reduced else 16 if self.column else 13
+        return k if turns >= least or turns * len(self.cluster.members) > UNROLLED else -1
+
+    def _vectors_along(self) -> int:
+        k = len(self.loops) - 1 - self.turned
+        while k > 0 and k in self.known and k != self.lanes:
+            k -= 1
+        return k
+
+    def _full_vector(self) -> int:
+        """Elements."""
+        return target().lanes(max((n.type.dtype.itemsize for n in self.cluster.members if n.type.dtype.kind == "f"),
+                                  default=4))
 
     def _few_columns(self) -> bool:
         """Whether vectors along the columns hardly fill, and nothing but their folds is stored.

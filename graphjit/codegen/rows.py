@@ -88,9 +88,8 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
         out.nest([f"for i{last} in range(block, minimum(block + {LINE}, {w.arguments.extent(last)})):"], body.lines)
         return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
-    headers = [f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
-               for k, (begin, end) in bounds.items()]
-    long = isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > ROW_BLOCK
+    headers = [w.header_of(k, end, begin) for k, (begin, end) in bounds.items()]
+    long = last not in w.known and (isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > ROW_BLOCK)
     if not sums or not (len(inner) > 1 or long):
         out.lines.extend(starts.values())
         out.nest(headers, body.lines)

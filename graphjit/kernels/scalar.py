@@ -347,4 +347,5 @@ TABLE.update({
     "digamma": Row(vmath.digamma, reference.digamma, 1, FLOATS),
 })
 
-PYTHON_NAMESPACE: dict[str, object] = {"range": range, **{name: row.quiet_twin for name, row in TABLE.items()}}
+PYTHON_NAMESPACE: dict[str, object] = {
+    "range": range, "lanes": range, **{name: row.quiet_twin for name, row in TABLE.items()}}

@@ -176,7 +176,7 @@ def _resolved(shape: Shape, x: TensorType) -> Shape:
             raise ShapeError(f"reshape of {x} ({x.size} elements) to {text(shape)}: -1 cannot be computed")
         n = x.size // rest
         return (*shape[:i], Extent(n) if unmatched else n, *shape[i + 1:])
-    if not unmatched:
+    if not unmatched or Extent in map(type, shape):
         return shape
     # a number that stands where an axis of the caller's length stood is that axis
     starts = {math.prod(x.shape[:j]): n for j, n in enumerate(x.shape) if isinstance(n, Extent)}

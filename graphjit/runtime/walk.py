@@ -83,8 +83,8 @@ class _Body:
                     self.assign(target.id, total)
                 else:
                     self.store(target, total)
-            case ast.For(ast.Name(name), ast.Call(ast.Name("range"), bounds), body, []):
-                self.loop(name, [self.value(each) for each in bounds], body)
+            case ast.For(ast.Name(name), ast.Call(ast.Name("range" | "lanes" as over), bounds), body, []):
+                self.loop(name, [self.value(each) for each in bounds], body, over == "lanes")
             case ast.If(test, body, rest):
                 self.branch(self.value(test), body, rest)
             case ast.Break():
@@ -119,8 +119,9 @@ class _Body:
             case _:
                 raise TypeError(f"no target: {ast.unparse(target)}")
 
-    def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt]) -> None:
-        """The test stands at the end, and once before the loop."""
+    def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], whole: bool) -> None:
+        """The test stands at the end, and once before the loop. ``whole``: LLVM may not unroll it before it looks for
+        vectors."""
         if name in self.known or name in self.changing:
             raise TypeError(f"{name} is a loop's, and assigned elsewhere")
         b, number = self.builder, self.irmath.I64
@@ -143,7 +144,9 @@ class _Body:
         if not b.block.is_terminated:
             following = self.irmath.V(b, b.add(turn.ir, number.llvm(step), flags=("nsw",)), number)
             turn.ir.add_incoming(following.ir, b.block)
-            b.cbranch(following.lt(stop).ir, inside, done)
+            back = b.cbranch(following.lt(stop).ir, inside, done)
+            if whole:
+                back.set_metadata("llvm.loop", _not_unrolled(b.module))
         b.position_at_end(done)
 
     def branch(self, test: V, body: Sequence[ast.stmt], rest: Sequence[ast.stmt]) -> None:
@@ -264,3 +267,13 @@ def _assigned(statements: Sequence[ast.stmt]) -> Iterator[str]:
                 yield from (name, name)
             case ast.For() | ast.If():
                 yield from _assigned([*node.body, *node.orelse])
+
+
+def _not_unrolled(module: Any) -> Any:
+    """What says so of a loop: a node of its own, which begins with itself."""
+    from llvmlite import ir
+
+    told = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    node = module.add_metadata([told, ir.MetaDataString(module, str(len(module.metadata)))])
+    node.operands = (node, told)
+    return node

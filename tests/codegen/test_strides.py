@@ -38,7 +38,7 @@ def limits(function: Function, *shape: int) -> bool:
 
 
 def test_strided_loads_are_vectors() -> None:
-    assert limits(transposed, 40, 30) and limits(row_minus_column, 40, 3)
+    assert limits(transposed, 40, 30)
 
 
 def test_strided_stores_are_vectors_where_there_is_enough_to_compute() -> None:
@@ -99,8 +99,9 @@ def test_rows_that_fill_vectors_are_folded_along_themselves() -> None:
     """Though the one store there is steps along another axis: it is made once a row."""
     def distances(x: gj.Tensor) -> gj.Tensor:
         return ((x[:, None] - x[None]) ** 2).sum(-1)
-    (long,), (short,) = (sources(program_of(distances, floats(40, width))) for width in (32, 3))
-    assert "t0" not in long and "t0" in short  # an array of folds
+    for width in (32, 3):
+        (text,) = sources(program_of(distances, floats(40, width)))
+        assert "t0" not in text  # an array of folds
 
 
 def test_rows_of_a_table_are_added_up_along_themselves() -> None:

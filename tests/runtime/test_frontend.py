@@ -91,19 +91,20 @@ def indices(x, w, y):
     return gj.where(x > 0, x, w), gj.cumsum(y.reshape(-1), 0), w[order], (x * 3).astype("int32") // 2 % 5
 
 
+@pytest.mark.parametrize("n", [9, 16])
 @pytest.mark.parametrize("function", [gj.value_and_grad(layer, argnums=(0, 1, 2)), indices], ids=["layer", "indices"])
-def test_plain_numba_compiles_the_same_from_the_source(function):
-    args = np.random.default_rng(0).standard_normal((3, 9, 9), np.float32)
+def test_plain_numba_compiles_the_same_from_the_source(function, n):
+    args = np.random.default_rng(0).standard_normal((3, n, n), np.float32)
     compiled = gj.compile(function)
     compiled(*args)
     program = compiled.latest.program
     expected = [np.array(x) for x in program.run(args)]
     poison(program)
     in_numba(program)
-    before = jitted.cache_info().misses
+    before = jitted.cache_info().misses + jitted.cache_info().hits
     for x, y in zip(program.run(args), expected, strict=True):
-        np.testing.assert_array_equal(x, y)
-    assert jitted.cache_info().misses > before + 1
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)  # sums may be added up in another order
+    assert jitted.cache_info().misses + jitted.cache_info().hits > before + 1
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32"])

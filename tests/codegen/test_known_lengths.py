@@ -1,0 +1,94 @@
+"""Loops whose turns stand in the source: short rows, and lengths that the caller has not varied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_calls import optimised
+from lowering import floats, program_of, sources
+
+import graphjit as gj
+from graphjit.codegen.call import KernelCall
+from graphjit.runtime.compiler import compile_count
+from graphjit.runtime.kernel import LoopKernel
+from graphjit.tree import flatten
+
+
+def normalized(x: gj.Tensor) -> gj.Tensor:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * gj.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+
+
+def pairs(x: gj.Tensor) -> gj.Tensor:
+    return gj.sqrt(((x[:, None] - x[None]) ** 2).sum(-1) + 1)
+
+
+def coupled(x: gj.Tensor) -> tuple[gj.Tensor, gj.Tensor]:
+    """Halves of rows, read and stored with a stride between them."""
+    half = x.shape[1] // 2
+    a, b = x[:, :half], x[:, half:]
+    scale = gj.tanh(a)
+    return gj.concat([b * gj.exp(scale), a], axis=1), scale.sum(1)
+
+
+FUNCTIONS: dict[str, Callable[[gj.Tensor], Any]] = {
+    "softmax": lambda x: gj.softmax(x, 1), "normalized": normalized, "coupled": coupled, "pairs": pairs,
+    "gradient": gj.value_and_grad(lambda x: (normalized(x) ** 3).sum()), "largest": lambda x: (x.max(1), x.argmax(1)),
+    "columns": lambda x: (x.sum(0), (x * x).max(0), x + gj.arange(x.shape[1])),
+    "pooled": lambda x: x.reshape(-1, 2, x.shape[1] // 2).max((1, 2)) + x.reshape(-1, x.shape[1] // 2, 2).sum((1, 2)),
+    "rows of a table": lambda x: (x[gj.arange(5) % x.shape[0]] * x[0]).sum(1)}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [2, 4, 6, 8, 12, 14, 16, 18, 24, 30, 34, 128, 132])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_are_those_of_eager_mode(name: str, width: int, dtype: Any) -> None:
+    f, x = FUNCTIONS[name], floats(37, width, dtype=dtype)
+    for got, want in zip(flatten(gj.compile(f)(x))[0], flatten(f(gj.tensor(x)))[0], strict=True):
+        np.testing.assert_allclose(got.data, want.data, rtol=2e-5 if dtype is np.float32 else 1e-12, atol=2e-5)
+
+
+def vectors(function: Callable[..., Any], *shape: int) -> list[bool]:
+    """Of each generated kernel, whether it computes with vectors."""
+    steps = program_of(function, floats(*shape)).steps
+    return [re.search(r"(fadd|fmul|fsub|@llvm\.\w+\.v\d+f32)[^\n]*<\d+ x float>", optimised(step.kernel)) is not None
+            for step in steps if isinstance(step, KernelCall) and isinstance(step.kernel, LoopKernel)]
+
+
+@pytest.mark.parametrize("width", [3, 5, 8, 12, 16, 32, 96])
+@pytest.mark.parametrize("name", ["softmax", "normalized", "pairs"])
+def test_rows_of_any_width_are_computed_in_vectors(name: str, width: int) -> None:
+    found = vectors(FUNCTIONS[name], 400, width)
+    assert found and all(found)
+
+
+def test_what_lies_apart_by_a_known_stride_is_computed_in_vectors() -> None:
+    copied, computed = vectors(coupled, 500, 6)
+    assert computed and not copied
+
+
+def test_short_axes_behind_the_first_are_known_and_others_the_callers_choice() -> None:
+    step = gj.compile(lambda x: gj.softmax(x * 2, 1))
+
+    def loops(*shape: int) -> list[str]:
+        step(floats(*shape))
+        return sources(step.latest.program)
+    for width in (2, 6, 16):
+        assert all(re.search(rf"(range|lanes)\({width}\)", text) for text in loops(40, width))
+        assert loops(9, width) == loops(40, width)
+    long = loops(40, 17)
+    before = compile_count()
+    for width in (20, 64, 300):
+        assert loops(11, width) == long
+    assert compile_count() == before
+
+
+def test_a_length_of_the_model_is_known_beside_one_of_the_callers() -> None:
+    w = gj.tensor(floats(3))
+    step = gj.compile(lambda x, v: ((x @ gj.ones((5, 3)) + v) * gj.tanh(v) + w).sum(1))
+    step(floats(20, 5), floats(3))
+    assert any("range(3)" in text for text in sources(step.latest.program))
