@@ -71,7 +71,10 @@ def cycles(problem: Problem, element: Element) -> float:
         return tiles + 0.045 * far_a * m * k
 
     width, blocks = balanced(n, len(heights())), packing is Packing.TRANSPOSE and n * element.size >= 16
-    total = 24 + (38 + (0.4 if blocks else 1) * n * k if packing else 0) + 0.045 * far_b * n * k
+    total = 24 + 0.045 * far_b * n * k
+    if packing:  # from and to memory beyond the second-level cache, where B and its copy together are larger
+        far = 8 * n * k * element.size > 3 * target().l2
+        total += 38 + ((0.1 if blocks else 0.25) + 0.18 * far) * n * k * element.size
     return total + n // width * column(width) + (column(n % width) if n % width else 0)
 
 
