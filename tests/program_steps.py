@@ -111,7 +111,8 @@ def integers(d: Draw) -> Made:
     if found is None:
         return None
     return d.one(["{0} // 3", "{0} % 5", "{0} // (gj.abs({1}) + 1)", "{0} % -4", "{0} & {1}", "{0} ^ {1}", "~{0}",
-                  "{0} << 3", "{0} >> 1", "gj.square({0}) * {1}", "-{0}", "{0} ** 2", "{0} * 123456789"]).format(
+                  "{0} << 3", "{0} >> 1", "gj.square({0}) * {1}", "-{0}", "{0} ** 2",
+                  "{0} * (123456789 if {0}.dtype.itemsize > 1 else 123)"]).format(
         *(v.name for v in found))
 
 
