@@ -4,34 +4,23 @@
         for j: start the accumulators        (small arrays over j)
         for r: for j: fold
         for j: outer values that the next stage needs
-
-Where there are few columns the loop over them and the last of those over r change places, for a block of rows at a
-time.
 """
 
 from __future__ import annotations
 
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.source import (
-    COLUMN_BLOCK,
-    FOLD,
-    TURNED_BLOCK,
-    Body,
-    fold_kind,
-    load,
-    start_of,
-    store,
-)
+from graphjit.codegen.source import COLUMN_BLOCK, FOLD, Body, fold_kind, load, start_of, store
 from graphjit.ir import Apply, Node
 from graphjit.passes.layout import base
-from graphjit.types import FLOAT32, FLOAT64, Extent
+from graphjit.types import FLOAT32, FLOAT64, SHORT, Extent
 
 
 def write_columns(w: LoopWriter, top: Body) -> int:
-    """Write the nest; gives the loop that is split."""
+    """Write the nest; gives the loop that is split, -1 for none."""
     j = len(w.loops) - 1
     outer = [k for k, kind in enumerate(w.loop_kind) if kind == "O"]
-    split = not outer
+    few = w.known.get(j, SHORT + 1) <= SHORT  # nothing to share, and their number stands in the source
+    split = not outer and not few
     out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
@@ -41,7 +30,7 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     late_values(w, out, j, split)
     if outer:
         top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
-    return j if split else 0
+    return j if split else 0 if outer else -1
 
 
 def late_values(w: LoopWriter, out: Body, j: int, split: bool) -> None:
@@ -107,8 +96,7 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     reduced = [k for k, kind in enumerate(w.loop_kind) if kind == "R"]
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != reduced[0] else span for k in reduced}
     headers = [w.header_of(k, end, begin) for k, (begin, end) in bounds.items()]
-    outside = [*reduced[:-1], j] if w.turned else reduced  # of the innermost loop
-    rows = Body(out.axes | frozenset(a for k in outside for a in w.loops[k].axes), out)
+    rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
     *front, _ = reduced
@@ -117,8 +105,6 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     start: list[str] = []        # before all rows
     block_start: list[str] = []  # before a block of rows
     block_end: list[str] = []    # after a block of rows
-    column_start: list[str] = []  # before and after a block of a column
-    column_end: list[str] = []
     arrays: dict[Node, tuple[str, str]] = {}
     at = f"i{j}"
     for node in roots:
@@ -128,13 +114,7 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
         dtype, kind = node.type.dtype, fold_kind(node)
         value = w.operand(node, 0, w.cluster.members[node], body)
         acc = w.scratch(("fold", node), [j], dtype)
-        if w.turned:  # in a variable, along the column
-            name = w.fresh("a")
-            body.stores.append((body, f"{name} = {FOLD[kind].format(name, value)}"))
-            column_start.append(f"{name} = {load(acc, at, dtype)}")
-            column_end.append(store(acc, at, name, dtype))
-        else:
-            body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
+        body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
         zero = store(acc, at, start_of(kind, dtype), dtype)
         arrays[node] = (acc, at)
         w.count_fold()
@@ -149,26 +129,17 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
             start.append(zero)
     w.keep_stage(stage, body)
     body.flush()
-    block = TURNED_BLOCK if w.turned else COLUMN_BLOCK
-    (begin, end), b = bounds[last], f"block{last}"
-    within = f"for i{last} in range({b}, minimum({b} + {block}, {end})):"
-    if w.turned:
-        rows.lines.extend(column_start)
-        rows.nest([within], body.lines)
-        rows.lines.extend(column_end)
-    else:
-        rows.nest([w.header(j, split)], body.lines)
+    rows.nest([w.header(j, split)], body.lines)
     if start:
         out.nest([w.header(j, split)], start)
-    if not block_end and not w.turned:
+    if not block_end:
         out.nest(headers, rows.lines)
         return arrays
+    (begin, end), b = bounds[last], f"block{last}"
     inner = Body(frozenset())
-    if block_start:
-        inner.nest([w.header(j, split)], block_start)
-    inner.nest([w.header(j, split) if w.turned else within], rows.lines)
-    if block_end:
-        inner.nest([w.header(j, split)], block_end)
-    out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {block}):"], inner.lines)
+    inner.nest([w.header(j, split)], block_start)
+    inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {end})):"], rows.lines)
+    inner.nest([w.header(j, split)], block_end)
+    out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {COLUMN_BLOCK}):"], inner.lines)
     return arrays
 

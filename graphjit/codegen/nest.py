@@ -19,21 +19,10 @@ from graphjit.types import SHORT, Extent
 
 KNOWN = 128  # turns of the innermost loop that stand in the source, unless the caller chose them; of others SHORT
 UNROLLED = 512  # values computed in the turns of a loop that is unrolled
-FEW = 8     # columns, more of which are folded faster side by side where there is little to compute
 
 
 def is_cheap(node: Node) -> bool:
     return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.cheap
-
-
-def few_columns(cluster: Cluster) -> tuple[int, ...]:
-    """How few columns there are, where the caller chose their number and that of the rows: what is written depends
-    on it, too. Columns are the last axis of what runs over all axes."""
-    if not any(isinstance(cluster.extents[a], Extent) for a in cluster.reduced):
-        return ()
-    last = {m[-1] for m in cluster.members.values() if used(m) == cluster.all_axes}
-    lengths = [cluster.extents[a] for a in sorted(last & cluster.outer)]
-    return tuple([(n >= FEW) + (n >= SHORT) for n in lengths if isinstance(n, Extent)])
 
 
 def static_map(node: Apply, imap: IndexMap) -> IndexMap:
@@ -53,7 +42,6 @@ class Nest:
 
     Attributes:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
-        turned: whether few columns are kept of long reduced ones: then the last reduced loop is inside of the kept one.
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
@@ -132,7 +120,6 @@ class Nest:
                 classes[a] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
-        self.turned = self.column and self._few_columns()
 
     def _known_turns(self) -> dict[int, int]:
         known: dict[int, int] = {}
@@ -155,7 +142,7 @@ class Nest:
         return k if turns >= least or turns * len(self.cluster.members) > UNROLLED else -1
 
     def _vectors_along(self) -> int:
-        k = len(self.loops) - 1 - self.turned
+        k = len(self.loops) - 1
         while k > 0 and k in self.known and k != self.lanes:
             k -= 1
         return k
@@ -164,22 +151,6 @@ class Nest:
         """Elements."""
         return target().lanes(max((n.type.dtype.itemsize for n in self.cluster.members if n.type.dtype.kind == "f"),
                                   default=4))
-
-    def _few_columns(self) -> bool:
-        """Whether vectors along the columns hardly fill, and nothing but their folds is stored.
-
-        Elements that lie apart are loaded one by one: with little to compute that pays for very few columns only.
-        """
-        cluster = self.cluster
-        *_, rows, columns = self.loops
-        if isinstance(columns.extent, Extent):  # as ``few_columns`` has it
-            long = isinstance(rows.extent, Extent) and len(columns.axes) == 1 and any(
-                m[-1] == columns.axes[0] for m in cluster.members.values() if used(m) == cluster.all_axes)
-        else:
-            long = isinstance(rows.extent, Extent) or rows.extent > 2 * SHORT
-        full = [n for n in cluster.members if cluster.is_full(n)]
-        few = FEW if all(is_cheap(n) for n in full) else SHORT
-        return long and 0 < columns.extent < few and self.last == 0 and not any(n in self.stored for n in full)
 
     def loads(self) -> list[Access]:
         """What members read from memory, but for what gathers pick."""

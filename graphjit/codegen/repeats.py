@@ -20,7 +20,7 @@ from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.nest import Nest, few_columns
+from graphjit.codegen.nest import Nest
 from graphjit.codegen.source import is_literal
 from graphjit.codegen.spans import nest_spans
 from graphjit.ir import Apply, Const, Input, Node
@@ -91,7 +91,7 @@ class _Description:
         self.sizes: dict[tuple[int, bool, int], int] = {}  # strides and lengths from those the caller chose
         members = frozenset(self.nodes)
         self.computed = members
-        parts: list[Hashable] = [pattern(tuple(cluster.extents)), cluster.reduced, few_columns(cluster)]
+        parts: list[Hashable] = [pattern(tuple(cluster.extents)), cluster.reduced]
         for node, imap in cluster.members.items():
             place: Hashable = None
             if node in stored:

@@ -17,7 +17,6 @@ LITERALS = frozenset({-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0})
 
 ROW_BLOCK = 2048     # float32 sums along a row are added up in float64 every so many elements
 COLUMN_BLOCK = 32    # and along a column every so many rows
-TURNED_BLOCK = 256   # and where the column is innermost
 
 START = {"sum": 0.0, "prod": 1.0, "any": 0.0, "all": 1.0}
 FOLD = {"sum": "radd({0}, {1})", "prod": "rmul({0}, {1})", "max": "rmax({0}, {1})", "min": "rmin({0}, {1})",
