@@ -261,7 +261,8 @@ class LoopWriter(Nest):
         return f"for i{k} in range(start, stop):" if split else self.header_of(k, self.arguments.extent(k))
 
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
-        if k == self.lanes and k in self.known and begin == "0":
+        """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns."""
+        if k == self.lanes and begin == "0":
             return f"for i{k} in lanes({end}):"
         return f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
 

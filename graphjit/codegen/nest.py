@@ -45,7 +45,7 @@ class Nest:
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
-        lanes: of these the one whose turns are to become the lanes of vectors, and not be unrolled.
+        lanes: of these the one whose turns are to become the lanes of vectors, and not be unrolled; -1 for none.
         loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
@@ -63,7 +63,7 @@ class Nest:
         self._find_stages()
         self._plan_loops()
         self.known = self._known_turns()
-        self.lanes = self._whole()
+        self.lanes = self._lanes()
         self.inner = self._vectors_along()
         self.kept: dict[Apply, None] = {}
         self._find_kept()
@@ -133,8 +133,8 @@ class Nest:
                 known[k] = n
         return known
 
-    def _whole(self) -> int:
-        """The innermost loop if vectors are to lie along it, -1 if not. Measured: of one that is unrolled LLVM makes
+    def _lanes(self) -> int:
+        """The innermost loop if vectors are to lie along it. Measured: of one that is unrolled LLVM makes
         vectors along the loop around it, whose elements lie apart, but none of which is nearly empty."""
         k = len(self.loops) - 1
         turns = self.known.get(k, 0)
@@ -148,7 +148,7 @@ class Nest:
         return k
 
     def _full_vector(self) -> int:
-        """Elements."""
+        """How many of the widest floats here fill one."""
         return target().lanes(max((n.type.dtype.itemsize for n in self.cluster.members if n.type.dtype.kind == "f"),
                                   default=4))
 

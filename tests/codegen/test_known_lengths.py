@@ -40,7 +40,9 @@ FUNCTIONS: dict[str, Callable[[gj.Tensor], Any]] = {
     "gradient": gj.value_and_grad(lambda x: (normalized(x) ** 3).sum()), "largest": lambda x: (x.max(1), x.argmax(1)),
     "columns": lambda x: (x.sum(0), (x * x).max(0), x + gj.arange(x.shape[1])),
     "pooled": lambda x: x.reshape(-1, 2, x.shape[1] // 2).max((1, 2)) + x.reshape(-1, x.shape[1] // 2, 2).sum((1, 2)),
-    "variance": lambda x: x.var(0), "rows of a table": lambda x: (x[gj.arange(5) % x.shape[0]] * x[0]).sum(1)}
+    "sums of columns": lambda x: (x.sum(0), gj.exp(x).sum(0)),
+    "variance": lambda x: x.var(0),
+    "rows of a table": lambda x: (x[gj.arange(5) % x.shape[0]] * x[0]).sum(1)}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -60,7 +62,7 @@ def vectors(function: Callable[..., Any], *shape: int) -> list[bool]:
 
 
 @pytest.mark.parametrize("width", [3, 5, 8, 12, 16, 32, 96])
-@pytest.mark.parametrize("name", ["softmax", "normalized", "pairs", "variance"])
+@pytest.mark.parametrize("name", ["softmax", "normalized", "pairs", "variance", "sums of columns"])
 def test_rows_of_any_width_are_computed_in_vectors(name: str, width: int) -> None:
     found = vectors(FUNCTIONS[name], 400, width)
     assert found and all(found)
