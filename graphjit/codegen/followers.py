@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from graphjit.codegen.call import Address, KernelCall, Step
 from graphjit.ir import Apply, Input, Node
+from graphjit.kernels.follower import NEAR
 from graphjit.passes.layout import base_layout
 
 LEAST = 1 << 18  # bytes of a product that is handed on: smaller ones stay in the cache anyway
-FEWEST = 256     # rows of it: what follows the last strip is not hidden
+FEWEST = 64     # rows of it: what follows the last strip is not hidden
 DEEP = 256       # most steps of k: with more, products take all the time there is
 HIDDEN = 0.4     # of the loop's time
 
@@ -58,10 +59,12 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     call = product.handing()
     if call is None or len(holes) != 1:
         return None
+    near = {x.buffer: i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is not node
+            and loop.spans().get(x.buffer) == x.buffer.type.dtype.itemsize}  # fmt: skip
     others = dict.fromkeys(b for b in (*loop.reads, *loop.writes) if b is not node)
     reads = dict.fromkeys((*call.reads, *(b for b in loop.reads if b in others)))
     return replace(
-        call, then=loop, hole=holes[0], reads=tuple(reads), writes=loop.writes, title=f"{call.title}; {loop.title}",
+        call, then=loop, hole=holes[0], near=tuple(near.values())[:NEAR], reads=tuple(reads), writes=loop.writes, title=f"{call.title}; {loop.title}",
         where=tuple(dict.fromkeys((*call.where, *loop.where))), flops=call.flops + loop.flops,
         nbytes=call.nbytes + loop.nbytes - 2 * node.type.nbytes, cost=call.cost + (1 - HIDDEN) * loop.cost,
         cuts={**{b: n for b, n in loop.cuts.items() if b in others}, **call.cuts})

@@ -20,6 +20,7 @@ _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 _A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
 _B, _B_ROW, _K, _PANEL, _AHEAD = "%r12", "%r13", "%r15", "%rax", "%r8"
 _A14 = _PANEL  # of tiles that do not pack
+_SOON, _SOON_OTHER = "%rax", "%r8"  # of tiles that look ahead
 _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 
@@ -39,6 +40,8 @@ class _Tile:
         self.kind = "ps" if element.size == 4 else "pd"
         self.spread = "vbroadcastss" if element.size == 4 else "vbroadcastsd"
         self.lanes = element.lanes
+        # the tiles that most rows of large products are cut into; they have registers to spare
+        self.looks_ahead = vectors == 2 and height > 7 and not packs
         self.lines: list[str] = []
         self._write(name)
 
@@ -63,6 +66,7 @@ class _Tile:
                   f"mov {_field(Frame.A_ROW)}, {_A_ROW}", f"lea ({_A_ROW},{_A_ROW},2), {_A_ROW3}",
                   f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
+                  *([f"mov %r8, {_field(Frame.ROWS)}"] if self.looks_ahead else []),
                   "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)),
                   f"cmpq $0, {_field(Frame.FETCH)}", "je 2f", f"mov {_field(Frame.C_ROW)}, %rax",
                   f"mov %rcx, {_A}")  # fmt: skip
@@ -78,6 +82,9 @@ class _Tile:
         if self.packs:
             self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
                       f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
+        if self.looks_ahead:
+            self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
+                      f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
         for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
             self.emit(f"mov {_field(field)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f", ".p2align 5", f"{here}:")
             self._step(mask)
@@ -88,6 +95,7 @@ class _Tile:
             if j == self.vectors - 1 and i < self.height - 1:
                 self.emit(f"add %rax, {_A}")
         self.emit("8:")
+        self._epilogue()
         if self.vectors == 1:
             # a store touches as many cache lines as its vector does, live or not
             self.emit(f"cmpl ${(1 << self.lanes // 2) - 1}, {_field(Frame.MASK)}", "jbe 9f")
@@ -98,10 +106,31 @@ class _Tile:
         else:
             self._store("zmm")
         if not self.packs:
+            if self.looks_ahead:
+                self.emit(f"mov {_field(Frame.ROWS)}, %r8", f"subq ${self.height}, {_field(Frame.ROWS)}")
             self.emit(f"add {_field(Frame.A_STEP)}, %rsi", f"sub ${self.height}, %r8", f"cmp ${self.height}, %r8",
                       "jge 1b", "mov %r8, %rax", f"mov %rsi, {_field(Frame.A_NEXT)}",
                       f"mov %rcx, {_field(Frame.C_NEXT)}")  # fmt: skip
         self.emit(*(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
+
+    def _epilogue(self) -> None:
+        """What `epilogue` does to C in memory, done to its sums."""
+        zero = f"%zmm{_REGISTERS - 1}"
+        self.emit(f"mov {_field(Frame.BIAS)}, {_A}", f"test {_A}, {_A}", "jz 14f",
+                  f"cmpq $0, {_field(Frame.BIAS_OF_ROWS)}", "jne 12f")  # fmt: skip
+        for i, j in self.cells:
+            self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
+        self.emit("jmp 13f", "12:")
+        size = 64 // self.lanes
+        for i, j in self.cells:
+            self.emit(f"vadd{self.kind} {size * i}({_A}){{1to{self.lanes}}}, {self.sum(i, j)}, {self.sum(i, j)}")
+        self.emit(f"addq ${size * self.height}, {_field(Frame.BIAS)}",
+                  "13:", f"cmpq $0, {_field(Frame.RELU)}", "je 14f", f"vpxord {zero}, {zero}, {zero}")  # fmt: skip
+        for cell in self.cells:
+            x = self.sum(*cell)
+            # neither less nor equal: NaN stays, as in max(x, 0)
+            self.emit(f"vcmpnle{self.kind} {zero}, {x}, %k2", f"vmovap{self.kind[1]} {x}, {x}{{%k2}}{{z}}")
+        self.emit("14:")
 
     def _store(self, register: str) -> None:
         for i, j in self.cells:
@@ -140,6 +169,10 @@ class _Tile:
                 self._load_b(j, b, mask)
                 for i, a in enumerate(held):
                     self._multiply(i, j, b, a)
+        if self.looks_ahead:
+            self.emit(f"test {_K}, {_field(Frame.SOON_EVERY)}", "jne 11f", f"prefetcht0 ({_SOON})",
+                      f"prefetcht0 ({_SOON},{_SOON_OTHER})", f"add {_field(Frame.SOON_STEP)}, {_SOON}",
+                      "11:")  # fmt: skip
         self.emit(f"add {_A_COL}, {_A}", f"add {_B_ROW}, {_B}")
         if self.height > 7:
             self.emit(f"add {_A_COL}, {_A7}")

@@ -24,9 +24,10 @@ from graphjit.kernels.blocking import (
     tile_line,
 )
 from graphjit.kernels.dot import sums_array
-from graphjit.kernels.emit import I64, Int, call, loop, only_if
-from graphjit.kernels.epilogue import apply
-from graphjit.kernels.microkernel import Frame
+from graphjit.kernels.emit import I64, Int, call, loop, only_if, power_of_two
+from graphjit.kernels.epilogue import NUMBERS, apply
+from graphjit.kernels.follower import LEAST, Follower, follow_function, rest_function, taken_up
+from graphjit.kernels.microkernel import NEVER, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
@@ -48,34 +49,45 @@ NAMES = (
     *ADDRESSES, *BATCH, *STRIDES,
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes", "unsafe",
-    "tile_a_row", "tile_a_col", "tile_b_row", "fetch", *edges.NAMES,
+    "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "follower", "strips", "bias", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
+STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
 MANY = 2048  # rows of which shares may each pack all of B
 
 
-def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
+def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple[dict[str, int | str], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
-    units a share is best a multiple."""
+    units a share is best a multiple. ``handed``: strips of C go to a follower (see `follower`), and C nowhere else; k
+    is one block then."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), panel_row(element)
     a_packing, b_packing = a_packing_of(problem, element), b_packing_of(problem, element)
     k_block = k_block_of(problem, element)
+    _, breadth, edge, dots = cut(problem, element)
     # measured: a block of A is less than half of the second-level cache
     m_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
-    _, breadth, edge, dots = cut(problem, element)
+    if handed:
+        tallest = shape.packing[0] if a_packing else balanced(m, shape.heights[breadth - 1])
+        tiles = max(STRIP, ceil(PACKING_PAYS / tallest), target().l2 // 8 // (tallest * n * size))
+        m_block = min(m_block, tallest * tiles)
+    [*operands] = problem.matrices[3:]
+    # what tiles add to C themselves: nothing, a number for each column, one for each row
+    bias = [(x.row, x.col) for x in operands] if target().assembly else []
+    strips = 2 * m_block * n * size if handed else 0
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
     height = heights >> 8 * (breadth - 1) & 255
-    by_rows = _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
+    by_rows = handed or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size
     b_row = breadth * element.lanes * size if b_packing > Packing.COPY else problem.b.row * size
-    workspace = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
+    one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
+    workspace = packed_b = one_panel * (ceil(vectors / breadth) if handed else 1)
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
@@ -91,10 +103,14 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
-        "fetch": int(fetches(problem, element)),
+        "fetch": int(fetches(problem, element)), "far_b": int(k * problem.n * size > target().l2 // 2),
+        "packed_b": packed_b, "panel_step": one_panel if handed else 0, "follower": "follower" if handed else 0,
+        "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,
     }  # fmt: skip
     at_edge, more = edges.arguments(replace(problem, k=k_block), element, edge, dots, workspace)
-    return named | at_edge, workspace + more, height if by_rows else breadth
+    workspace += more
+    named["strips"] = workspace = ceil(workspace / 64) * 64
+    return named | at_edge, workspace + strips, height if by_rows else breadth
 
 
 def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> bool:
@@ -135,8 +151,12 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     zero, buffers = Int(builder, 0), _Buffers(element, builder)
     frame = buffers.frame
     frame.set_a(at["tile_a_row"], at["tile_a_col"])
-    frame[Frame.PANEL] = at["workspace"]
+    frame[Frame.BIAS_OF_ROWS] = zero.flag(at["bias"] == 2)
+    frame[Frame.RELU] = zero.flag(at["epilogue"] == NUMBERS["bias_relu"])
     by_rows = at["by_rows"] != 0
+    follows = at["follower"] != 0
+    across = at["n"] + at["edge"]
+    follower = taken_up(builder, at["follower"], follows, across, element.size)
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
         units = at["units"]
@@ -150,7 +170,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
             frame[Frame.FETCH] = buffers.edge_frame[Frame.FETCH] = add.max(at["fetch"])
             epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
 
-            def finish(to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:
+            def finish(epilogue: Int, to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:
                 operands = []
                 for number, address in enumerate(e):
                     row, col = at[f"e{number}_row"], at[f"e{number}_col"]
@@ -159,6 +179,9 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
 
             with loop(row0, row1, at["m_block"]) as i0:
                 height = at["m_block"].min(row1 - i0)
+                is_first = i0 == row0
+                strip = at["workspace"] + at["strips"] + at["c_row"] * at["m_block"] * ((i0 - row0) // at["m_block"] % 2)
+                c_here = (strip - at["c_row"] * i0).where(follows, c)
                 block = _block_of_a(element, at, a + at["a_row"] * i0 + at["a_col"] * k0, depth, height)
                 with loop(vector0, vector1, at["panel_vectors"]) as j0:
                     breadth = at["panel_vectors"].min(vector1 - j0)
@@ -169,13 +192,28 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     unsafe = (at["unsafe"].where(at_end, 0) + k0 + depth - at["k"]).max(0).min(depth)
                     place = j0 * lanes
                     source = b + at["b_row"] * k0 + at["b_col"] * place
-                    to = c + at["c_row"] * i0 + at["c_col"] * place
-                    _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to))
-                    finish(to, i0, place, height, columns)
+                    panel = at["workspace"] + at["panel_step"] * ((j0 - vector0) // at["panel_vectors"])
+                    packed = builder.and_(at["panel_step"] != 0, builder.not_(is_first))
+                    with builder.if_then(follows):
+                        _look_ahead_of(follower, frame, height // (at["heights"] >> 8 & 255), depth)
+                    with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(packed))):
+                        over = j0 + breadth == vector1
+                        following = (j0 + breadth).where(builder.not_(over), vector0) * lanes
+                        on = at["k_block"].where(builder.and_(over, i0 + height == row1), 0)
+                        _look_ahead(element, at, frame, (height, depth),
+                                    b + at["b_row"] * (k0 + on) + at["b_col"] * following)
+                    to = c_here + at["c_row"] * i0 + at["c_col"] * place
+                    bias = e[0] + at["e0_row"] * i0 + at["e0_col"] * place
+                    frame[Frame.BIAS] = bias.where(builder.and_(epilogue != 0, at["bias"] != 0), 0)
+                    _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to), panel,
+                           packed)
+                    finish(epilogue.where(at["bias"] == 0, 0), to, i0, place, height, columns)
+                    with builder.if_then(follows):
+                        call(follow_function(module), builder, [follower.base])
                 last_of_all = builder.and_(vector0 < vector1, vector1 == at["vectors"])
                 with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
                     place = at["vectors"] * lanes
-                    to = c + at["c_row"] * i0 + at["c_col"] * place
+                    to = c_here + at["c_row"] * i0 + at["c_col"] * place
                     sizes = height, depth, at["k"] - k0
                     places = (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to)
                     with builder.if_else(at["edge_vectors"] != 0) as (turned, along):
@@ -183,7 +221,14 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                             edges.emit_edge(element, at, buffers.edge_frame, buffers.tile, sizes, places)
                         with along:
                             edges.emit_dots(element, at, buffers.sums, add, sizes, places)
-                    finish(to, i0, place, height, at["edge"])
+                    finish(epilogue, to, i0, place, height, at["edge"])
+                with builder.if_then(follows):
+                    call(rest_function(module), builder, [follower.base])
+                    panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
+                    follower.set(most=((height * across + panels - 1) // panels).max(LEAST))
+                    follower.begin(strip, height, across, across * i0)
+            with builder.if_then(follows):
+                call(rest_function(module), builder, [follower.base])
 
 
 class _Buffers:
@@ -206,7 +251,7 @@ def _block_of_a(element: Element, at: Slots, block: Int, depth: Int, height: Int
         # columns of A may lie a power of two apart: a few at a time, a small piece of each panel
         few = depth.where(at["a_packing"] == Packing.TRANSPOSE, FEW)
         rows = Int(builder, tile_shape().packing[0])
-        to = at["workspace"] + (at["k_block"] * panel_row(element)).where(at["b_packing"] != 0, 0)
+        to = at["workspace"] + at["packed_b"]
         with loop(0, depth, few) as k, loop(0, height, rows) as i:
             panel = to + _step_of_a(at, depth, rows) * (i // rows) + at["tile_a_col"] * k
             call(pack_function(module, element), builder,
@@ -217,28 +262,34 @@ def _block_of_a(element: Element, at: Slots, block: Int, depth: Int, height: Int
     return only_if(at["a_packing"] != 0, [block], packed)[0]
 
 
-def _panel(element: Element, at: Slots, buffers: _Buffers, sizes: Sequence[Int], places: Sequence[Int]) -> None:
-    """One block of one panel: pack B, run the tiles."""
+def _panel(element: Element, at: Slots, buffers: _Buffers, sizes: Sequence[Int], places: Sequence[Int],
+           panel: Int, is_packed: Any) -> None:
+    """One block of one panel: pack B to where its panel is, unless it is there already; run the tiles."""
     builder, module, size, frame = at.builder, at.builder.module, element.size, buffers.frame
     (breadth, height, columns, depth, unsafe), (a, b, c) = sizes, places
+    frame[Frame.PANEL] = panel
 
     def packed() -> list[Int]:
-        panel = at["workspace"]
         call(pack_function(module, element), builder,
              [at["b_packing"], b, at["b_row"], at["b_col"], panel, at["tile_b_row"], depth, columns])  # fmt: skip
         return [panel]
 
-    (source,) = only_if(at["b_packing"] > Packing.COPY, [b], packed)
+    copies, turns = at["b_packing"] == Packing.COPY, at["b_packing"] > Packing.COPY
+    detours = at["c_col"] != size
+    if not target().masks:
+        detours = builder.or_(detours, columns % element.lanes != 0)
+    # tiles that store to C pack what is only copied
+    reuses = builder.and_(is_packed, builder.or_(turns, builder.and_(copies, builder.not_(detours))))
+    (source,) = only_if(builder.and_(turns, builder.not_(is_packed)), [panel.where(reuses, b)], packed)
+    unsafe = Int(builder, 0).where(reuses, unsafe)
     if not target().assembly:
         with builder.if_then(unsafe > 0):
             call(copy_function(module, element), builder,
                  [b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL], breadth * (element.lanes * size),
                   unsafe, columns])  # fmt: skip
-    frame[Frame.K], frame[Frame.K_TAIL], frame[Frame.B_ROW] = depth - unsafe, unsafe, at["tile_b_row"]
+    frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
+    frame[Frame.B_ROW] = (breadth * (element.lanes * size)).where(builder.and_(reuses, copies), at["tile_b_row"])
     frame[Frame.C_ROW] = at["c_row"]
-    detours = at["c_col"] != size
-    if not target().masks:
-        detours = builder.or_(detours, columns % element.lanes != 0)
     rows = tile_shape().packing[0]
 
     def fused() -> list[Int]:
@@ -246,15 +297,42 @@ def _panel(element: Element, at: Slots, buffers: _Buffers, sizes: Sequence[Int],
         packing_tile(element, breadth, [frame.address, a, b, c])
         frame[Frame.B_ROW] = breadth * (element.lanes * size)
         frame[Frame.K], frame[Frame.K_TAIL] = depth, Int(builder, 0)
-        return [height - rows, a + _step_of_a(at, depth, Int(builder, rows)), at["workspace"], c + at["c_row"] * rows]
+        return [height - rows, a + _step_of_a(at, depth, Int(builder, rows)), panel, c + at["c_row"] * rows]
 
-    fuses = builder.and_(at["b_packing"] == Packing.COPY, height >= PACKING_PAYS)
-    fuses = builder.and_(fuses, builder.not_(detours))
+    fuses = builder.and_(builder.and_(copies, height >= PACKING_PAYS), builder.not_(builder.or_(detours, is_packed)))
     below = only_if(fuses, [height, a, source, c], fused)
     tallest = at["heights"] >> (breadth - 1) * 8 & 255
     frame[Frame.A_STEP] = _step_of_a(at, depth, tallest)
     call_panel(element, detours, [frame.address, breadth, tallest, *below],
                [at["c_row"], at["c_col"], buffers.tile, columns])  # fmt: skip
+
+
+def _look_ahead(element: Element, at: Slots, frame: FrameArray, sizes: tuple[Int, Int], following: Int) -> None:
+    """Have the tiles of a panel fetch what the one that follows is packed from, a few lines each: lines so far apart
+    would be waited for one by one. Two vectors of each row of B, or two columns for each tile."""
+    builder, (height, depth) = at.builder, sizes
+    tiles = height // (at["heights"] >> 8 & 255)
+    copies = at["b_packing"] == Packing.COPY
+    # so often that all tiles together fetch all rows
+    every = power_of_two(tiles).where(copies, 64 // element.size)
+    columns = at["b_col"]
+    frame[Frame.SOON], frame[Frame.SOON_EVERY] = following, every - 1
+    frame[Frame.SOON_OTHER] = Int(builder, 64).where(copies, columns)
+    frame[Frame.SOON_STEP] = at["b_row"].where(copies, 64)
+    frame[Frame.SOON_TILE] = (at["b_row"] * (depth // every)).where(copies, columns * 2)
+
+
+def _look_ahead_of(follower: Follower, frame: FrameArray, tiles: Int, depth: Int) -> None:
+    """Have the tiles of a panel fetch what the follower's next call reads."""
+    builder = follower.builder
+    near, steps = follower["near"], tiles.max(1) * depth
+    lines = follower["most"] * follower["size"] // 64 + 1
+    every = power_of_two(steps // lines)
+    frame[Frame.SOON] = near + follower.place * follower["size"]
+    frame[Frame.SOON_OTHER], frame[Frame.SOON_STEP] = follower["other"] - near, Int(builder, 64)
+    frame[Frame.SOON_TILE] = depth // every * 64
+    some = builder.and_(near != 0, follower["row"] < follower["rows"])
+    frame[Frame.SOON_EVERY] = (every - 1).where(some, NEVER)
 
 
 def _step_of_a(at: Slots, depth: Int, rows: Int) -> Int:

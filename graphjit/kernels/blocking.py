@@ -40,8 +40,14 @@ def a_packing_of(problem: Problem, element: Element) -> Packing:
 
 def k_block_of(problem: Problem, element: Element) -> int:
     """Steps of k that are multiplied at once: measured, a panel of B and a tile's A somewhat larger than the
-    first-level cache."""
-    return balanced(problem.k, k_limit(element))
+    first-level cache. Where tiles lie in a buffer on their way to C, a panel that is well inside the second-level one,
+    unless several panels read more of A than fits beside it. Whole lines of memory: what is transposed then lies in as
+    few of them as can be."""
+    limit, line = k_limit(element), 64 // element.size
+    m, n, k, size = problem.m, problem.n, problem.k, element.size
+    if problem.c.col != 1 and (n * size <= panel_row(element) or m * k * size <= target().l2 // 2):
+        limit = max(limit, target().l2 // 8 // panel_row(element))
+    return ceil(balanced(k, limit) / line) * line
 
 
 def k_limit(element: Element) -> int:

@@ -92,6 +92,13 @@ class Int:
         return Int(self.builder, self.builder.zext(condition, I64))
 
 
+def power_of_two(x: Int) -> Int:
+    """The largest power of two that is not above x, or 1."""
+    b = x.builder
+    leading = b.ctlz(x.max(1).value, ir.Constant(I1, 1))
+    return (Int(b, b.lshr(I64(-1), leading)) >> 1) + 1
+
+
 class Walk:
     """Where a walk stands, and by how much it goes on: `step` is set in its body."""
 

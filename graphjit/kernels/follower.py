@@ -4,28 +4,30 @@ It runs on strips of C, some rows each, as soon as they are there, while the til
 C is never in memory as a whole, and what the loop does takes little time of its own. It is called as always, by
 [start, stop) of its units, which are the elements of C in order. The address it finds for C is changed for each call.
 
-The product finds at an address three int64 words: the follower's entry, its slots' address, and the address of that of
-its slots which holds the address of C. The state of the work on a strip is some int64 words, too.
+The product finds at an address five int64 words: the follower's entry, its slots' address, the address of that of
+its slots which holds the address of C, and those of two that hold addresses of other arrays of as many elements, or 0. The state of the work on a strip is some int64 words, too.
 """
 
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, call, function, loop, store
+from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, store
 from graphjit.kernels.slots import Words
 from graphjit.kernels.tiles import array
 
-HANDED = 3  # words at the address that the product is given
+NEAR = 2  # arrays of the follower that the product may fetch
+HANDED = 3 + NEAR  # words at the address that the product is given
 LEAST = 256  # elements of a call, if there are as many: fewer would cost more than they hide
-SIZE = 4  # bytes of an element
 
 WORDS = (
     "entry", "slots", "hole",  # of the follower
+    "near", "other",  # addresses of two arrays that it reads element for element, 0 for none
     "strip", "pitch", "width", "rows",  # address of a strip, bytes from row to row, elements of a row, rows
     "first", "whole",  # its first element's place in C, elements of a row of C
     "row", "column",  # of the next call
     "most",  # elements of a call
+    "size",  # bytes of an element
 )  # fmt: skip
 ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 
@@ -36,11 +38,27 @@ class Follower(Words):
     def __init__(self, builder: Any, base: Int | None = None) -> None:
         super().__init__(builder, WORDS, array(builder, I64, len(WORDS)) if base is None else base)
 
+    @property
+    def place(self) -> Int:
+        """The place in C of the next call's first element."""
+        return self["first"] + self["whole"] * self["row"] + self["column"]
+
     def begin(self, strip: Int, rows: Int, width: Int, first: Int) -> None:
         """Take up the next strip, whose rows lie one behind the other."""
         whole = width == self["whole"]  # then it is one long row
-        self.set(strip=strip, pitch=width * SIZE, rows=Int(self.builder, 1).where(whole, rows),
+        self.set(strip=strip, pitch=width * self["size"], rows=Int(self.builder, 1).where(whole, rows),
                  width=(width * rows).where(whole, width), first=first, row=0, column=0)  # fmt: skip
+
+
+def taken_up(builder: Any, told: Int, follows: Any, whole: Int, size: int) -> Follower:
+    """The state at the beginning, by what a product has been told of its follower (if it has one): no strip yet."""
+    state = Follower(builder)
+    with builder.if_then(follows):
+        words = [Int(builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
+        arrays = [only_if(x != 0, [x], lambda x=x: [Int(builder, load(x, I64, 8))])[0] for x in words[3:]]
+        state.set(**dict(zip(WORDS, words[:3] + arrays, strict=False)),
+                  whole=whole, rows=0, row=0, size=size)  # fmt: skip
+    return state
 
 
 def follow_function(module: Any) -> Any:
@@ -52,9 +70,9 @@ def follow_function(module: Any) -> Any:
     state = Follower(b, address)
     row, column = state["row"], state["column"]
     with b.if_then(row < state["rows"]):
-        start = state["first"] + state["whole"] * row + column
+        start = state.place
         stop = start + (state["width"] - column).min(state["most"])
-        store((state["strip"] + state["pitch"] * row + (column - start) * SIZE).value, state["hole"], 8)
+        store((state["strip"] + state["pitch"] * row + (column - start) * state["size"]).value, state["hole"], 8)
         b.call(b.inttoptr(state["entry"].value, ENTRY.as_pointer()),
                [b.inttoptr(state["slots"].value, I64.as_pointer()), start.value, stop.value])
         then = column + (stop - start)

@@ -109,8 +109,9 @@ def plan(
         tiled = (way for way in both if tile_product.fits(way, element))
         ways += [(tile_product.cycles(way, element), tile_product, way) for way in tiled]
     estimate, room, way = min(ways, key=lambda each: each[0])
-    # but for edges of dot products, both ways add up in the same order
+    # but for edges of dot products, both ways add up in the same order if blocks of k are the same
     if (cores > 1 and room is blocked and m * n * k * prod(batch) >= SHARED
+            and blocking.k_block_of(problem, element) == blocking.k_block_of(problem.transposed, element)
             and not any(blocking.cut(way, element).dots for way in both)):  # fmt: skip
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     made = room.arguments(way, element)
@@ -125,10 +126,13 @@ def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
     """
     element = _element(np.dtype(dtype))
     problem = Problem(m, n, k, (), Matrix(*a_strides, ()), Matrix(*b_strides, ()), Matrix(n, 1, ()), ())
-    if not (tile_product.fits(problem, element) and k <= tile_product.DEEP):
+    room: Any = tile_product if tile_product.fits(problem, element) else blocked
+    deepest = tile_product.DEEP if room is tile_product else blocking.k_limit(element)
+    if not 0 < k <= deepest or min(m, n) == 0:
         return None
-    made = tile_product.arguments(problem, element, handed=True)
-    return _described(problem, problem, tile_product, element, made, tile_product.cycles(problem, element))
+    made = room.arguments(problem, element, handed=True)
+    estimate = tile_product.cycles if room is tile_product else blocking.cycles
+    return _described(problem, problem, room, element, made, estimate(problem, element))
 
 
 def _described(problem: Problem, way: Problem, room: Any, element: Element, made: tuple[dict[str, Any], int, int],

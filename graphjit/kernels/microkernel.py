@@ -34,9 +34,19 @@ class Frame(IntEnum):
     A_NEXT = 10  # where the next tile's A and C would be; set by tiles
     C_NEXT = 11
     FETCH = 12  # 1: bring C into the cache while it is computed (tiles in assembly)
-    A_ROW = 13  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    SOON = 13  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, so far
+    SOON_OTHER = 14  # apart, each time that the steps of k left are a multiple of EVERY + 1 (a power of two)
+    SOON_STEP = 15  # from these lines to the next ones, and to those that the next tile begins with
+    SOON_TILE = 16
+    SOON_EVERY = 17  # NEVER: there is nothing to be brought nearer
+    ROWS = 18  # tiles' own: where they remember what rows are left
+    BIAS = 19  # what tiles in assembly add to C at the end, 0 for nothing: a number for each column, or for each row
+    BIAS_OF_ROWS = 20  # 1: for each row. Then tiles set it to where the next tile's would be
+    RELU = 21  # 1: and then take 0 for what is less
+    A_ROW = 22  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
+NEVER = -1
 TILE = ir.FunctionType(I64, [I64] * 5)  # (frame, a, b, c, rows)
 
 

@@ -22,7 +22,7 @@ from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
 from graphjit.kernels.emit import F32, I64, Int, call, function, intrinsic, load, loop, store
 from graphjit.kernels.epilogue import apply
-from graphjit.kernels.follower import HANDED, LEAST, WORDS, Follower, rest_function
+from graphjit.kernels.follower import LEAST, rest_function, taken_up
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.split import CHUNK, DOUBTFUL, FLOATS, LINES, STEPS
@@ -139,11 +139,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         work.set(is_a=is_a, line=line, step=step, near=line.where(is_a != 0, step), far=step.where(is_a != 0, line),
                  turned=is_turned, largest=largest)  # fmt: skip
     panel_line, line_line = panels["line"], lines["line"]
-    follower, follows = Follower(builder), at["follower"] != 0
-    with builder.if_then(follows):
-        handed = at["follower"]
-        follower.set(**{name: Int(builder, load(handed + 8 * i, I64, 8)) for i, name in enumerate(WORDS[:HANDED])},
-                     whole=at["n"], rows=0, row=0)  # fmt: skip
+    follows = at["follower"] != 0
+    follower = taken_up(builder, at["follower"], follows, at["n"], element.size)
     following = follower.base.where(follows, 0)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:

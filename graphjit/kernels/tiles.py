@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from graphjit.kernels import assembly, microkernel
 from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, store
-from graphjit.kernels.microkernel import TILE, Frame
+from graphjit.kernels.microkernel import NEVER, TILE, Frame
 from graphjit.kernels.packing import gather_function, scatter_function
 from graphjit.kernels.target import Element, target
 
@@ -89,7 +89,9 @@ class FrameArray:
 
     @classmethod
     def new(cls, builder: Any) -> "FrameArray":
-        return cls(array(builder, I64, Frame.A_ROW + max(tile_shape().heights) // 2))
+        made = cls(array(builder, I64, Frame.A_ROW + max(tile_shape().heights) // 2))
+        made[Frame.SOON_EVERY], made[Frame.BIAS] = Int(builder, NEVER), Int(builder, 0)
+        return made
 
     def set_a(self, row: Int, column: Int) -> None:
         """Strides of A. (Beside them tiles need the step from one to the next.)"""

@@ -165,7 +165,8 @@ class Bound:
             self.slots[:, offsets[id(step)] + step.slots.index(Handed())] = base + 8 * at + threads
             self.slots[:, at] = entries[id(then)]
             self.slots[:, at + 1] = base + 8 * offsets[id(then)] + threads
-            self.slots[:, at + 2] = base + 8 * (offsets[id(then)] + step.hole) + threads
+            for i, slot in enumerate((step.hole, *step.near)):
+                self.slots[:, at + 2 + i] = base + 8 * (offsets[id(then)] + slot) + threads
         rows = [(strips_entry() if s.parts else entries[id(s)], base + 8 * offsets[id(s)], 0, s.extent, grain, 8 * size)
                 for s, grain in zip(self.kernels, self._grains, strict=True)]
         self.table = np.array(rows, np.int64).reshape(-1, ROW)

@@ -27,7 +27,6 @@ def k_follow(p0, p1, p2, start, stop):
         p2[i0] = v0 * v0
 """, ("*float32", "*float32", "*float32"))
 
-pytestmark = pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")
 
 
 def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -35,8 +34,9 @@ def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(np.float32)
 
 
-def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray) -> np.ndarray:
-    """Add a @ b to ``kept`` by a product and its follower, rows in these pieces; the squares of the sums."""
+def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray, near: int = 2) -> np.ndarray:
+    """Add a @ b to ``kept`` by a product and its follower, rows in these pieces; the squares of the sums. The product
+    is told of so many arrays that the follower goes through."""
     (m, k), n = a.shape, b.shape[1]
     found = plan_handing(m, n, k, np.float32, *(tuple(s // 4 for s in x.strides) for x in (a, b)))
     assert found is not None
@@ -44,7 +44,8 @@ def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray
     product, follower = compile_kernels([found.kernel, UPDATE])
     squares = np.full((m, n), np.nan, np.float32)
     own = pack_args([kept.ctypes.data, 0, squares.ctypes.data], UPDATE.args)
-    handed = np.array([follower, own.ctypes.data, own.ctypes.data + 8], np.int64)
+    arrays = [own.ctypes.data, own.ctypes.data + 16][:near] + [0] * (2 - near)
+    handed = np.array([follower, own.ctypes.data, own.ctypes.data + 8, *arrays], np.int64)
     memory = np.full(found.workspace + 64, 0xA5, np.uint8)
     address = {"a": a.ctypes.data, "b": b.ctypes.data, "workspace": -(-memory.ctypes.data // 64) * 64,
                "follower": handed.ctypes.data}
@@ -54,16 +55,21 @@ def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray
     return squares
 
 
-@pytest.mark.parametrize(("m", "k", "n"), [(32, 32, 32), (64, 64, 784), (100, 40, 300), (33, 1, 17), (5, 70, 200),
-                                           (130, 512, 64), (40, 33, 6000), (200, 96, 50)])  # fmt: skip
+DEEP = pytest.param(130, 512, 64, marks=pytest.mark.skipif(
+    not target().tile_unit, reason="so many steps of k are more than one block where there is no tile unit"))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(32, 32, 32), (64, 64, 784), (100, 40, 300), (33, 1, 17), (5, 70, 200), DEEP,
+                                           (130, 128, 64), (40, 33, 6000), (200, 96, 50), (120, 200, 1000)])  # fmt: skip
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_follower_sees_each_element_once(m: int, k: int, n: int, turned: bool) -> None:
+@pytest.mark.parametrize("near", [0, 1, 2])
+def test_a_follower_sees_each_element_once(m: int, k: int, n: int, turned: bool, near: int) -> None:
     a = np.ascontiguousarray(whole_numbers((m, k), 1).T).T if turned else whole_numbers((m, k), 1)
     b = np.ascontiguousarray(whole_numbers((k, n), 2).T).T if turned else whole_numbers((k, n), 2)
     for bounds in ([0, m], [0, m // 2, m], [0, 1, m // 3, m]):
         kept = whole_numbers((m, n), 3)
         expected = kept + a @ b
-        squares = follow(a, b, bounds, kept)
+        squares = follow(a, b, bounds, kept, near)
         np.testing.assert_array_equal(kept, expected)
         np.testing.assert_array_equal(squares, expected * expected)
 
