@@ -1,7 +1,8 @@
 """Products that hand what they compute to the loop that follows: an update that takes a gradient most of all.
 
 The loop runs on strips of the product while the tiles of the next strip are multiplied, so the product needs no memory,
-and the loop little time of its own (``kernels/follower.py``).
+and the loop little time of its own (``kernels/follower.py``). Where the tiles are the tile unit's, other units compute
+the loop. Where they are not, what is gained is that they fetch what else the loop reads.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from graphjit.codegen.call import Address, KernelCall, Step
+from graphjit.codegen.call import Address, KernelCall, Scratch, Step
 from graphjit.ir import Apply, Input, Node
 from graphjit.kernels.follower import NEAR
 from graphjit.passes.layout import base_layout
 
 LEAST = 1 << 18  # bytes of a product that is handed on: smaller ones stay in the cache anyway
-FEWEST = 64     # rows of it: what follows the last strip is not hidden
+FEWEST = 64      # rows of it: what follows the last strip is not hidden
 DEEP = 256       # most steps of k: with more, products take all the time there is
 HIDDEN = 0.4     # of the loop's time
 
@@ -59,12 +60,17 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     call = product.handing()
     if call is None or len(holes) != 1:
         return None
+    spans = loop.spans()
     near = {x.buffer: i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is not node
-            and loop.spans().get(x.buffer) == x.buffer.type.dtype.itemsize}  # fmt: skip
+            and not isinstance(x.buffer, Scratch) and x.buffer in loop.reads
+            and spans.get(x.buffer) == x.buffer.type.dtype.itemsize}  # fmt: skip
+    if call.fetches and not near:
+        return None
     others = dict.fromkeys(b for b in (*loop.reads, *loop.writes) if b is not node)
     reads = dict.fromkeys((*call.reads, *(b for b in loop.reads if b in others)))
     return replace(
-        call, then=loop, hole=holes[0], near=tuple(near.values())[:NEAR], reads=tuple(reads), writes=loop.writes, title=f"{call.title}; {loop.title}",
+        call, then=loop, hole=holes[0], near=tuple(near.values())[:NEAR], reads=tuple(reads), writes=loop.writes,
+        title=f"{call.title}; {loop.title}",
         where=tuple(dict.fromkeys((*call.where, *loop.where))), flops=call.flops + loop.flops,
         nbytes=call.nbytes + loop.nbytes - 2 * node.type.nbytes, cost=call.cost + (1 - HIDDEN) * loop.cost,
         cuts={**{b: n for b, n in loop.cuts.items() if b in others}, **call.cuts})

@@ -48,8 +48,9 @@ from graphjit.runtime.compiler import IRKernel
 NAMES = (
     *ADDRESSES, *BATCH, *STRIDES,
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
-    "a_packing", "b_packing", "k_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes", "unsafe",
-    "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "follower", "strips", "bias", *edges.NAMES,
+    "a_packing", "b_packing", "k_block", "a_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes",
+    "unsafe", "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "follower",
+    "strips", "bias", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
@@ -69,11 +70,12 @@ def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple
     k_block = k_block_of(problem, element)
     _, breadth, edge, dots = cut(problem, element)
     # measured: a block of A is less than half of the second-level cache
-    m_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
+    m_block = a_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
     if handed:
         tallest = shape.packing[0] if a_packing else balanced(m, shape.heights[breadth - 1])
         tiles = max(STRIP, ceil(PACKING_PAYS / tallest), target().l2 // 8 // (tallest * n * size))
         m_block = min(m_block, tallest * tiles)
+        a_block = balanced(ceil(m / m_block), max(1, a_block // m_block)) * m_block
     [*operands] = problem.matrices[3:]
     # what tiles add to C themselves: nothing, a number for each column, one for each row
     bias = [(x.row, x.col) for x in operands] if target().assembly else []
@@ -87,24 +89,27 @@ def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple
     a_row, a_col = problem.a.row * size, problem.a.col * size
     b_row = breadth * element.lanes * size if b_packing > Packing.COPY else problem.b.row * size
     one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
+    if handed and b_packing:
+        one_panel = breadth * element.lanes * size * k_block
     workspace = packed_b = one_panel * (ceil(vectors / breadth) if handed else 1)
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
         heights = sum(rows << 8 * i for i in range(shape.packing[1]))
         a_row, a_col = size, tile_line(element)
-        workspace += ceil(m_block / rows) * (a_col * k_block + target().vector)
+        workspace += ceil(a_block / rows) * (a_col * k_block + target().vector)
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size
     unsafe = min(k, ceil(behind / b_row)) if behind and b_packing <= Packing.COPY else 0
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else vectors), "by_rows": int(by_rows),
-        "a_packing": int(a_packing), "b_packing": int(b_packing), "k_block": k_block, "m_block": m_block,
+        "a_packing": int(a_packing), "b_packing": int(b_packing), "k_block": k_block, "a_block": a_block,
+        "m_block": m_block,
         "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
         "fetch": int(fetches(problem, element)), "far_b": int(k * problem.n * size > target().l2 // 2),
-        "packed_b": packed_b, "panel_step": one_panel if handed else 0, "follower": "follower" if handed else 0,
+        "packed_b": packed_b, "panel_step": one_panel // breadth if handed else 0, "follower": "follower" if handed else 0,
         "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,
     }  # fmt: skip
     at_edge, more = edges.arguments(replace(problem, k=k_block), element, edge, dots, workspace)
@@ -155,6 +160,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     frame[Frame.RELU] = zero.flag(at["epilogue"] == NUMBERS["bias_relu"])
     by_rows = at["by_rows"] != 0
     follows = at["follower"] != 0
+    looks_ahead = builder.or_(follows, at["far_b"] != 0)
     across = at["n"] + at["edge"]
     follower = taken_up(builder, at["follower"], follows, across, element.size)
     with loop(*matrices(at, start, stop)) as matrix:
@@ -169,6 +175,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
             frame[Frame.ADD] = buffers.edge_frame[Frame.ADD] = add
             frame[Frame.FETCH] = buffers.edge_frame[Frame.FETCH] = add.max(at["fetch"])
             epilogue = at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)
+            frame[Frame.BIAS] = zero
 
             def finish(epilogue: Int, to: Int, i: Int, j: Int, rows: Int, columns: Int) -> None:
                 operands = []
@@ -177,56 +184,59 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                     operands += [address + row * i + col * j, row, col]
                 apply(module, element, builder, epilogue, (to, at["c_row"], at["c_col"]), rows, columns, operands)
 
-            with loop(row0, row1, at["m_block"]) as i0:
-                height = at["m_block"].min(row1 - i0)
-                is_first = i0 == row0
-                strip = at["workspace"] + at["strips"] + at["c_row"] * at["m_block"] * ((i0 - row0) // at["m_block"] % 2)
-                c_here = (strip - at["c_row"] * i0).where(follows, c)
-                block = _block_of_a(element, at, a + at["a_row"] * i0 + at["a_col"] * k0, depth, height)
-                with loop(vector0, vector1, at["panel_vectors"]) as j0:
-                    breadth = at["panel_vectors"].min(vector1 - j0)
-                    at_end = j0 + breadth == at["vectors"]
-                    live = at["last_lanes"].where(at_end, lanes)
-                    columns = (breadth - 1) * lanes + live
-                    frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
-                    unsafe = (at["unsafe"].where(at_end, 0) + k0 + depth - at["k"]).max(0).min(depth)
-                    place = j0 * lanes
-                    source = b + at["b_row"] * k0 + at["b_col"] * place
-                    panel = at["workspace"] + at["panel_step"] * ((j0 - vector0) // at["panel_vectors"])
-                    packed = builder.and_(at["panel_step"] != 0, builder.not_(is_first))
+            with loop(row0, row1, at["a_block"]) as block0:
+                block1 = (block0 + at["a_block"]).min(row1)
+                block = _block_of_a(element, at, a + at["a_row"] * block0 + at["a_col"] * k0, depth, block1 - block0)
+                with loop(block0, block1, at["m_block"]) as i0:
+                    height = at["m_block"].min(block1 - i0)
+                    is_first = i0 == row0
+                    [c_here] = only_if(follows, [c], functools.partial(_strip_less, at, i0, row0))
+                    tiles_of_a = block + _steps_of_a(at, depth, i0 - block0)
+                    with loop(vector0, vector1, at["panel_vectors"]) as j0:
+                        breadth = at["panel_vectors"].min(vector1 - j0)
+                        at_end = j0 + breadth == at["vectors"]
+                        live = at["last_lanes"].where(at_end, lanes)
+                        columns = (breadth - 1) * lanes + live
+                        frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
+                        unsafe = (at["unsafe"].where(at_end, 0) + k0 + depth - at["k"]).max(0).min(depth)
+                        place = j0 * lanes
+                        source = b + at["b_row"] * k0 + at["b_col"] * place
+                        panel = at["workspace"] + at["panel_step"] * (j0 - vector0)
+                        packed = builder.and_(at["panel_step"] != 0, builder.not_(is_first))
+                        with builder.if_then(looks_ahead):
+                            with builder.if_then(follows):
+                                _look_ahead_of(follower, frame, height // (at["heights"] >> 8 & 255), depth)
+                            with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(packed))):
+                                over = j0 + breadth == vector1
+                                following = (j0 + breadth).where(builder.not_(over), vector0) * lanes
+                                on = at["k_block"].where(builder.and_(over, i0 + height == row1), 0)
+                                _look_ahead(element, at, frame, (height, depth),
+                                            b + at["b_row"] * (k0 + on) + at["b_col"] * following)
+                        to = c_here + at["c_row"] * i0 + at["c_col"] * place
+                        with builder.if_then(builder.and_(epilogue != 0, at["bias"] != 0)):
+                            frame[Frame.BIAS] = e[0] + at["e0_row"] * i0 + at["e0_col"] * place
+                        _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (tiles_of_a, source, to), panel,
+                               packed)
+                        finish(epilogue.where(at["bias"] == 0, 0), to, i0, place, height, columns)
+                        with builder.if_then(follows):
+                            call(follow_function(module), builder, [follower.base])
+                    last_of_all = builder.and_(vector0 < vector1, vector1 == at["vectors"])
+                    with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
+                        place = at["vectors"] * lanes
+                        to = c_here + at["c_row"] * i0 + at["c_col"] * place
+                        sizes = height, depth, at["k"] - k0
+                        places = (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to)
+                        with builder.if_else(at["edge_vectors"] != 0) as (turned, along):
+                            with turned:
+                                edges.emit_edge(element, at, buffers.edge_frame, buffers.tile, sizes, places)
+                            with along:
+                                edges.emit_dots(element, at, buffers.sums, add, sizes, places)
+                        finish(epilogue, to, i0, place, height, at["edge"])
                     with builder.if_then(follows):
-                        _look_ahead_of(follower, frame, height // (at["heights"] >> 8 & 255), depth)
-                    with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(packed))):
-                        over = j0 + breadth == vector1
-                        following = (j0 + breadth).where(builder.not_(over), vector0) * lanes
-                        on = at["k_block"].where(builder.and_(over, i0 + height == row1), 0)
-                        _look_ahead(element, at, frame, (height, depth),
-                                    b + at["b_row"] * (k0 + on) + at["b_col"] * following)
-                    to = c_here + at["c_row"] * i0 + at["c_col"] * place
-                    bias = e[0] + at["e0_row"] * i0 + at["e0_col"] * place
-                    frame[Frame.BIAS] = bias.where(builder.and_(epilogue != 0, at["bias"] != 0), 0)
-                    _panel(element, at, buffers, (breadth, height, columns, depth, unsafe), (block, source, to), panel,
-                           packed)
-                    finish(epilogue.where(at["bias"] == 0, 0), to, i0, place, height, columns)
-                    with builder.if_then(follows):
-                        call(follow_function(module), builder, [follower.base])
-                last_of_all = builder.and_(vector0 < vector1, vector1 == at["vectors"])
-                with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
-                    place = at["vectors"] * lanes
-                    to = c_here + at["c_row"] * i0 + at["c_col"] * place
-                    sizes = height, depth, at["k"] - k0
-                    places = (a + at["a_row"] * i0 + at["a_col"] * k0, b + at["b_row"] * k0 + at["b_col"] * place, to)
-                    with builder.if_else(at["edge_vectors"] != 0) as (turned, along):
-                        with turned:
-                            edges.emit_edge(element, at, buffers.edge_frame, buffers.tile, sizes, places)
-                        with along:
-                            edges.emit_dots(element, at, buffers.sums, add, sizes, places)
-                    finish(epilogue, to, i0, place, height, at["edge"])
-                with builder.if_then(follows):
-                    call(rest_function(module), builder, [follower.base])
-                    panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
-                    follower.set(most=((height * across + panels - 1) // panels).max(LEAST))
-                    follower.begin(strip, height, across, across * i0)
+                        call(rest_function(module), builder, [follower.base])
+                        panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
+                        follower.set(most=((height * across + panels - 1) // panels).max(LEAST))
+                        follower.begin(_strip(at, i0 - row0), height, across, across * i0)
             with builder.if_then(follows):
                 call(rest_function(module), builder, [follower.base])
 
@@ -333,6 +343,22 @@ def _look_ahead_of(follower: Follower, frame: FrameArray, tiles: Int, depth: Int
     frame[Frame.SOON_TILE] = depth // every * 64
     some = builder.and_(near != 0, follower["row"] < follower["rows"])
     frame[Frame.SOON_EVERY] = (every - 1).where(some, NEVER)
+
+
+def _strip(at: Slots, row: Int) -> Int:
+    """Where the strip of C lies that begins with this row: two of them take turns."""
+    return at["workspace"] + at["strips"] + at["c_row"] * at["m_block"] * (row // at["m_block"] % 2)
+
+
+def _strip_less(at: Slots, row: Int, row0: Int) -> list[Int]:
+    """Where C would have to lie for this row to begin the strip."""
+    return [_strip(at, row - row0) - at["c_row"] * row]
+
+
+def _steps_of_a(at: Slots, depth: Int, rows: Int) -> Int:
+    """From the first row of a block of A to a later one, the first of a tile."""
+    each = Int(at.builder, tile_shape().packing[0])
+    return (_step_of_a(at, depth, each) * (rows // each)).where(at["a_packing"] != 0, at["tile_a_row"] * rows)
 
 
 def _step_of_a(at: Slots, depth: Int, rows: Int) -> Int:

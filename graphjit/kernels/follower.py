@@ -1,11 +1,12 @@
-"""A loop kernel that follows a tile product element for element: an update, most of all.
+"""A loop kernel that follows a product element for element: an update, most of all.
 
 It runs on strips of C, some rows each, as soon as they are there, while the tiles of the next strip are multiplied: so
 C is never in memory as a whole, and what the loop does takes little time of its own. It is called as always, by
 [start, stop) of its units, which are the elements of C in order. The address it finds for C is changed for each call.
 
-The product finds at an address five int64 words: the follower's entry, its slots' address, the address of that of
-its slots which holds the address of C, and those of two that hold addresses of other arrays of as many elements, or 0. The state of the work on a strip is some int64 words, too.
+The product finds at an address five int64 words: the follower's entry, its slots' address, the address of that of its
+slots which holds the address of C, and those of two that hold addresses of other arrays it goes through, or 0. A
+blocked product has its tiles fetch them. The state of the work on a strip is some int64 words, too.
 """
 
 from typing import Any
@@ -55,10 +56,15 @@ def taken_up(builder: Any, told: Int, follows: Any, whole: Int, size: int) -> Fo
     state = Follower(builder)
     with builder.if_then(follows):
         words = [Int(builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
-        arrays = [only_if(x != 0, [x], lambda x=x: [Int(builder, load(x, I64, 8))])[0] for x in words[3:]]
+        arrays = [_held(x) for x in words[3:]]
         state.set(**dict(zip(WORDS, words[:3] + arrays, strict=False)),
                   whole=whole, rows=0, row=0, size=size)  # fmt: skip
     return state
+
+
+def _held(address: Int) -> Int:
+    """What is there, 0 at no address."""
+    return only_if(address != 0, [address], lambda: [Int(address.builder, load(address, I64, 8))])[0]
 
 
 def follow_function(module: Any) -> Any:

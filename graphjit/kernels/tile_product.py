@@ -20,7 +20,7 @@ from llvmlite import ir
 
 from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
-from graphjit.kernels.emit import F32, I64, Int, call, function, intrinsic, load, loop, store
+from graphjit.kernels.emit import F32, Int, call, function, intrinsic, load, loop, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.follower import LEAST, rest_function, taken_up
 from graphjit.kernels.problem import Problem

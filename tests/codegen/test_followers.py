@@ -1,4 +1,4 @@
-"""Loops that follow a tile product strip by strip: the same values as one after the other, and where that is done."""
+"""Loops that follow a product strip by strip: the same values as one after the other, and where that is done."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ DEEP = pytest.param(130, 512, 64, marks=pytest.mark.skipif(
     not target().tile_unit, reason="so many steps of k are more than one block where there is no tile unit"))
 
 
-@pytest.mark.parametrize(("m", "k", "n"), [(32, 32, 32), (64, 64, 784), (100, 40, 300), (33, 1, 17), (5, 70, 200), DEEP,
-                                           (130, 128, 64), (40, 33, 6000), (200, 96, 50), (120, 200, 1000)])  # fmt: skip
+@pytest.mark.parametrize(("m", "k", "n"), [(32, 32, 32), (64, 64, 784), (100, 40, 300), (33, 1, 17), (5, 70, 200),
+                                           DEEP, (130, 128, 64), (40, 33, 6000), (200, 96, 50),
+                                           (120, 200, 1000)])  # fmt: skip
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("near", [0, 1, 2])
 def test_a_follower_sees_each_element_once(m: int, k: int, n: int, turned: bool, near: int) -> None:

@@ -50,7 +50,8 @@ def test_gradients_of_heads_are_stored_side_by_side() -> None:
     for heads in (attention, stacked):
         def f(x: gj.Tensor, w: gj.Tensor, heads: Any = heads) -> Any:
             return gj.value_and_grad(lambda x, w: (gj.tanh(heads(x, w)) ** 2).sum(), argnums=(0, 1))(x, w)
-        titles = check(f, X, W)
+        # small numbers: products of products of large ones have few digits left
+        titles = check(f, X / 4, W / 4)
         assert not [k for k in titles if "copy" in k], titles
 
 

@@ -226,6 +226,33 @@ def test_an_empty_piece_adds_nothing(m: int, k: int, n: int, layout: str, dtype:
         check(a, b, place(normal(rng, dtype, m, n), layout), accumulate=True, cuts=[0, 10_000, 10_000])
 
 
+@pytest.mark.parametrize("epilogue", ["bias", "bias_relu"])
+@pytest.mark.parametrize("layout", ["row", "column", "strided"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_epilogues_of_several_blocks_and_matrices(dtype: np.dtype[Any], layout: str, epilogue: str) -> None:
+    """A bias is added once, behind the last block of k, for each column or for each row."""
+    rng = np.random.default_rng(0)
+    for m, n, k in ((40, 70, 900), (33, 17, 1), (5, 200, 2500), (64, 128, 784), (300, 9, 40)):
+        for batch in ((), (3,)):
+            a, b = normal(rng, dtype, *batch, m, k), normal(rng, dtype, *batch, n, k).swapaxes(-1, -2)
+            for bias in (normal(rng, dtype, n), normal(rng, dtype, m, 1)):
+                c = place(normal(rng, dtype, *batch, m, n), layout)
+                for accumulate in (False, True):
+                    check(a, b, c, accumulate, epilogue, [np.broadcast_to(bias, c.shape)], cuts=(1, m // 2))
+
+
+def test_a_rectified_bias_keeps_nan_and_has_no_negative_zero() -> None:
+    for k in (3, 1000):
+        a, b = np.zeros((40, k), np.float32), np.zeros((k, 35), np.float32)
+        a[3, 1], b[0, 7] = np.nan, -np.inf
+        bias = np.where(np.arange(35) % 2, -1, -0.0).astype(np.float32)
+        c = np.full((40, 35), 7, np.float32)
+        product(a, b, c, epilogue="bias_relu", e=[np.broadcast_to(bias, c.shape)])
+        assert np.isnan(c[3]).all() and np.isnan(c[:, 7]).all()
+        rest = np.delete(np.delete(c, 3, 0), 7, 1)
+        assert (rest == 0).all() and not np.signbit(rest).any()
+
+
 # ---- the tile unit, which splits float32 numbers in three ----------------------------------------------------
 
 
