@@ -39,6 +39,17 @@ class Follower(Words):
     def __init__(self, builder: Any, base: Int | None = None) -> None:
         super().__init__(builder, WORDS, array(builder, I64, len(WORDS)) if base is None else base)
 
+    @classmethod
+    def taken_up(cls, builder: Any, told: Int, follows: Any, whole: Int, size: int) -> "Follower":
+        """The state at the beginning, by what a product has been told of its follower (if it has one): no strip yet.
+        `whole`: elements of a row of C."""
+        state = cls(builder)
+        with builder.if_then(follows):
+            words = [Int(builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
+            words[3:] = [_held(word) for word in words[3:]]
+            state.set(**dict(zip(WORDS, words, strict=False)), whole=whole, rows=0, row=0, size=size)
+        return state
+
     @property
     def place(self) -> Int:
         """The place in C of the next call's first element."""
@@ -49,17 +60,6 @@ class Follower(Words):
         whole = width == self["whole"]  # then it is one long row
         self.set(strip=strip, pitch=width * self["size"], rows=Int(self.builder, 1).where(whole, rows),
                  width=(width * rows).where(whole, width), first=first, row=0, column=0)  # fmt: skip
-
-
-def taken_up(builder: Any, told: Int, follows: Any, whole: Int, size: int) -> Follower:
-    """The state at the beginning, by what a product has been told of its follower (if it has one): no strip yet."""
-    state = Follower(builder)
-    with builder.if_then(follows):
-        words = [Int(builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
-        arrays = [_held(x) for x in words[3:]]
-        state.set(**dict(zip(WORDS, words[:3] + arrays, strict=False)),
-                  whole=whole, rows=0, row=0, size=size)  # fmt: skip
-    return state
 
 
 def _held(address: Int) -> Int:

@@ -22,7 +22,7 @@ from graphjit.kernels import emit
 from graphjit.kernels.blocked import MOVE, moved
 from graphjit.kernels.emit import F32, Int, call, function, intrinsic, load, loop, store
 from graphjit.kernels.epilogue import apply
-from graphjit.kernels.follower import LEAST, rest_function, taken_up
+from graphjit.kernels.follower import LEAST, Follower, rest_function
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.split import CHUNK, DOUBTFUL, FLOATS, LINES, STEPS
@@ -140,7 +140,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                  turned=is_turned, largest=largest)  # fmt: skip
     panel_line, line_line = panels["line"], lines["line"]
     follows = at["follower"] != 0
-    follower = taken_up(builder, at["follower"], follows, at["n"], element.size)
+    follower = Follower.taken_up(builder, at["follower"], follows, at["n"], element.size)
     following = follower.base.where(follows, 0)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:

@@ -1,0 +1,298 @@
+"""The loops of a blocked product (`blocked` says how they are cut), as LLVM IR: matrices of a batch, blocks of k,
+blocks of A's rows, strips of them, panels of columns, register tiles.
+
+A strip is as many rows as a block, but where tiles are handed to a follower (see `follower`): then it is a few tiles.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from graphjit.kernels import edges
+from graphjit.kernels.blocking import PACKING_PAYS
+from graphjit.kernels.dot import sums_array
+from graphjit.kernels.emit import I64, Int, call, loop, only_if, power_of_two
+from graphjit.kernels.epilogue import NUMBERS, apply
+from graphjit.kernels.follower import LEAST, Follower, follow_function, rest_function
+from graphjit.kernels.microkernel import NEVER, Frame
+from graphjit.kernels.packing import Packing, copy_function, pack_function
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.target import Element, target
+from graphjit.kernels.tiles import FrameArray, array, call_panel, packing_tile, tile_array, tile_shape
+
+NAMES = (
+    *ADDRESSES, *BATCH, *STRIDES,
+    "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
+    "a_packing", "b_packing", "k_block", "a_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes",
+    "unsafe", "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "bias",
+    "follower", "strips", *edges.NAMES,
+)  # fmt: skip
+
+FEW = 16  # columns of A that are packed together
+LINE = 64  # bytes
+
+
+class Block(NamedTuple):
+    """A block of k: its first step, how many, what epilogue is due behind it."""
+
+    first: Int
+    depth: Int
+    epilogue: Int
+
+
+class Strip(NamedTuple):
+    """Rows of C that are computed together: the first one, how many, where tiles find those of A; whether they are the
+    first of all, and the last."""
+
+    row: Int
+    height: Int
+    a: Int
+    is_first: Any
+    is_last: Any
+
+
+class Panel(NamedTuple):
+    """Vectors of columns: the first one, how many, columns, where it is packed, whether it has been packed before."""
+
+    vector: Int
+    breadth: Int
+    columns: Int
+    packed: Int
+    is_packed: Any
+
+
+def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """Emit the kernel's body."""
+    start, stop = (Int(builder, value) for value in values[-2:])
+    _Loops(element, builder).emit(start, stop)
+
+
+class _Loops:
+    def __init__(self, element: Element, builder: Any) -> None:
+        self.element, self.builder, self.module = element, builder, builder.module
+        self.at = at = Slots(builder, NAMES)
+        self.zero = Int(builder, 0)
+        # on the stack: frames, the rows of B that tiles without masks read, a tile or sums on their way to C
+        self.frame, self.edge_frame = FrameArray.new(builder), FrameArray.new(builder)
+        if not target().assembly:
+            tail = array(builder, element.type, element.lanes * tile_shape().broadest * element.lanes)
+            self.frame[Frame.TAIL] = self.edge_frame[Frame.TAIL] = tail
+        self.tile, self.sums = tile_array(builder, element), sums_array(builder, element)
+        self.frame.set_a(at["tile_a_row"], at["tile_a_col"])
+        self.frame[Frame.BIAS_OF_ROWS] = self.zero.flag(at["bias"] == 2)
+        self.frame[Frame.RELU] = self.zero.flag(at["epilogue"] == NUMBERS["bias_relu"])
+        self.follows, self.across = at["follower"] != 0, at["n"] + at["edge"]
+        self.follower = Follower.taken_up(builder, at["follower"], self.follows, self.across, element.size)
+        self.looks_ahead = builder.or_(self.follows, at["far_b"] != 0)
+
+    def emit(self, start: Int, stop: Int) -> None:
+        at, builder = self.at, self.builder
+        by_rows = at["by_rows"] != 0
+        with loop(*matrices(at, start, stop)) as matrix:
+            self.a, self.b, self.c, *self.operands = of_matrix(at, matrix)
+            units = at["units"]
+            first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
+            self.row0, self.row1 = first.where(by_rows, 0), last.where(by_rows, at["m"])
+            self.vector0, self.vector1 = self.zero.where(by_rows, first), at["vectors"].where(by_rows, last)
+            with loop(0, at["k"].max(1), at["k_block"]) as k0:
+                depth = at["k_block"].min(at["k"] - k0)
+                add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
+                for frame in (self.frame, self.edge_frame):
+                    frame[Frame.ADD], frame[Frame.FETCH], frame[Frame.BIAS] = add, add.max(at["fetch"]), self.zero
+                self.emit_rows(Block(k0, depth, at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)))
+
+    def emit_rows(self, block: Block) -> None:
+        at, row0, row1 = self.at, self.row0, self.row1
+        with loop(row0, row1, at["a_block"]) as first:
+            last = (first + at["a_block"]).min(row1)
+            a = self.block_of_a(self.a + at["a_row"] * first + at["a_col"] * block.first, block.depth, last - first)
+            with loop(first, last, at["m_block"]) as row:
+                height = at["m_block"].min(last - row)
+                strip = Strip(row, height, a + self.steps_of_a(block.depth, row - first), row == row0,
+                              row + height == row1)
+                self.emit_strip(block, strip)
+        with self.builder.if_then(self.follows):
+            call(rest_function(self.module), self.builder, [self.follower.base])
+
+    def emit_strip(self, block: Block, strip: Strip) -> None:
+        at, builder, follower = self.at, self.builder, self.follower
+        [c] = only_if(self.follows, [self.c], functools.partial(self.buffer_less, strip.row))
+        c = c + at["c_row"] * strip.row
+        with loop(self.vector0, self.vector1, at["panel_vectors"]) as vector:
+            breadth = at["panel_vectors"].min(self.vector1 - vector)
+            live = at["last_lanes"].where(vector + breadth == at["vectors"], self.element.lanes)
+            self.frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
+            panel = Panel(vector, breadth, (breadth - 1) * self.element.lanes + live,
+                          at["workspace"] + at["panel_step"] * (vector - self.vector0),
+                          builder.and_(at["panel_step"] != 0, builder.not_(strip.is_first)))  # fmt: skip
+            column = vector * self.element.lanes
+            with builder.if_then(self.looks_ahead):
+                self.look_ahead(block, strip, panel)
+            with builder.if_then(builder.and_(block.epilogue != 0, at["bias"] != 0)):
+                self.frame[Frame.BIAS] = self.operands[0] + at["e0_row"] * strip.row + at["e0_col"] * column
+            self.emit_panel(block, strip, panel, c + at["c_col"] * column)
+            self.finish(block.epilogue.where(at["bias"] == 0, 0), c, strip, column, panel.columns)
+            with builder.if_then(self.follows):
+                call(follow_function(self.module), builder, [follower.base])
+        last_of_all = builder.and_(self.vector0 < self.vector1, self.vector1 == at["vectors"])
+        with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
+            self.emit_edge(block, strip, c)
+        with builder.if_then(self.follows):
+            call(rest_function(self.module), builder, [follower.base])
+            panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
+            follower.set(most=((strip.height * self.across + panels - 1) // panels).max(LEAST))
+            follower.begin(self.buffer(strip.row), strip.height, self.across, self.across * strip.row)
+
+    def emit_edge(self, block: Block, strip: Strip, c: Int) -> None:
+        """The last few columns, which are computed apart."""
+        at, column = self.at, self.at["vectors"] * self.element.lanes
+        a = self.a + at["a_row"] * strip.row + at["a_col"] * block.first
+        b = self.b + at["b_row"] * block.first + at["b_col"] * column
+        sizes, places = (strip.height, block.depth, at["k"] - block.first), (a, b, c + at["c_col"] * column)
+        with self.builder.if_else(at["edge_vectors"] != 0) as (turned, along):
+            with turned:
+                edges.emit_edge(self.element, at, self.edge_frame, self.tile, sizes, places)
+            with along:
+                edges.emit_dots(self.element, at, self.sums, self.edge_frame[Frame.ADD], sizes, places)
+        self.finish(block.epilogue, c, strip, column, at["edge"])
+
+    def finish(self, epilogue: Int, c: Int, strip: Strip, column: Int, columns: Int) -> None:
+        """What is done to C in memory."""
+        at, operands = self.at, []
+        for number, address in enumerate(self.operands):
+            row, col = at[f"e{number}_row"], at[f"e{number}_col"]
+            operands += [address + row * strip.row + col * column, row, col]
+        to = (c + at["c_col"] * column, at["c_row"], at["c_col"])
+        apply(self.module, self.element, self.builder, epilogue, to, strip.height, columns, operands)
+
+    # ---- one panel ----------------------------------------------------------------------------------------------
+
+    def emit_panel(self, block: Block, strip: Strip, panel: Panel, c: Int) -> None:
+        """Pack B to where its panel is, unless it is there already; run the tiles."""
+        at, builder, module, element, frame = self.at, self.builder, self.module, self.element, self.frame
+        depth, (vector, breadth, columns, to, is_packed) = block.depth, panel
+        b, line = self.source(block.first, vector), breadth * (element.lanes * element.size)
+        frame[Frame.PANEL] = to
+
+        def packed() -> list[Int]:
+            call(pack_function(module, element), builder,
+                 [at["b_packing"], b, at["b_row"], at["b_col"], to, at["tile_b_row"], depth, columns])  # fmt: skip
+            return [to]
+
+        copies, turns = at["b_packing"] == Packing.COPY, at["b_packing"] > Packing.COPY
+        detours = at["c_col"] != element.size
+        if not target().masks:
+            detours = builder.or_(detours, columns % element.lanes != 0)
+        # tiles that store to C pack what is only copied
+        reuses = builder.and_(is_packed, builder.or_(turns, builder.and_(copies, builder.not_(detours))))
+        [source] = only_if(builder.and_(turns, builder.not_(is_packed)), [to.where(reuses, b)], packed)
+        at_end = vector + breadth == at["vectors"]
+        unsafe = (at["unsafe"].where(at_end, 0) + block.first + depth - at["k"]).max(0).min(depth)
+        unsafe = self.zero.where(reuses, unsafe)
+        if not target().assembly:
+            with builder.if_then(unsafe > 0):
+                call(copy_function(module, element), builder,
+                     [b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL], line, unsafe, columns])
+        frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
+        frame[Frame.B_ROW] = line.where(builder.and_(reuses, copies), at["tile_b_row"])
+        frame[Frame.C_ROW] = at["c_row"]
+        rows = tile_shape().packing[0]
+
+        def fused() -> list[Int]:
+            """The first tile packs B for the others."""
+            packing_tile(element, breadth, [frame.address, strip.a, b, c])
+            frame[Frame.B_ROW], frame[Frame.K], frame[Frame.K_TAIL] = line, depth, self.zero
+            return [strip.height - rows, strip.a + self.step_of_a(depth, Int(builder, rows)), to,
+                    c + at["c_row"] * rows]
+
+        fuses = builder.and_(copies, strip.height >= PACKING_PAYS)
+        fuses = builder.and_(fuses, builder.not_(builder.or_(detours, is_packed)))
+        below = only_if(fuses, [strip.height, strip.a, source, c], fused)
+        tallest = self.tallest(breadth)
+        frame[Frame.A_STEP] = self.step_of_a(depth, tallest)
+        call_panel(element, detours, [frame.address, breadth, tallest, *below],
+                   [at["c_row"], at["c_col"], self.tile, columns])  # fmt: skip
+
+    def source(self, step: Int, vector: Int) -> Int:
+        """Where B has this step of k and this vector of columns."""
+        return self.b + self.at["b_row"] * step + self.at["b_col"] * (vector * self.element.lanes)
+
+    def tallest(self, breadth: Int | int) -> Int:
+        return self.at["heights"] >> (breadth - 1) * 8 & 255
+
+    # ---- what comes next ----------------------------------------------------------------------------------------
+
+    def look_ahead(self, block: Block, strip: Strip, panel: Panel) -> None:
+        """Have the tiles of a panel fetch what is needed behind them."""
+        with self.builder.if_then(self.follows):
+            self.fetch_for_follower(strip, block.depth)
+        with self.builder.if_then(self.builder.and_(self.at["far_b"] != 0, self.builder.not_(panel.is_packed))):
+            self.fetch_panel(block, strip, panel.vector + panel.breadth)
+
+    def fetch_panel(self, block: Block, strip: Strip, behind: Int) -> None:
+        """Have them fetch what the next panel is packed from, a few lines each: lines so far apart would be waited for
+        one by one. Two vectors of each row of B, or two columns for each tile."""
+        at, builder, frame, depth = self.at, self.builder, self.frame, block.depth
+        copies = at["b_packing"] == Packing.COPY
+        # so often that all tiles together fetch all rows
+        every = power_of_two(strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
+        over = behind == self.vector1
+        on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
+        frame[Frame.SOON] = self.source(block.first + on, self.vector0.where(over, behind))
+        frame[Frame.SOON_OTHER] = Int(builder, LINE).where(copies, at["b_col"])
+        frame[Frame.SOON_STEP] = at["b_row"].where(copies, LINE)
+        frame[Frame.SOON_TILE] = (at["b_row"] * (depth // every)).where(copies, at["b_col"] * 2)
+        frame[Frame.SOON_EVERY] = every - 1
+
+    def fetch_for_follower(self, strip: Strip, depth: Int) -> None:
+        """Have them fetch what the follower's next call reads."""
+        follower, frame = self.follower, self.frame
+        near, other, size = follower["near"], follower["other"], follower["size"]
+        steps = (strip.height // self.tallest(2)).max(1) * depth
+        every = power_of_two(steps // (follower["most"] * size // LINE + 1))
+        frame[Frame.SOON] = near + follower.place * size
+        frame[Frame.SOON_OTHER], frame[Frame.SOON_STEP] = other.where(other != 0, near) - near, Int(self.builder, LINE)
+        frame[Frame.SOON_TILE] = depth // every * LINE
+        some = self.builder.and_(near != 0, follower["row"] < follower["rows"])
+        frame[Frame.SOON_EVERY] = (every - 1).where(some, NEVER)
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+
+    def buffer(self, row: Int) -> Int:
+        """Where the strip of C lies that begins with this row: two of them take turns."""
+        at = self.at
+        turn = (row - self.row0) // at["m_block"] % 2
+        return at["workspace"] + at["strips"] + at["c_row"] * at["m_block"] * turn
+
+    def buffer_less(self, row: Int) -> list[Int]:
+        """Where C would have to lie for this row to be there."""
+        return [self.buffer(row) - self.at["c_row"] * row]
+
+    def block_of_a(self, block: Int, depth: Int, height: Int) -> Int:
+        """Where tiles find a block of A: in the workspace behind B, if it is to be packed."""
+        at = self.at
+
+        def packed() -> list[Int]:
+            # columns of A may lie a power of two apart: a few at a time, a small piece of each panel
+            few = depth.where(at["a_packing"] == Packing.TRANSPOSE, FEW)
+            rows = Int(self.builder, tile_shape().packing[0])
+            to = at["workspace"] + at["packed_b"]
+            with loop(0, depth, few) as k, loop(0, height, rows) as i:
+                panel = to + self.step_of_a(depth, rows) * (i // rows) + at["tile_a_col"] * k
+                call(pack_function(self.module, self.element), self.builder,
+                     [at["a_packing"], block + at["a_col"] * k + at["a_row"] * i, at["a_col"], at["a_row"], panel,
+                      at["tile_a_col"], few.min(depth - k), rows.min(height - i)])  # fmt: skip
+            return [to]
+
+        return only_if(at["a_packing"] != 0, [block], packed)[0]
+
+    def steps_of_a(self, depth: Int, rows: Int) -> Int:
+        """From the first row of a block of A to a later one, the first of a tile."""
+        each = Int(self.builder, tile_shape().packing[0])
+        packed = self.step_of_a(depth, each) * (rows // each)
+        return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
+
+    def step_of_a(self, depth: Int, rows: Int) -> Int:
+        """From one tile's A to that of the next."""
+        packed = self.at["tile_a_col"] * depth + target().vector
+        return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
