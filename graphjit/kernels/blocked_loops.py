@@ -52,7 +52,8 @@ class Strip(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Vectors of columns: the first one, how many, columns, where it is packed, whether it has been packed before."""
+    """Vectors of columns: the first one, how many, columns, where it is packed; a condition that it has been packed
+    before, None if it never has."""
 
     vector: Int
     breadth: Int
@@ -61,29 +62,40 @@ class Panel(NamedTuple):
     is_packed: Any
 
 
-def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
-    """Emit the kernel's body."""
-    start, stop = (Int(builder, value) for value in values[-2:])
-    _Loops(element, builder).emit(start, stop)
+class Buffers:
+    """Memory on the stack: frames, the rows of B that tiles without masks read, a tile or sums on their way to C, the
+    follower's state."""
 
-
-class _Loops:
     def __init__(self, element: Element, builder: Any) -> None:
-        self.element, self.builder, self.module = element, builder, builder.module
-        self.at = at = Slots(builder, NAMES)
-        self.zero = Int(builder, 0)
-        # on the stack: frames, the rows of B that tiles without masks read, a tile or sums on their way to C
         self.frame, self.edge_frame = FrameArray.new(builder), FrameArray.new(builder)
         if not target().assembly:
             tail = array(builder, element.type, element.lanes * tile_shape().broadest * element.lanes)
             self.frame[Frame.TAIL] = self.edge_frame[Frame.TAIL] = tail
         self.tile, self.sums = tile_array(builder, element), sums_array(builder, element)
-        self.frame.set_a(at["tile_a_row"], at["tile_a_col"])
-        self.frame[Frame.BIAS_OF_ROWS] = self.zero.flag(at["bias"] == 2)
-        self.frame[Frame.RELU] = self.zero.flag(at["epilogue"] == NUMBERS["bias_relu"])
-        self.follows, self.across = at["follower"] != 0, at["n"] + at["edge"]
-        self.follower = Follower.taken_up(builder, at["follower"], self.follows, self.across, element.size)
-        self.looks_ahead = builder.or_(self.follows, at["far_b"] != 0)
+        self.follower = Follower(builder)
+
+
+def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """Emit the kernel's body: its loops twice, as small products have no time for what large ones want."""
+    start, stop = (Int(builder, value) for value in values[-2:])
+    at, buffers = Slots(builder, NAMES), Buffers(element, builder)
+    buffers.frame.set_a(at["tile_a_row"], at["tile_a_col"])
+    large = builder.or_(at["follower"] != 0, at["far_b"] != 0)
+    with builder.if_else(large, likely=False) as (looking, plain):
+        with looking:
+            _LookingLoops(element, at, buffers).emit(start, stop)
+        with plain:
+            _Loops(element, at, buffers).emit(start, stop)
+
+
+class _Loops:
+    """The loops, but for what `_LookingLoops` does."""
+
+    def __init__(self, element: Element, at: Slots, buffers: Buffers) -> None:
+        self.element, self.builder, self.module = element, at.builder, at.builder.module
+        self.at, self.zero = at, Int(at.builder, 0)
+        self.frame, self.edge_frame = buffers.frame, buffers.edge_frame
+        self.tile, self.sums, self.follower = buffers.tile, buffers.sums, buffers.follower
 
     def emit(self, start: Int, stop: Int) -> None:
         at, builder = self.at, self.builder
@@ -97,51 +109,43 @@ class _Loops:
             with loop(0, at["k"].max(1), at["k_block"]) as k0:
                 depth = at["k_block"].min(at["k"] - k0)
                 add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
-                for frame in (self.frame, self.edge_frame):
-                    frame[Frame.ADD], frame[Frame.FETCH], frame[Frame.BIAS] = add, add.max(at["fetch"]), self.zero
+                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, add.max(at["fetch"])
+                self.frame[Frame.BIAS] = self.zero
                 self.emit_rows(Block(k0, depth, at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)))
 
     def emit_rows(self, block: Block) -> None:
         at, row0, row1 = self.at, self.row0, self.row1
-        with loop(row0, row1, at["a_block"]) as first:
-            last = (first + at["a_block"]).min(row1)
-            a = self.block_of_a(self.a + at["a_row"] * first + at["a_col"] * block.first, block.depth, last - first)
-            with loop(first, last, at["m_block"]) as row:
-                height = at["m_block"].min(last - row)
-                strip = Strip(row, height, a + self.steps_of_a(block.depth, row - first), row == row0,
-                              row + height == row1)
-                self.emit_strip(block, strip)
-        with self.builder.if_then(self.follows):
-            call(rest_function(self.module), self.builder, [self.follower.base])
+        with loop(row0, row1, at["a_block"]) as row:
+            height = at["a_block"].min(row1 - row)
+            a = self.block_of_a(self.a + at["a_row"] * row + at["a_col"] * block.first, block.depth, height)
+            self.emit_strip(block, Strip(row, height, a, row == row0, row + height == row1), self.c)
 
-    def emit_strip(self, block: Block, strip: Strip) -> None:
-        at, builder, follower = self.at, self.builder, self.follower
-        [c] = only_if(self.follows, [self.c], functools.partial(self.buffer_less, strip.row))
+    def emit_strip(self, block: Block, strip: Strip, c: Int) -> None:
+        """All columns of these rows. `c`: where C lies, or would have to lie for these rows to be in a buffer."""
+        at, builder = self.at, self.builder
         c = c + at["c_row"] * strip.row
         with loop(self.vector0, self.vector1, at["panel_vectors"]) as vector:
             breadth = at["panel_vectors"].min(self.vector1 - vector)
             live = at["last_lanes"].where(vector + breadth == at["vectors"], self.element.lanes)
             self.frame[Frame.MASK] = Int(builder, builder.sub(builder.shl(I64(1), live.value), I64(1)))
-            panel = Panel(vector, breadth, (breadth - 1) * self.element.lanes + live,
-                          at["workspace"] + at["panel_step"] * (vector - self.vector0),
-                          builder.and_(at["panel_step"] != 0, builder.not_(strip.is_first)))  # fmt: skip
+            panel = self.panel(block, strip, vector, breadth, (breadth - 1) * self.element.lanes + live)
             column = vector * self.element.lanes
-            with builder.if_then(self.looks_ahead):
-                self.look_ahead(block, strip, panel)
             with builder.if_then(builder.and_(block.epilogue != 0, at["bias"] != 0)):
                 self.frame[Frame.BIAS] = self.operands[0] + at["e0_row"] * strip.row + at["e0_col"] * column
+                self.frame[Frame.BIAS_OF_ROWS] = self.zero.flag(at["bias"] == 2)
+                self.frame[Frame.RELU] = self.zero.flag(block.epilogue == NUMBERS["bias_relu"])
             self.emit_panel(block, strip, panel, c + at["c_col"] * column)
             self.finish(block.epilogue.where(at["bias"] == 0, 0), c, strip, column, panel.columns)
-            with builder.if_then(self.follows):
-                call(follow_function(self.module), builder, [follower.base])
+            self.behind_panel()
         last_of_all = builder.and_(self.vector0 < self.vector1, self.vector1 == at["vectors"])
         with builder.if_then(builder.and_(at["edge"] > 0, last_of_all)):
             self.emit_edge(block, strip, c)
-        with builder.if_then(self.follows):
-            call(rest_function(self.module), builder, [follower.base])
-            panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
-            follower.set(most=((strip.height * self.across + panels - 1) // panels).max(LEAST))
-            follower.begin(self.buffer(strip.row), strip.height, self.across, self.across * strip.row)
+
+    def panel(self, block: Block, strip: Strip, vector: Int, breadth: Int, columns: Int) -> Panel:
+        return Panel(vector, breadth, columns, self.at["workspace"], None)
+
+    def behind_panel(self) -> None:
+        """What is to be done when a panel has been computed."""
 
     def emit_edge(self, block: Block, strip: Strip, c: Int) -> None:
         """The last few columns, which are computed apart."""
@@ -149,11 +153,12 @@ class _Loops:
         a = self.a + at["a_row"] * strip.row + at["a_col"] * block.first
         b = self.b + at["b_row"] * block.first + at["b_col"] * column
         sizes, places = (strip.height, block.depth, at["k"] - block.first), (a, b, c + at["c_col"] * column)
+        self.edge_frame[Frame.ADD], self.edge_frame[Frame.FETCH] = self.frame[Frame.ADD], self.frame[Frame.FETCH]
         with self.builder.if_else(at["edge_vectors"] != 0) as (turned, along):
             with turned:
                 edges.emit_edge(self.element, at, self.edge_frame, self.tile, sizes, places)
             with along:
-                edges.emit_dots(self.element, at, self.sums, self.edge_frame[Frame.ADD], sizes, places)
+                edges.emit_dots(self.element, at, self.sums, self.frame[Frame.ADD], sizes, places)
         self.finish(block.epilogue, c, strip, column, at["edge"])
 
     def finish(self, epilogue: Int, c: Int, strip: Strip, column: Int, columns: Int) -> None:
@@ -183,19 +188,22 @@ class _Loops:
         detours = at["c_col"] != element.size
         if not target().masks:
             detours = builder.or_(detours, columns % element.lanes != 0)
-        # tiles that store to C pack what is only copied
-        reuses = builder.and_(is_packed, builder.or_(turns, builder.and_(copies, builder.not_(detours))))
-        [source] = only_if(builder.and_(turns, builder.not_(is_packed)), [to.where(reuses, b)], packed)
-        at_end = vector + breadth == at["vectors"]
-        unsafe = (at["unsafe"].where(at_end, 0) + block.first + depth - at["k"]).max(0).min(depth)
-        unsafe = self.zero.where(reuses, unsafe)
+        unsafe = (at["unsafe"].where(vector + breadth == at["vectors"], 0) + block.first + depth - at["k"])
+        unsafe = unsafe.max(0).min(depth)
+        frame[Frame.B_ROW], frame[Frame.C_ROW] = at["tile_b_row"], at["c_row"]
+        if is_packed is None:
+            [source] = only_if(turns, [b], packed)
+        else:
+            # tiles that store to C have packed what is only copied
+            reuses = builder.and_(is_packed, builder.or_(turns, builder.and_(copies, builder.not_(detours))))
+            [source] = only_if(builder.and_(turns, builder.not_(is_packed)), [to.where(reuses, b)], packed)
+            unsafe = self.zero.where(reuses, unsafe)
+            frame[Frame.B_ROW] = line.where(builder.and_(reuses, copies), at["tile_b_row"])
         if not target().assembly:
             with builder.if_then(unsafe > 0):
                 call(copy_function(module, element), builder,
                      [b + at["b_row"] * (depth - unsafe), at["b_row"], frame[Frame.TAIL], line, unsafe, columns])
         frame[Frame.K], frame[Frame.K_TAIL] = depth - unsafe, unsafe
-        frame[Frame.B_ROW] = line.where(builder.and_(reuses, copies), at["tile_b_row"])
-        frame[Frame.C_ROW] = at["c_row"]
         rows = tile_shape().packing[0]
 
         def fused() -> list[Int]:
@@ -205,8 +213,8 @@ class _Loops:
             return [strip.height - rows, strip.a + self.step_of_a(depth, Int(builder, rows)), to,
                     c + at["c_row"] * rows]
 
-        fuses = builder.and_(copies, strip.height >= PACKING_PAYS)
-        fuses = builder.and_(fuses, builder.not_(builder.or_(detours, is_packed)))
+        instead = detours if is_packed is None else builder.or_(detours, is_packed)
+        fuses = builder.and_(builder.and_(copies, strip.height >= PACKING_PAYS), builder.not_(instead))
         below = only_if(fuses, [strip.height, strip.a, source, c], fused)
         tallest = self.tallest(breadth)
         frame[Frame.A_STEP] = self.step_of_a(depth, tallest)
@@ -220,14 +228,80 @@ class _Loops:
     def tallest(self, breadth: Int | int) -> Int:
         return self.at["heights"] >> (breadth - 1) * 8 & 255
 
-    # ---- what comes next ----------------------------------------------------------------------------------------
+    # ---- memory -------------------------------------------------------------------------------------------------
 
-    def look_ahead(self, block: Block, strip: Strip, panel: Panel) -> None:
-        """Have the tiles of a panel fetch what is needed behind them."""
-        with self.builder.if_then(self.follows):
+    def block_of_a(self, block: Int, depth: Int, height: Int) -> Int:
+        """Where tiles find a block of A: in the workspace behind B, if it is to be packed."""
+        at = self.at
+
+        def packed() -> list[Int]:
+            # columns of A may lie a power of two apart: a few at a time, a small piece of each panel
+            few = depth.where(at["a_packing"] == Packing.TRANSPOSE, FEW)
+            rows = Int(self.builder, tile_shape().packing[0])
+            to = at["workspace"] + at["packed_b"]
+            with loop(0, depth, few) as k, loop(0, height, rows) as i:
+                panel = to + self.step_of_a(depth, rows) * (i // rows) + at["tile_a_col"] * k
+                call(pack_function(self.module, self.element), self.builder,
+                     [at["a_packing"], block + at["a_col"] * k + at["a_row"] * i, at["a_col"], at["a_row"], panel,
+                      at["tile_a_col"], few.min(depth - k), rows.min(height - i)])  # fmt: skip
+            return [to]
+
+        return only_if(at["a_packing"] != 0, [block], packed)[0]
+
+    def step_of_a(self, depth: Int, rows: Int) -> Int:
+        """From one tile's A to that of the next."""
+        packed = self.at["tile_a_col"] * depth + target().vector
+        return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
+
+
+class _LookingLoops(_Loops):
+    """Where tiles fetch what is needed behind them: from a B that is far away, or for a follower.
+
+    With a follower, strips are a few tiles, and panels of B stay packed for all of them.
+    """
+
+    def emit(self, start: Int, stop: Int) -> None:
+        at, builder = self.at, self.builder
+        self.follows, self.across = at["follower"] != 0, at["n"] + at["edge"]
+        self.follower.take_up(at["follower"], self.follows, self.across, self.element.size)
+        super().emit(start, stop)
+        with builder.if_then(self.follows):
+            call(rest_function(self.module), builder, [self.follower.base])
+
+    def emit_rows(self, block: Block) -> None:
+        at, row0, row1 = self.at, self.row0, self.row1
+        with loop(row0, row1, at["a_block"]) as first:
+            last = (first + at["a_block"]).min(row1)
+            a = self.block_of_a(self.a + at["a_row"] * first + at["a_col"] * block.first, block.depth, last - first)
+            with loop(first, last, at["m_block"]) as row:
+                height = at["m_block"].min(last - row)
+                strip = Strip(row, height, a + self.steps_of_a(block.depth, row - first), row == row0,
+                              row + height == row1)
+                [c] = only_if(self.follows, [self.c], functools.partial(self.buffer_less, row))
+                self.emit_strip(block, strip, c)
+                with self.builder.if_then(self.follows):
+                    self.hand_on(strip)
+
+    def hand_on(self, strip: Strip) -> None:
+        at, follower = self.at, self.follower
+        call(rest_function(self.module), self.builder, [follower.base])
+        panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
+        follower.set(most=((strip.height * self.across + panels - 1) // panels).max(LEAST))
+        follower.begin(self.buffer(strip.row), strip.height, self.across, self.across * strip.row)
+
+    def panel(self, block: Block, strip: Strip, vector: Int, breadth: Int, columns: Int) -> Panel:
+        at, builder = self.at, self.builder
+        place = at["workspace"] + at["panel_step"] * (vector - self.vector0)
+        is_packed = builder.and_(at["panel_step"] != 0, builder.not_(strip.is_first))
+        with builder.if_then(self.follows):
             self.fetch_for_follower(strip, block.depth)
-        with self.builder.if_then(self.builder.and_(self.at["far_b"] != 0, self.builder.not_(panel.is_packed))):
-            self.fetch_panel(block, strip, panel.vector + panel.breadth)
+        with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(is_packed))):
+            self.fetch_panel(block, strip, vector + breadth)
+        return Panel(vector, breadth, columns, place, is_packed)
+
+    def behind_panel(self) -> None:
+        with self.builder.if_then(self.follows):
+            call(follow_function(self.module), self.builder, [self.follower.base])
 
     def fetch_panel(self, block: Block, strip: Strip, behind: Int) -> None:
         """Have them fetch what the next panel is packed from, a few lines each: lines so far apart would be waited for
@@ -256,8 +330,6 @@ class _Loops:
         some = self.builder.and_(near != 0, follower["row"] < follower["rows"])
         frame[Frame.SOON_EVERY] = (every - 1).where(some, NEVER)
 
-    # ---- memory -------------------------------------------------------------------------------------------------
-
     def buffer(self, row: Int) -> Int:
         """Where the strip of C lies that begins with this row: two of them take turns."""
         at = self.at
@@ -268,31 +340,9 @@ class _Loops:
         """Where C would have to lie for this row to be there."""
         return [self.buffer(row) - self.at["c_row"] * row]
 
-    def block_of_a(self, block: Int, depth: Int, height: Int) -> Int:
-        """Where tiles find a block of A: in the workspace behind B, if it is to be packed."""
-        at = self.at
-
-        def packed() -> list[Int]:
-            # columns of A may lie a power of two apart: a few at a time, a small piece of each panel
-            few = depth.where(at["a_packing"] == Packing.TRANSPOSE, FEW)
-            rows = Int(self.builder, tile_shape().packing[0])
-            to = at["workspace"] + at["packed_b"]
-            with loop(0, depth, few) as k, loop(0, height, rows) as i:
-                panel = to + self.step_of_a(depth, rows) * (i // rows) + at["tile_a_col"] * k
-                call(pack_function(self.module, self.element), self.builder,
-                     [at["a_packing"], block + at["a_col"] * k + at["a_row"] * i, at["a_col"], at["a_row"], panel,
-                      at["tile_a_col"], few.min(depth - k), rows.min(height - i)])  # fmt: skip
-            return [to]
-
-        return only_if(at["a_packing"] != 0, [block], packed)[0]
-
     def steps_of_a(self, depth: Int, rows: Int) -> Int:
         """From the first row of a block of A to a later one, the first of a tile."""
         each = Int(self.builder, tile_shape().packing[0])
         packed = self.step_of_a(depth, each) * (rows // each)
         return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
 
-    def step_of_a(self, depth: Int, rows: Int) -> Int:
-        """From one tile's A to that of the next."""
-        packed = self.at["tile_a_col"] * depth + target().vector
-        return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)

@@ -39,16 +39,13 @@ class Follower(Words):
     def __init__(self, builder: Any, base: Int | None = None) -> None:
         super().__init__(builder, WORDS, array(builder, I64, len(WORDS)) if base is None else base)
 
-    @classmethod
-    def taken_up(cls, builder: Any, told: Int, follows: Any, whole: Int, size: int) -> "Follower":
-        """The state at the beginning, by what a product has been told of its follower (if it has one): no strip yet.
-        `whole`: elements of a row of C."""
-        state = cls(builder)
-        with builder.if_then(follows):
-            words = [Int(builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
+    def take_up(self, told: Int, follows: Any, whole: Int, size: int) -> None:
+        """Begin with what a product has been told of its follower, if it has one: there is no strip yet. `whole`:
+        elements of a row of C."""
+        with self.builder.if_then(follows):
+            words = [Int(self.builder, load(told + 8 * i, I64, 8)) for i in range(HANDED)]
             words[3:] = [_held(word) for word in words[3:]]
-            state.set(**dict(zip(WORDS, words, strict=False)), whole=whole, rows=0, row=0, size=size)
-        return state
+            self.set(**dict(zip(WORDS, words, strict=False)), whole=whole, rows=0, row=0, size=size)
 
     @property
     def place(self) -> Int:

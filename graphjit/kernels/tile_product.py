@@ -140,7 +140,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
                  turned=is_turned, largest=largest)  # fmt: skip
     panel_line, line_line = panels["line"], lines["line"]
     follows = at["follower"] != 0
-    follower = Follower.taken_up(builder, at["follower"], follows, at["n"], element.size)
+    follower = Follower(builder)
+    follower.take_up(at["follower"], follows, at["n"], element.size)
     following = follower.base.where(follows, 0)
     configure(module, builder)
     with loop(*matrices(at, start, stop)) as matrix:
