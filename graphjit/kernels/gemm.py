@@ -128,7 +128,8 @@ def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
     problem = Problem(m, n, k, (), Matrix(*a_strides, ()), Matrix(*b_strides, ()), Matrix(n, 1, ()), ())
     room: Any = tile_product if tile_product.fits(problem, element) else blocked
     deepest = tile_product.DEEP if room is tile_product else blocking.k_limit(element)
-    if not 0 < k <= deepest or min(m, n) == 0:
+    # a blocked product gains by what its tiles fetch, which those in assembly do
+    if not 0 < k <= deepest or min(m, n) == 0 or (room is blocked and not target().assembly):
         return None
     made = room.arguments(problem, element, handed=True)
     estimate = tile_product.cycles if room is tile_product else blocking.cycles

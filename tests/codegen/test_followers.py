@@ -28,6 +28,8 @@ def k_follow(p0, p1, p2, start, stop):
 """, ("*float32", "*float32", "*float32"))
 
 
+pytestmark = pytest.mark.skipif(not (target().tile_unit or target().assembly), reason="no tiles that fetch ahead")
+
 
 def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Small ones: their products and sums are exact, in whatever order."""
