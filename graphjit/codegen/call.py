@@ -83,7 +83,7 @@ class KernelCall:
         moves: addresses of buffers that have memory for one strip only.
         handing: makes the call, and its scratch memory, that hands what this one computes to another kernel; or None.
         then: the kernel that this one runs on strips of what it computes, of which slot ``hole`` is the address.
-        fetches: whether handing pays for what else the other kernel reads, which this one fetches.
+        fetches: whether handing pays because this one fetches what else the other kernel reads.
         near: slots of `then`, two at most, that are addresses of other arrays it goes through as it does through those.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
     """

@@ -17,7 +17,8 @@ from graphjit.kernels.follower import NEAR
 from graphjit.passes.layout import base_layout
 
 LEAST = 1 << 18  # bytes of a product that is handed on: smaller ones stay in the cache anyway
-FEWEST = 64      # rows of it: what follows the last strip is not hidden
+FEWEST = 256     # rows of it: what follows the last strip is not hidden
+FETCHED = 64     # rows of it, where the product fetches what the loop reads
 DEEP = 256       # most steps of k: with more, products take all the time there is
 HIDDEN = 0.4     # of the loop's time
 
@@ -49,7 +50,7 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     [node] = product.writes
     if not isinstance(node, Apply) or node in in_place or users[node] != 2 or node.type.nbytes < LEAST:
         return None
-    if node.type.shape[0] < FEWEST or node.args[0].type.shape[-1] > DEEP:
+    if node.args[0].type.shape[-1] > DEEP:
         return None
     if loop.extent != node.type.size or not _follows(loop, node, in_place):
         return None
@@ -58,7 +59,7 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
         return None
     holes = [i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is node]
     call = product.handing()
-    if call is None or len(holes) != 1:
+    if call is None or len(holes) != 1 or node.type.shape[0] < (FETCHED if call.fetches else FEWEST):
         return None
     spans = loop.spans()
     near = {x.buffer: i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is not node

@@ -131,7 +131,7 @@ def _handing(call: KernelCall, plan: GemmPlan | None, address: Mapping[str, Slot
         return None
     return replace(call, slots=_filled(plan, {**address, "c": 0, "follower": Handed()}), extent=plan.extent,
                    align=plan.align, repeated=plan.repeated, writes=(), handing=None, spans=dict,
-                   fetches=plan.kernel.name != "tile_product", cuts=dict(zip(call.reads, plan.cuts[:2], strict=True)))
+                   fetches=plan.fetches, cuts=dict(zip(call.reads, plan.cuts[:2], strict=True)))
 
 
 def _spans(plan: GemmPlan, matrices: list[tuple[Node, int]], whole: list[Node]) -> dict[Node, int]:

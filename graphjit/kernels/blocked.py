@@ -75,13 +75,16 @@ def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size
     unsafe = min(k, ceil(behind / b_row)) if behind and b_packing <= Packing.COPY else 0
+    # whether tiles fetch what panels are packed from: those in assembly do
+    far = (target().assembly and b_packing in (Packing.COPY, Packing.TRANSPOSE)
+           and k * problem.n * size > target().l2 // 2)  # fmt: skip
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else vectors), "by_rows": int(by_rows),
         "a_packing": int(a_packing), "b_packing": int(b_packing), "k_block": k_block, "a_block": a_block,
         "m_block": m_block, "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
-        "fetch": int(fetches(problem, element)), "far_b": int(k * problem.n * size > target().l2 // 2),
+        "fetch": int(fetches(problem, element)), "far_b": int(far),
         "packed_b": packed_b, "panel_step": one_panel // breadth if handed else 0,
         "follower": "follower" if handed else 0,
         "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,

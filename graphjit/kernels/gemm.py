@@ -5,7 +5,7 @@ kernels for each dtype serve all shapes, layouts and epilogues: a new batch size
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any
 
@@ -41,6 +41,8 @@ class GemmPlan:
     steps: for A and C the elements from one row to the next, and from a row's first to its last.
     cuts: for A, B and C how many elements of memory the axis that units cut spans; 0 where each unit reads all.
     repeated: of the time, what each share does again.
+    fetches: whether a product that hands on what it computes gains by fetching what the other kernel reads, and not by
+        hiding its time.
     """
 
     kernel: IRKernel
@@ -55,6 +57,7 @@ class GemmPlan:
     steps: tuple[tuple[int, int], ...]
     cuts: tuple[int, int, int]
     repeated: float
+    fetches: bool = False
 
 
 def plan(
@@ -133,7 +136,8 @@ def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
         return None
     made = room.arguments(problem, element, handed=True)
     estimate = tile_product.cycles if room is tile_product else blocking.cycles
-    return _described(problem, problem, room, element, made, estimate(problem, element))
+    found = _described(problem, problem, room, element, made, estimate(problem, element))
+    return replace(found, fetches=room is blocked)
 
 
 def _described(problem: Problem, way: Problem, room: Any, element: Element, made: tuple[dict[str, Any], int, int],

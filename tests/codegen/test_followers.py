@@ -27,7 +27,6 @@ def k_follow(p0, p1, p2, start, stop):
         p2[i0] = v0 * v0
 """, ("*float32", "*float32", "*float32"))
 
-
 pytestmark = pytest.mark.skipif(not (target().tile_unit or target().assembly), reason="no tiles that fetch ahead")
 
 
@@ -148,6 +147,16 @@ def test_a_gradient_that_is_wanted_elsewhere_is_stored() -> None:
     gradient = fast(x)
     assert not followed(fast)
     np.testing.assert_allclose(layer.weight.numpy(), old - 0.1 * gradient.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(target().tile_unit, reason="products on the tile unit hide a loop's time, whatever it reads")
+def test_a_loop_that_reads_nothing_else_is_left_alone() -> None:
+    rng = np.random.default_rng(0)
+    x, w, other = (rng.standard_normal(shape).astype(np.float32) for shape in ((400, 64), (64, 300), (400, 300)))
+    alone, beside = gj.compile(lambda: gj.tanh(gj.tensor(x) @ w)), gj.compile(lambda o: gj.tanh(gj.tensor(x) @ w) * o)
+    np.testing.assert_allclose(alone().numpy(), np.tanh(x @ w), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(beside(other).numpy(), np.tanh(x @ w) * other, rtol=1e-4, atol=1e-5)
+    assert not followed(alone) and len(followed(beside)) == 1
 
 
 def test_threads_and_strips_leave_the_same_bits() -> None:
