@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphjit.arrays import to_array
+from graphjit.arrays import lasting_copy, to_array
 from graphjit.buffers import guard_view
 from graphjit.errors import ArgumentError, DataDependentError, DTypeError, GradientError, TraceError
 from graphjit.interop import NumpyProtocol
@@ -228,7 +228,7 @@ class Tensor(Operators, NumpyProtocol):
             raise GradientError("only tensors without history can be copied", hint="Use t.detach() first.")
         out = type(self).__new__(type(self))
         memo[id(self)] = out
-        out._value = Value(self.data.copy())
+        out._value = Value(lasting_copy(self.data))
         out._grad = None
         out.label = self.label
         if self.requires_grad:
@@ -306,7 +306,7 @@ def _handle(value: Value) -> Tensor:
 
 def _rebuild(cls: type[Tensor], data: Array, requires_grad: bool, label: str) -> Tensor:
     out = cls.__new__(cls)
-    out._value = Value(data)
+    out._value = Value(lasting_copy(data))
     out._grad = None
     out.label = label
     if requires_grad:

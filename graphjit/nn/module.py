@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from graphjit.arrays import to_array
+from graphjit.arrays import lasting_copy, to_array
 from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError
 from graphjit.leaves import Unavailable
@@ -234,7 +234,7 @@ class Module(Structured):
         for _, t in (*self.named_parameters(), *self.named_buffers()):
             if is_float(t.dtype) and t.dtype != dtype:
                 t.zero_grad()
-                t.data = t.data.astype(dtype)
+                t.data = lasting_copy(t.data.astype(dtype))
         return self
 
     # ---- state

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from graphjit.arrays import to_array
+from graphjit.arrays import lasting_copy, to_array
 from graphjit.errors import TraceError
 from graphjit.tape import Value, state
 from graphjit.tensor import Tensor, TensorLike
@@ -33,7 +31,7 @@ class Parameter(Tensor):
         if state.trace is not None:
             raise TraceError("a Parameter cannot be made inside a compiled function",
                              hint="Make parameters, modules and optimizers outside and use them inside.")
-        self._value = Value(np.array(to_array(data), order="C"))
+        self._value = Value(lasting_copy(to_array(data)))
         self._grad = None
         self.label = label
         if requires_grad:

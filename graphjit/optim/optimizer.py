@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.arrays import lasting, lasting_copy
 from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, ShapeError, TraceError
 from graphjit.nn.module import zero_gradients
@@ -128,12 +129,14 @@ class Optimizer(Structured):
         slots = self.state.setdefault(p, {})
         slot = slots.get(name)
         if slot is None:
-            slot = slots[name] = _kept(np.full(p.shape, start, p.dtype), f"{p.label}.{name}")
+            array = lasting(p.shape, p.dtype)
+            array.fill(start)
+            slot = slots[name] = _kept(array, f"{p.label}.{name}")
         elif slot.shape != p.shape:
             raise ShapeError(f"{slot.label} has shape {slot.shape}, its parameter {p.shape}",
                              hint="Make a new optimizer after replacing a parameter's data.")
         elif slot.dtype != p.dtype:  # after model.double()
-            slot = slots[name] = _kept(held(slot).astype(p.dtype), slot.label)
+            slot = slots[name] = _kept(lasting_copy(held(slot).astype(p.dtype)), slot.label)
         return slot
 
     def _advance(self, params: Iterable[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:

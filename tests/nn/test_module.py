@@ -45,6 +45,19 @@ def test_parameters_buffers_and_modules_are_registered_by_being_set():
     assert net.seen.label == "seen"
 
 
+def test_parameters_and_states_begin_at_a_line_of_the_cache_large_ones_apart_within_a_page():
+    net = nn.Linear(96, 97)
+    opt = gj.optim.Adam(net.parameters())
+    net(np.ones((2, 96), np.float32)).sum().backward()
+    opt.step()
+    states = [t for slots in opt.state.values() for t in slots.values() if t.ndim]
+    twins = [*copy.deepcopy(net).parameters(), *pickle.loads(pickle.dumps(net)).parameters()]
+    assert len(states) == 4
+    assert all(t.data.ctypes.data % 64 == 0 for t in (*net.parameters(), *states, *twins))
+    large = [t.data.ctypes.data % 4096 for t in (net.weight, *states) if t.ndim == 2]
+    assert len(set(large)) == 3
+
+
 def test_a_forgotten_super_init_does_no_harm():
     class Bare(nn.Module):
         def __init__(self):
