@@ -81,8 +81,10 @@ class KernelCall:
         parts: the kernels of a group that runs strip by strip (`codegen/strips.py`): a unit of the group is a strip,
             so many units of each part, ``strip``.
         moves: addresses of buffers that have memory for one strip only.
-        handing: makes the call, and its scratch memory, that hands what this one computes to another kernel; or None.
-        then: the kernel that this one runs on strips of what it computes, of which slot ``hole`` is the address.
+        handing: makes the call, and its scratch memory, that hands what this one computes to another kernel, by
+            'strips' or by 'tiles'; or None.
+        then: the kernel that this one runs on strips of what it computes, of which slot ``hole`` is the address; of
+            tiles, a kernel that it runs first, which tells them in so many ``words`` what they do with theirs.
         fetches: whether handing pays because this one fetches what else the other kernel reads.
         near: slots of `then`, two at most, that are addresses of other arrays it goes through as it does through those.
         tangled: states it may not overwrite after all, as it reads them elsewhere.
@@ -112,10 +114,11 @@ class KernelCall:
     parts: tuple[KernelCall, ...] = ()
     strip: tuple[int, ...] = ()
     moves: tuple[Move, ...] = ()
-    handing: Callable[[], KernelCall | None] | None = None
+    handing: Callable[[str], KernelCall | None] | None = None
     then: KernelCall | None = None
     hole: int = 0
     near: tuple[int, ...] = ()
+    words: int = 0
     fetches: bool = False
 
     @property

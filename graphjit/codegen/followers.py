@@ -1,8 +1,9 @@
 """Products that hand what they compute to the loop that follows: an update that takes a gradient most of all.
 
-The loop runs on strips of the product while the tiles of the next strip are multiplied, so the product needs no memory,
-and the loop little time of its own (``kernels/follower.py``). Where the tiles are the tile unit's, other units compute
-the loop. Where they are not, what is gained is that they fetch what else the loop reads.
+The product then needs no memory, and the loop little time of its own. It runs on strips of the product while others are
+multiplied (``kernels/follower.py``): on the tile unit other units compute it meanwhile, elsewhere tiles fetch what else
+it reads. Or it becomes code that works on the registers of each tile (``kernels/tile_follower.py``), if it does nothing
+but arithmetic, and what it reads is near.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from graphjit.codegen.call import Address, KernelCall, Scratch, Step
 from graphjit.ir import Apply, Input, Node
 from graphjit.kernels.follower import NEAR
 from graphjit.passes.layout import base_layout
+from graphjit.runtime.compiler import LoopKernel
 
-LEAST = 1 << 18  # bytes of a product that is handed on: smaller ones stay in the cache anyway
+LEAST = 1 << 18  # bytes of a product of which strips are handed on: smaller ones stay in the cache anyway
 FEWEST = 256     # rows of it: what follows the last strip is not hidden
 FETCHED = 64     # rows of it, where the product fetches what the loop reads
 DEEP = 256       # most steps of k: with more, products take all the time there is
@@ -48,9 +50,7 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     if product.handing is None or not isinstance(loop, KernelCall) or loop.checks or loop.tail or loop.parts:
         return None
     [node] = product.writes
-    if not isinstance(node, Apply) or node in in_place or users[node] != 2 or node.type.nbytes < LEAST:
-        return None
-    if node.args[0].type.shape[-1] > DEEP:
+    if not isinstance(node, Apply) or node in in_place or users[node] != 2:
         return None
     if loop.extent != node.type.size or not _follows(loop, node, in_place):
         return None
@@ -58,8 +58,37 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     if written & {in_place.get(b, b) for b in product.reads}:
         return None
     holes = [i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is node]
-    call = product.handing()
-    if call is None or len(holes) != 1 or node.type.shape[0] < (FETCHED if call.fetches else FEWEST):
+    call = None
+    if len(holes) == 1:
+        call = _by_tiles(product, loop, holes[0], node) or _by_strips(product, loop, holes[0], node)
+    if call is None:
+        return None
+    others = dict.fromkeys(b for b in (*loop.reads, *loop.writes) if b is not node)
+    reads = dict.fromkeys((*call.reads, *(b for b in loop.reads if b in others)))
+    return replace(
+        call, reads=tuple(reads), writes=loop.writes, title=f"{call.title}; {loop.title}",
+        where=tuple(dict.fromkeys((*call.where, *loop.where))), flops=call.flops + loop.flops,
+        nbytes=call.nbytes + loop.nbytes - 2 * node.type.nbytes, cost=call.cost + (1 - HIDDEN) * loop.cost,
+        cuts={**{b: n for b, n in loop.cuts.items() if b in others}, **call.cuts})
+
+
+def _by_tiles(product: KernelCall, loop: KernelCall, hole: int, node: Apply) -> KernelCall | None:
+    from graphjit.kernels.gemm import element_of
+    from graphjit.kernels.tile_follower import tile_follower
+    assert product.handing is not None and isinstance(loop.kernel, LoopKernel)
+    call = product.handing("tiles")
+    found = call and tile_follower(loop.kernel, hole, element_of(node.type.dtype))
+    if call is None or found is None:
+        return None
+    return replace(call, then=replace(loop, kernel=found.kernel), hole=hole, words=found.words)
+
+
+def _by_strips(product: KernelCall, loop: KernelCall, hole: int, node: Apply) -> KernelCall | None:
+    if node.type.nbytes < LEAST or node.args[0].type.shape[-1] > DEEP:
+        return None
+    assert product.handing is not None
+    call = product.handing("strips")
+    if call is None or node.type.shape[0] < (FETCHED if call.fetches else FEWEST):
         return None
     spans = loop.spans()
     near = {x.buffer: i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is not node
@@ -67,14 +96,7 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
             and spans.get(x.buffer) == x.buffer.type.dtype.itemsize}  # fmt: skip
     if call.fetches and not near:
         return None
-    others = dict.fromkeys(b for b in (*loop.reads, *loop.writes) if b is not node)
-    reads = dict.fromkeys((*call.reads, *(b for b in loop.reads if b in others)))
-    return replace(
-        call, then=loop, hole=holes[0], near=tuple(near.values())[:NEAR], reads=tuple(reads), writes=loop.writes,
-        title=f"{call.title}; {loop.title}",
-        where=tuple(dict.fromkeys((*call.where, *loop.where))), flops=call.flops + loop.flops,
-        nbytes=call.nbytes + loop.nbytes - 2 * node.type.nbytes, cost=call.cost + (1 - HIDDEN) * loop.cost,
-        cuts={**{b: n for b, n in loop.cuts.items() if b in others}, **call.cuts})
+    return replace(call, then=loop, hole=hole, near=tuple(near.values())[:NEAR])
 
 
 def _follows(loop: KernelCall, node: Apply, in_place: Mapping[Node, Input]) -> bool:

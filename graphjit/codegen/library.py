@@ -115,7 +115,8 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
                       cuts=dict(zip((a, b, to.buffer), found.cuts, strict=True)), repeated=found.repeated,
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
     if not batch and place is None and epilogue is None:
-        call.handing = lambda: _handing(call, plan_handing(m, n, k, out.dtype, _last(la), _last(lb)), address)
+        call.handing = lambda how: _handing(
+            call, plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
     return call
 
 

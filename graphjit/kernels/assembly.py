@@ -15,6 +15,7 @@ what rows are left. Instructions are those of AVX512F and AVX512VL.
 from collections.abc import Iterable
 
 from graphjit.kernels.microkernel import AHEAD, Frame
+from graphjit.kernels.register_loop import BASES, OFFSET, ROOM, ROW, WIDEST, WORDS, Words
 from graphjit.kernels.target import Element
 
 _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
@@ -22,7 +23,7 @@ _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 _A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
 _B, _B_ROW, _K, _PANEL, _AHEAD = "%r12", "%r13", "%r15", "%rax", "%r8"
 _A14 = _PANEL  # of tiles that do not pack
-_SOON, _SOON_OTHER = "%rax", "%r8"  # of tiles that look ahead
+_SOON, _SOON_OTHER, _SOON_THIRD = "%rax", "%r8", "%rcx"  # of tiles that look ahead
 _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 
@@ -36,6 +37,10 @@ def _field(field: Frame) -> str:
     return f"{8 * field}(%rdi)"
 
 
+def _word(word: int) -> str:
+    return f"{8 * word}({WORDS})"
+
+
 class _Tile:
     def __init__(self, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
         self.height, self.vectors, self.packs = height, vectors, packs
@@ -44,6 +49,7 @@ class _Tile:
         self.lanes = element.lanes
         # the tiles that most rows of large products are cut into; they have registers to spare
         self.looks_ahead = vectors == 2 and height > 7 and not packs
+        self.follows = vectors <= WIDEST  # those that may be followed
         self.lines: list[str] = []
         self._write(name)
 
@@ -70,13 +76,16 @@ class _Tile:
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
                   *([f"mov %r8, {_field(Frame.ROWS)}"] if self.looks_ahead else []),
                   "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)),
-                  f"cmpq $0, {_field(Frame.FETCH)}", "je 2f", f"mov {_field(Frame.C_ROW)}, %rax",
-                  f"mov %rcx, {_A}")  # fmt: skip
-        for i, j in self.cells:
-            self.emit(f"prefetchw {64 * j}({_A})")
-            if j == self.vectors - 1 and i < self.height - 1:
-                self.emit(f"add %rax, {_A}")
-        self.emit("2:", f"mov %rsi, {_A}", f"mov %rdx, {_B}")
+                  f"cmpq $0, {_field(Frame.FETCH)}", "je 2f", f"mov %rcx, {_A}")  # fmt: skip
+        self._fetch("prefetchw", ("",))
+        self.emit("2:")
+        if self.follows and not self.looks_ahead:
+            self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}", "jz 3f",
+                      f"mov {_word(Words.BASE)}, {_A}", f"add {OFFSET}, {_A}", f"mov {_word(Words.OTHER)}, {_A7}",
+                      f"mov {_word(Words.THIRD)}, {_B}")  # fmt: skip
+            self._fetch("prefetcht0", ("", f",{_A7}", f",{_B}"))
+            self.emit("3:")
+        self.emit(f"mov %rsi, {_A}", f"mov %rdx, {_B}")
         if self.height > 7:
             self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
         if self.height > 14:
@@ -85,11 +94,15 @@ class _Tile:
             self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
                       f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
         if self.looks_ahead:
+            self._steps_near()
             self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
                       f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
         for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
-            self.emit(f"mov {_field(field)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f", ".p2align 5", f"{here}:")
+            done = f"sub {_field(Frame.NEAR)}, {_K}" if self.looks_ahead and field == Frame.K else f"test {_K}, {_K}"
+            self.emit(f"mov {_field(field)}, {_K}", done, f"jle {behind}f", ".p2align 5", f"{here}:")
             self._step(mask)
+            if self.looks_ahead:
+                self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
             self.emit(f"dec {_K}", f"jnz {here}b", f"{behind}:")
         self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}", "je 8f", f"mov %rcx, {_A}")
         for i, j in self.cells:
@@ -98,6 +111,9 @@ class _Tile:
                 self.emit(f"add %rax, {_A}")
         self.emit("8:")
         self._epilogue()
+        if self.follows:
+            self._follow()
+            self.emit("17:")
         if self.vectors == 1:
             # a store touches as many cache lines as its vector does, live or not
             self.emit(f"cmpl ${(1 << self.lanes // 2) - 1}, {_field(Frame.MASK)}", "jbe 9f")
@@ -107,6 +123,7 @@ class _Tile:
             self.emit("10:")
         else:
             self._store("zmm")
+        self.emit("18:")
         if not self.packs:
             if self.looks_ahead:
                 self.emit(f"mov {_field(Frame.ROWS)}, %r8", f"subq ${self.height}, {_field(Frame.ROWS)}")
@@ -133,6 +150,46 @@ class _Tile:
             # neither less nor equal: NaN stays, as in max(x, 0)
             self.emit(f"vcmpnle{self.kind} {zero}, {x}, %k2", f"vmovap{self.kind[1]} {x}, {x}{{%k2}}{{z}}")
         self.emit("14:")
+
+    def _follow(self) -> None:
+        """Call what follows the product, from the tile's last row."""
+        self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}", "jz 17f")
+        if not self.looks_ahead:
+            self.emit(f"mov %r8, {_field(Frame.ROWS)}")
+        self.emit(f"imul ${self.height - 1}, {ROW}, {_A}", f"add {_A}, {OFFSET}",
+                  *(f"mov {_word(Words.BASE + i)}, {base}" for i, base in enumerate(BASES)),
+                  f"mov {_word(Words.TABLE)}, {_B_ROW}", f"call *{8 * (ROOM * self.vectors + self.height)}({_B_ROW})",
+                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"imul ${self.height}, {ROW}, {_A}",
+                  f"add {_A}, {OFFSET}")  # fmt: skip
+        if not self.looks_ahead:
+            self.emit(f"mov {_field(Frame.ROWS)}, %r8")
+        self.emit("jmp 18f")
+
+    def _fetch(self, instruction: str, others: Iterable[str]) -> None:
+        """Have the tile's lines fetched, in all arrays that lie so far from where the first one is."""
+        self.emit(f"mov {_field(Frame.C_ROW)}, %rax")
+        for i, j in self.cells:
+            self.emit(*(f"{instruction} {64 * j}({_A}{other})" for other in others))
+            if j == self.vectors - 1 and i < self.height - 1:
+                self.emit(f"add %rax, {_A}")
+
+    def _steps_near(self) -> None:
+        """The first steps of k, if something follows: in them its lines are fetched, a row of the tile at a time."""
+        self.emit(f"mov {_field(Frame.FOLLOWER)}, {_SOON}", f"test {_SOON}, {_SOON}", "jz 16f",
+                  f"mov %rcx, {_field(Frame.C_NEXT)}", f"mov {8 * Words.OTHER}({_SOON}), {_SOON_OTHER}",
+                  f"mov {8 * Words.THIRD}({_SOON}), {_K}", f"add {8 * Words.BASE}({_SOON}), %rcx",
+                  f"mov %rcx, {_SOON}", f"mov {_K}, {_SOON_THIRD}",
+                  f"mov {_field(Frame.NEAR)}, {_K}", f"cmp {_field(Frame.K)}, {_K}", f"cmovg {_field(Frame.K)}, {_K}",
+                  f"test {_K}, {_K}", "jz 19f", ".p2align 5", "15:")  # fmt: skip
+        self._step("")
+        self._look(Frame.NEAR_EVERY, Frame.C_ROW, self.vectors, ("", f",{_SOON_OTHER}", f",{_SOON_THIRD}"))
+        self.emit(f"dec {_K}", "jnz 15b", "19:", f"mov {_field(Frame.C_NEXT)}, %rcx", "16:")
+
+    def _look(self, every: Frame, step: Frame, lines: int, others: Iterable[str]) -> None:
+        """Now and then, behind a step of k, fetch a few lines."""
+        self.emit(f"test {_K}, {_field(every)}", "jne 11f",
+                  *(f"prefetcht0 {64 * i}({_SOON}{other})" for other in others for i in range(lines)),
+                  f"add {_field(step)}, {_SOON}", "11:")  # fmt: skip
 
     def _store(self, register: str) -> None:
         for i, j in self.cells:
@@ -171,10 +228,6 @@ class _Tile:
                 self._load_b(j, b, mask)
                 for i, a in enumerate(held):
                     self._multiply(i, j, b, a)
-        if self.looks_ahead:
-            self.emit(f"test {_K}, {_field(Frame.SOON_EVERY)}", "jne 11f", f"prefetcht0 ({_SOON})",
-                      f"prefetcht0 ({_SOON},{_SOON_OTHER})", f"add {_field(Frame.SOON_STEP)}, {_SOON}",
-                      "11:")  # fmt: skip
         self.emit(f"add {_A_COL}, {_A}", f"add {_B_ROW}, {_B}")
         if self.height > 7:
             self.emit(f"add {_A_COL}, {_A7}")

@@ -28,44 +28,47 @@ from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import balanced, panel_row, tile_heights, tile_shape
 from graphjit.runtime.compiler import IRKernel
 
+SMALL = 1 << 16  # bytes of a product of which tiles are handed on: of less, a loop over all of them is as fast
+LONG = 192  # steps of k in which tiles fetch what another loop reads from afar
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
 MANY = 2048  # rows of which shares may each pack all of B
 
 
-def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple[dict[str, int | str], int, int]:
+def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dict[str, int | str], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
-    units a share is best a multiple. ``handed``: strips of C go to a follower (see `follower`), and C nowhere else; k
-    is one block then."""
+    units a share is best a multiple. ``handed``: 'strips' of C go to a follower (see `follower`), or 'tiles' (see
+    `tile_follower`), and C nowhere else; k is one block then."""
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     shape, panel = tile_shape(), panel_row(element)
     a_packing, b_packing = a_packing_of(problem, element), b_packing_of(problem, element)
     k_block = k_block_of(problem, element)
-    _, breadth, edge, dots = cut(problem, element)
+    strips, tiles = handed == "strips", handed == "tiles"
+    _, breadth, edge, dots = cut(problem, element, tiles)
     # measured: a block of A is less than half of the second-level cache
     m_block = a_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
-    if handed:
+    if strips:
         tallest = shape.packing[0] if a_packing else balanced(m, shape.heights[breadth - 1])
-        tiles = max(STRIP, ceil(PACKING_PAYS / tallest), target().l2 // 8 // (tallest * n * size))
-        m_block = min(m_block, tallest * tiles)
+        m_block = min(m_block, tallest * max(STRIP, ceil(PACKING_PAYS / tallest),
+                                             target().l2 // 8 // (tallest * n * size)))  # fmt: skip
         a_block = balanced(ceil(m / m_block), max(1, a_block // m_block)) * m_block
     [*operands] = problem.matrices[3:]
     # what tiles add to C themselves: nothing, a number for each column, one for each row
     bias = [(x.row, x.col) for x in operands] if target().assembly else []
-    strips = 2 * m_block * n * size if handed else 0
+    buffers = 2 * m_block * n * size if strips else 0
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
     heights = tile_heights(m_block - fused)
     height = heights >> 8 * (breadth - 1) & 255
-    by_rows = handed or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
+    by_rows = bool(handed) or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size
     b_row = breadth * element.lanes * size if b_packing > Packing.COPY else problem.b.row * size
     one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
-    if handed and b_packing:
+    if strips and b_packing:
         one_panel = breadth * element.lanes * size * k_block
-    workspace = packed_b = one_panel * (ceil(vectors / breadth) if handed else 1)
+    workspace = packed_b = one_panel * (ceil(vectors / breadth) if strips else 1)
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
@@ -84,15 +87,22 @@ def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple
         "m_block": m_block, "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
-        "fetch": int(fetches(problem, element)), "far_b": int(far),
-        "packed_b": packed_b, "panel_step": one_panel // breadth if handed else 0,
-        "follower": "follower" if handed else 0,
+        "fetch": int(fetches(problem, element) and not tiles), "far_b": int(far),
+        "packed_b": packed_b, "panel_step": one_panel // breadth if strips else 0,
+        "follower": "follower" if strips else 0, "tile_follower": "follower" if tiles else 0,
         "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,
     }  # fmt: skip
     at_edge, more = edges.arguments(replace(problem, k=k_block), element, edge, dots, workspace)
     workspace += more
     named["strips"] = workspace = ceil(workspace / 64) * 64
-    return named | at_edge, workspace + strips, height if by_rows else breadth
+    return named | at_edge, workspace + buffers, height if by_rows else breadth
+
+
+def hands_on_tiles(problem: Problem, element: Element) -> bool:
+    """Whether tiles should hand on what they compute. Measured: by small pieces of rows that lie far apart, arrays of a
+    loop that come from beyond the second-level cache are slower to read, unless products are long."""
+    total = problem.m * problem.n * element.size
+    return total >= SMALL and (2 * total <= target().l2 or problem.k >= LONG)
 
 
 def _by_rows(problem: Problem, tiles: int, panels: int, b_packing: Packing) -> bool:

@@ -1,7 +1,8 @@
 """The loops of a blocked product (`blocked` says how they are cut), as LLVM IR: matrices of a batch, blocks of k,
 blocks of A's rows, strips of them, panels of columns, register tiles.
 
-A strip is as many rows as a block, but where tiles are handed to a follower (see `follower`): then it is a few tiles.
+A strip is as many rows as a block, but where strips are handed to a follower (see `follower`): then it is a few tiles.
+Where tiles hand on what they compute (see `tile_follower`), they store nothing, and C's address is 0.
 """
 
 import functools
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 from graphjit.kernels import edges
 from graphjit.kernels.blocking import PACKING_PAYS
 from graphjit.kernels.dot import sums_array
-from graphjit.kernels.emit import I64, Int, call, loop, only_if, power_of_two
+from graphjit.kernels.emit import ENTRY, I64, Int, call, load, loop, only_if, power_of_two
 from graphjit.kernels.epilogue import NUMBERS, apply
-from graphjit.kernels.follower import LEAST, Follower, follow_function, rest_function
+from graphjit.kernels.follower import HANDED, LEAST, Follower, follow_function, rest_function
 from graphjit.kernels.microkernel import NEVER, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
@@ -25,7 +26,7 @@ NAMES = (
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "a_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes",
     "unsafe", "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "bias",
-    "follower", "strips", *edges.NAMES,
+    "follower", "strips", "tile_follower", *edges.NAMES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
@@ -80,12 +81,26 @@ def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     start, stop = (Int(builder, value) for value in values[-2:])
     at, buffers = Slots(builder, NAMES), Buffers(element, builder)
     buffers.frame.set_a(at["tile_a_row"], at["tile_a_col"])
+    with builder.if_then(at["tile_follower"] != 0, likely=False):
+        _take_up(at["tile_follower"], at["k"], buffers.frame)
     large = builder.or_(at["follower"] != 0, at["far_b"] != 0)
     with builder.if_else(large, likely=False) as (looking, plain):
         with looking:
             _LookingLoops(element, at, buffers).emit(start, stop)
         with plain:
             _Loops(element, at, buffers).emit(start, stop)
+
+
+def _take_up(told: Int, depth: Int, frame: FrameArray) -> None:
+    """Have tiles hand on what they compute. They fetch a row of what is read beside it so often that they have all of
+    theirs in half their time."""
+    builder, words = told.builder, told + 8 * HANDED
+    entry, slots = (load(told + 8 * i, I64, 8) for i in range(2))
+    builder.call(builder.inttoptr(entry, ENTRY.as_pointer()),
+                 [builder.inttoptr(slots, I64.as_pointer()), words.value, I64(0)])
+    every = power_of_two(depth // (2 * tile_shape().packing[0]))
+    frame[Frame.FOLLOWER], frame[Frame.NEAR_EVERY] = words, every - 1
+    frame[Frame.NEAR] = (every * tile_shape().packing[0]).min(depth)
 
 
 class _Loops:
@@ -308,14 +323,16 @@ class _LookingLoops(_Loops):
         one by one. Two vectors of each row of B, or two columns for each tile."""
         at, builder, frame, depth = self.at, self.builder, self.frame, block.depth
         copies = at["b_packing"] == Packing.COPY
-        # so often that all tiles together fetch all rows
-        every = power_of_two(strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
+        # so often that all tiles together fetch all rows, in the steps that are not for what a follower reads
+        steps = depth - frame[Frame.NEAR]
+        often = (strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
+        every = power_of_two(often * steps // depth)
         over = behind == self.vector1
         on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
         frame[Frame.SOON] = self.source(block.first + on, self.vector0.where(over, behind))
         frame[Frame.SOON_OTHER] = Int(builder, LINE).where(copies, at["b_col"])
         frame[Frame.SOON_STEP] = at["b_row"].where(copies, LINE)
-        frame[Frame.SOON_TILE] = (at["b_row"] * (depth // every)).where(copies, at["b_col"] * 2)
+        frame[Frame.SOON_TILE] = (at["b_row"] * (steps // every)).where(copies, at["b_col"] * 2)
         frame[Frame.SOON_EVERY] = every - 1
 
     def fetch_for_follower(self, strip: Strip, depth: Int) -> None:

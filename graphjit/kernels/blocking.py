@@ -7,6 +7,7 @@ from typing import NamedTuple
 from graphjit.kernels import dot, edges
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.problem import Problem
+from graphjit.kernels.register_loop import ROOM, WIDEST
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import balanced, panel_row, tile_shape
 
@@ -69,9 +70,11 @@ class Cut(NamedTuple):
     dots: bool
 
 
-def cut(problem: Problem, element: Element) -> Cut:
-    """The best way to cut a product's columns."""
+def cut(problem: Problem, element: Element, handed: bool = False) -> Cut:
+    """The best way to cut a product's columns. ``handed``: for tiles that something follows."""
     vectors, rest = max(1, ceil(problem.n / element.lanes)), problem.n % element.lanes
+    if handed:
+        return Cut(*_panels(problem, element, vectors, WIDEST), 0, False)
     cuts = [Cut(*_panels(problem, element, vectors), 0, False)]
     if rest and problem.n > element.lanes and problem.k > 0:
         cycles, breadth = _panels(problem, element, vectors - 1)
@@ -82,15 +85,15 @@ def cut(problem: Problem, element: Element) -> Cut:
     return min(cuts)
 
 
-def _panels(problem: Problem, element: Element, vectors: int) -> tuple[float, int]:
-    """An estimate of the time of tiles so many vectors across, and vectors of a panel."""
+def _panels(problem: Problem, element: Element, vectors: int, most: int = ROOM) -> tuple[float, int]:
+    """An estimate of the time of tiles so many vectors across, and vectors of a panel, so many at most."""
     shape, packing, tiles = tile_shape(), b_packing_of(problem, element), _Tiles(problem, element)
     broadest = shape.packing[1] if packing else shape.broadest
     if packing > Packing.COPY and not a_packing_of(problem, element):
         # a panel that was transposed is to stay in the cache
         room = target().l1 // 2 // (problem.k * element.lanes * element.size or 1)
         broadest = max(broadest, min(shape.broadest, room))
-    widths = range(1, min(broadest, vectors) + 1)
+    widths = range(1, min(broadest, vectors, most) + 1)
     cycles, turned = min((tiles.cycles(problem.m, vectors, width), -width) for width in widths)
     return cycles, -turned
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
+ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])  # of kernels: (slots, start, stop)
 
 
 class Int:

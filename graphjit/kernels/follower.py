@@ -11,9 +11,7 @@ blocked product has its tiles fetch them. The state of the work on a strip is so
 
 from typing import Any
 
-from llvmlite import ir
-
-from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, store
+from graphjit.kernels.emit import ENTRY, I64, Int, call, function, load, loop, only_if, store
 from graphjit.kernels.slots import Words
 from graphjit.kernels.tiles import array
 
@@ -30,7 +28,6 @@ WORDS = (
     "most",  # elements of a call
     "size",  # bytes of an element
 )  # fmt: skip
-ENTRY = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), I64, I64])
 
 
 class Follower(Words):

@@ -41,8 +41,8 @@ class GemmPlan:
     steps: for A and C the elements from one row to the next, and from a row's first to its last.
     cuts: for A, B and C how many elements of memory the axis that units cut spans; 0 where each unit reads all.
     repeated: of the time, what each share does again.
-    fetches: whether a product that hands on what it computes gains by fetching what the other kernel reads, and not by
-        hiding its time.
+    fetches: whether a product that hands on strips gains by fetching what the other kernel reads, and not by hiding
+        its time.
     """
 
     kernel: IRKernel
@@ -95,7 +95,7 @@ def plan(
     Raises:
         ValueError: another dtype; more than three batch dimensions that cannot be merged.
     """
-    element = _element(np.dtype(dtype))
+    element = element_of(np.dtype(dtype))
     if not e_strides:
         e_strides = [(0,) * (len(batch) + 1) + (1,)] * EPILOGUES[NUMBERS[epilogue]].operands
     operands = tuple(Matrix(strides[-2], strides[-1], tuple(strides[:-2])) for strides in e_strides)
@@ -122,19 +122,21 @@ def plan(
 
 
 def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
-                 b_strides: tuple[int, int]) -> GemmPlan | None:
-    """Plan A[m, k] @ B[k, n] of which each strip is handed to another kernel, and stored nowhere else.
+                 b_strides: tuple[int, int], how: str) -> GemmPlan | None:
+    """Plan A[m, k] @ B[k, n] which hands what it computes to another kernel, and stores it nowhere else.
 
-    Units are rows. The slot 'follower' is the address of what `kernels/follower.py` tells. None where that cannot be.
+    Units are rows. The slot 'follower' is the address of what `kernels/follower.py` tells of 'strips', or
+    `kernels/tile_follower.py` of 'tiles', as ``how`` says. None where that cannot be, or is slower.
     """
-    element = _element(np.dtype(dtype))
+    element = element_of(np.dtype(dtype))
     problem = Problem(m, n, k, (), Matrix(*a_strides, ()), Matrix(*b_strides, ()), Matrix(n, 1, ()), ())
     room: Any = tile_product if tile_product.fits(problem, element) else blocked
     deepest = tile_product.DEEP if room is tile_product else blocking.k_limit(element)
-    # a blocked product gains by what its tiles fetch, which those in assembly do
     if not 0 < k <= deepest or min(m, n) == 0 or (room is blocked and not target().assembly):
         return None
-    made = room.arguments(problem, element, handed=True)
+    if how == "tiles" and (room is tile_product or not blocked.hands_on_tiles(problem, element)):
+        return None
+    made = room.arguments(problem, element, handed=how)
     estimate = tile_product.cycles if room is tile_product else blocking.cycles
     found = _described(problem, problem, room, element, made, estimate(problem, element))
     return replace(found, fetches=room is blocked)
@@ -183,12 +185,12 @@ def _rows_of_unit(problem: Problem, way: Problem, by_rows: int, element: Element
 
 def family(dtype: Any) -> tuple[IRKernel, ...]:
     """All kernels that products of this dtype may take."""
-    element = _element(np.dtype(dtype))
+    element = element_of(np.dtype(dtype))
     tiles = (tile_product.tile_kernel(element),) if target().tile_unit and element.size == 4 else ()
     return blocked.blocked_kernel(element), dot.dot_kernel(element), *tiles
 
 
-def _element(dtype: np.dtype[Any]) -> Element:
+def element_of(dtype: np.dtype[Any]) -> Element:
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"no matrix product kernel for {dtype}")
     return Element(dtype.name, dtype.itemsize, target().lanes(dtype.itemsize))

@@ -43,7 +43,10 @@ class Frame(IntEnum):
     BIAS = 19  # what tiles in assembly add to C at the end, 0 for nothing: a number for each column, or for each row
     BIAS_OF_ROWS = 20  # 1: for each row. Then tiles set it to where the next tile's would be
     RELU = 21  # 1: and then take 0 for what is less
-    A_ROW = 22  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    FOLLOWER = 22  # what is called in place of storing to C, as `tile_follower.Words`; 0 for nothing
+    NEAR = 23  # steps of k in which tiles of many rows fetch what it reads beside C,
+    NEAR_EVERY = 24  # a row each time that those left are a multiple of this + 1 (a power of two)
+    A_ROW = 25  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
 NEVER = -1

@@ -49,22 +49,22 @@ def fits(problem: Problem, element: Element) -> bool:
     return target().tile_unit and element.size == 4 and dense and problem.c.col == 1 and problem.k > 0
 
 
-def arguments(problem: Problem, element: Element, handed: bool = False) -> tuple[dict[str, int | str], int, int]:
+def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dict[str, int | str], int, int]:
     """The kernel's arguments by name, but for addresses and strides; the bytes of workspace; and of which numbers of
-    units a share is best a multiple. ``handed``: strips of C go to a follower (see `follower`), and C nowhere else."""
+    units a share is best a multiple. ``handed``: 'strips' of C go to a follower (see `follower`), C nowhere else."""
     m, n, k = problem.m, problem.n, problem.k
     k_block = _k_block(k)
     chunks = ceil(k_block / STEPS)
-    of_a = handed or panels_of_a(problem)
+    of_a = bool(handed) or panels_of_a(problem)
     block = balanced(n if of_a else m, max(BLOCK, target().l2 // 2 // (CHUNK * chunks) * LINES))
     block = ceil(block / BLOCK) * BLOCK
-    by_rows = handed or _by_rows(problem)
+    by_rows = bool(handed) or _by_rows(problem)
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else ceil(n / LINES)), "by_rows": int(by_rows),
         "a_turned": int(problem.a.col != 1), "b_turned": int(problem.b.col != 1), "k_block": k_block,
         "block": block, "panels_of_a": int(of_a), "follower": "follower" if handed else 0,
     }  # fmt: skip
-    workspace = _EDGE + chunks * (2 * PANEL + block // LINES * CHUNK) + 2 * BLOCK * block * 4 * handed
+    workspace = _EDGE + chunks * (2 * PANEL + block // LINES * CHUNK) + 2 * BLOCK * block * 4 * bool(handed)
     return named, workspace, BLOCK if by_rows else 2
 
 

@@ -17,9 +17,8 @@ from graphjit.kernels import assembly, microkernel
 from graphjit.kernels.emit import I64, Int, call, function, load, loop, only_if, store
 from graphjit.kernels.microkernel import NEVER, TILE, Frame
 from graphjit.kernels.packing import gather_function, scatter_function
+from graphjit.kernels.register_loop import ROOM
 from graphjit.kernels.target import Element, target
-
-ROOM = 32  # heights in a line of the table
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ class FrameArray:
     @classmethod
     def new(cls, builder: Any) -> "FrameArray":
         made = cls(array(builder, I64, Frame.A_ROW + max(tile_shape().heights) // 2))
-        made[Frame.SOON_EVERY], made[Frame.BIAS] = Int(builder, NEVER), Int(builder, 0)
+        made[Frame.SOON_EVERY], none = Int(builder, NEVER), Int(builder, 0)
+        made[Frame.BIAS] = made[Frame.FOLLOWER] = made[Frame.NEAR] = none
         return made
 
     def set_a(self, row: Int, column: Int) -> None:

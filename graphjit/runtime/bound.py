@@ -141,8 +141,8 @@ class Bound:
         for step in self.kernels:
             if step.then is not None:
                 handed[size] = step, step.then
-                packed.append(np.zeros(HANDED, np.int64))
-                size += HANDED
+                packed.append(np.zeros(HANDED + step.words, np.int64))
+                size += len(packed[-1])
         # one copy of all slots per thread: they differ in the addresses of scratch memory
         self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
         base = self.slots.ctypes.data

@@ -1,4 +1,4 @@
-"""Loops that follow a product strip by strip: the same values as one after the other, and where that is done."""
+"""Loops that follow a product, by strips or tiles: the same values as one after the other, and where that is done."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 import graphjit as gj
 from graphjit import nn, optim
 from graphjit.codegen.call import KernelCall
-from graphjit.kernels.gemm import plan_handing
+from graphjit.kernels import blocked
+from graphjit.kernels.gemm import element_of, plan_handing
 from graphjit.kernels.target import target
+from graphjit.kernels.tile_follower import tile_follower
 from graphjit.nn import functional as F
 from graphjit.runtime.compiler import LoopKernel, compile_kernels, pack_args
 
@@ -35,18 +37,24 @@ def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(np.float32)
 
 
-def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray, near: int = 2) -> np.ndarray:
+def follow(a: np.ndarray, b: np.ndarray, bounds: Sequence[int], kept: np.ndarray, how: str = "strips",
+           near: int = 2) -> np.ndarray:  # fmt: skip
     """Add a @ b to ``kept`` by a product and its follower, rows in these pieces; the squares of the sums. The product
     is told of so many arrays that the follower goes through."""
     (m, k), n = a.shape, b.shape[1]
-    found = plan_handing(m, n, k, np.float32, *(tuple(s // 4 for s in x.strides) for x in (a, b)))
+    found = plan_handing(m, n, k, np.float32, *(tuple(s // 4 for s in x.strides) for x in (a, b)), how)
     assert found is not None
     assert found.extent == m
-    product, follower = compile_kernels([found.kernel, UPDATE])
+    kernel, words = UPDATE, 0
+    if how == "tiles":
+        made = tile_follower(UPDATE, 1, element_of(a.dtype))
+        assert made is not None
+        kernel, words = made
+    product, follower = compile_kernels([found.kernel, kernel])
     squares = np.full((m, n), np.nan, np.float32)
     own = pack_args([kept.ctypes.data, 0, squares.ctypes.data], UPDATE.args)
     arrays = [own.ctypes.data, own.ctypes.data + 16][:near] + [0] * (2 - near)
-    handed = np.array([follower, own.ctypes.data, own.ctypes.data + 8, *arrays], np.int64)
+    handed = np.array([follower, own.ctypes.data, own.ctypes.data + 8, *arrays, *[0] * words], np.int64)
     memory = np.full(found.workspace + 64, 0xA5, np.uint8)
     address = {"a": a.ctypes.data, "b": b.ctypes.data, "workspace": -(-memory.ctypes.data // 64) * 64,
                "follower": handed.ctypes.data}
@@ -64,14 +72,17 @@ DEEP = pytest.param(130, 512, 64, marks=pytest.mark.skipif(
                                            DEEP, (130, 128, 64), (40, 33, 6000), (200, 96, 50),
                                            (120, 200, 1000)])  # fmt: skip
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("near", [0, 1, 2])
-def test_a_follower_sees_each_element_once(m: int, k: int, n: int, turned: bool, near: int) -> None:
+@pytest.mark.parametrize(("how", "near"), [("strips", 0), ("strips", 1), ("strips", 2), pytest.param(
+    "tiles", 0, marks=pytest.mark.skipif(target().tile_unit or not target().assembly, reason="no tiles in registers"))])
+def test_a_follower_sees_each_element_once(m: int, k: int, n: int, turned: bool, how: str, near: int,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(blocked, "hands_on_tiles", lambda *_: True)
     a = np.ascontiguousarray(whole_numbers((m, k), 1).T).T if turned else whole_numbers((m, k), 1)
     b = np.ascontiguousarray(whole_numbers((k, n), 2).T).T if turned else whole_numbers((k, n), 2)
     for bounds in ([0, m], [0, m // 2, m], [0, 1, m // 3, m]):
         kept = whole_numbers((m, n), 3)
         expected = kept + a @ b
-        squares = follow(a, b, bounds, kept, near)
+        squares = follow(a, b, bounds, kept, how, near)
         np.testing.assert_array_equal(kept, expected)
         np.testing.assert_array_equal(squares, expected * expected)
 
