@@ -49,6 +49,8 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
             in_place: Mapping[Node, Input]) -> KernelCall | None:
     if product.handing is None or not isinstance(loop, KernelCall) or loop.checks or loop.tail or loop.parts:
         return None
+    if not isinstance(loop.kernel, LoopKernel):
+        return None
     [node] = product.writes
     if not isinstance(node, Apply) or node in in_place or users[node] != 2:
         return None
