@@ -174,8 +174,11 @@ class _Vector:
             if not self.left[name]:
                 self.release(found)
             self.store_what_can_be()
-        self.store_what_can_be()
-        assert not self.waiting
+        while self.waiting:
+            before = len(self.waiting)
+            self.store_what_can_be()
+            if len(self.waiting) == before:
+                raise Unsuited  # arrays change places
 
     def source(self, node: ast.AST) -> str:
         name = node.id if isinstance(node, ast.Name) else ""
