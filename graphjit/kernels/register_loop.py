@@ -1,11 +1,13 @@
 """An elementwise loop as AVX-512 assembly over vectors that stand in registers (`tile_follower` says what for).
 
 The loop's source is that of a `LoopKernel`: what does not differ between elements stands before the loop, one operation
-a line in it. Arrays are read where they are used, as operands in memory: there are few registers, and what has no place
-in them is no loop for this code. An element is stored as soon as nothing needs what was there before.
+a line in it. There is code of its own for each way in which conditions that do not differ can be. Arrays are read where
+they are used, as operands in memory: there are few registers, and what has no place in them is no loop for this code.
+An element is stored as soon as nothing needs what was there before.
 """
 
 import ast
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -18,9 +20,9 @@ BASES = ("%r9", "%r10", "%r12", "%r8")  # addresses of arrays
 WORDS, OFFSET, ROW = "%r15", "%rcx", "%rax"  # address of `Words`, the vector's place in the arrays, bytes between rows
 WIDEST = 2  # vectors of the tiles that call such code
 ROOM = 32  # heights in a line of a table of such code, or of tiles
+CONDITIONS = 2  # that do not differ between elements, at most
 LONGEST = 20  # instructions for a vector; measured: little of more runs beside a tile's multiply-adds
-_MASKS = ("%k2", "%k3", "%k4", "%k5")
-_FLAGS = ("%k6", "%k7")  # conditions that do not differ between elements
+_MASKS = ("%k2", "%k3", "%k4", "%k5", "%k6", "%k7")
 _TAIL = "%k1"  # live lanes of a row's last vector
 
 _BINARY: dict[type[ast.AST], str] = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"}
@@ -59,7 +61,8 @@ class RegisterLoop:
 
     Attributes:
         arrays: names of the arrays it goes through, but for the one in registers.
-        words: what vectors read of values that do not differ between elements, in order: expressions, or `ABS`, `SIGN`.
+        conditions: names of those that do not differ between elements.
+        words: what is read of values that do not, in order: expressions (conditions first), or `ABS`, `SIGN`.
     """
 
     def __init__(self, loop: LoopKernel, hole: int, element: Element) -> None:
@@ -81,6 +84,7 @@ class RegisterLoop:
         self.loaded: dict[str, str] = {}  # names of what is only loaded, and from where
         self.stores: dict[str, ast.expr] = {}
         self.values: dict[str, ast.expr] = {}
+        self.conditions: list[str] = []
         for each in body:
             if any(self.element_of(node) in self.stores for node in ast.walk(each)):
                 raise Unsuited  # reads or writes again what it has written
@@ -89,17 +93,20 @@ class RegisterLoop:
                     self.loaded[name] = self.element_of(source) or ""
                 case ast.Assign([ast.Name(name)], value):
                     self.values[name] = value
+                    condition = self.condition(value)
+                    if condition is not None and condition not in self.conditions:
+                        self.conditions.append(condition)
                 case ast.Assign([ast.Subscript() as target], value):
                     self.stores[self.element_of(target) or ""] = value
                 case _:
                     raise Unsuited
         through = {*self.loaded.values(), *self.stores, *(self.element_of(x) for x in self.expressions())} - {None}
         self.arrays = [name for name in self.parameters if name in through and name != self.hole]
-        if (len(self.arrays) > len(BASES) or self.hole in self.stores
+        if (len(self.arrays) > len(BASES) or len(self.conditions) > CONDITIONS or self.hole in self.stores
                 or any(codes.get(name or "") != "*" + element.name for name in through)):  # fmt: skip
             raise Unsuited
-        self.words: dict[str, int] = {}
-        self.flags: dict[str, str] = {}
+        self.words = {f"where({name}, 1, 0)": i for i, name in enumerate(self.conditions)}
+        self._all = self.values, self.stores
         self.held: dict[str, str] = {}
         self.room: Sequence[str] = ()
 
@@ -113,20 +120,39 @@ class RegisterLoop:
             self.held[expression] = self.room[len(self.held)]
         return self.held.get(expression) or f"{self.place(expression)}{{1to{self.element.lanes}}}"
 
-    def flag(self, expression: str) -> str:
-        """The mask of a condition that does not differ."""
-        if expression not in self.flags and len(self.flags) == len(_FLAGS):
-            raise Unsuited
-        return self.flags.setdefault(expression, _FLAGS[len(self.flags) % len(_FLAGS)])
-
     def place(self, expression: str) -> str:
         return f"{8 * (Words.NUMBERS + self.words.setdefault(expression, len(self.words)))}({WORDS})"
 
     def loads(self) -> list[str]:
-        """Instructions that load what registers and masks hold."""
+        """Instructions that load what registers hold."""
         spread = "vbroadcastss" if self.element.size == 4 else "vbroadcastsd"
-        return [*(f"kmovw {self.place(x)}, {mask}" for x, mask in self.flags.items()),
-                *(f"{spread} {self.place(x)}, {register}" for x, register in self.held.items())]
+        return [f"{spread} {self.place(x)}, {register}" for x, register in self.held.items()]
+
+    def condition(self, value: ast.expr) -> str | None:
+        """Of a choice that is the same for all elements what it goes by."""
+        match value:
+            case ast.Call(ast.Name("where"), [ast.Name(name), _, _]) if name in self.uniform:
+                return name
+        return None
+
+    def assume(self, holds: Sequence[bool]) -> None:
+        """Take these conditions to hold or not: choices by them and what they leave out are not computed."""
+        chosen = _Replaced()
+        values: dict[str, ast.expr] = {}
+        for name, value in self._all[0].items():
+            value = chosen.visit(copy.deepcopy(value))
+            condition = self.condition(value)
+            if condition is None:
+                values[name] = value
+            else:
+                assert isinstance(value, ast.Call)
+                chosen.instead[name] = value.args[1 if holds[self.conditions.index(condition)] else 2]
+        self.stores = {array: chosen.visit(copy.deepcopy(value)) for array, value in self._all[1].items()}
+        needed = {node.id for value in self.stores.values() for node in ast.walk(value) if isinstance(node, ast.Name)}
+        for name, value in reversed(values.items()):
+            if name in needed:
+                needed |= {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+        self.values = {name: value for name, value in values.items() if name in needed}
 
     def element_of(self, node: ast.AST) -> str | None:
         """The array whose element this is."""
@@ -149,6 +175,16 @@ class RegisterLoop:
         if len(lines) > LONGEST:
             raise Unsuited
         return lines
+
+
+class _Replaced(ast.NodeTransformer):
+    """Puts other expressions in place of names."""
+
+    def __init__(self) -> None:
+        self.instead: dict[str, ast.expr] = {}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.instead.get(node.id, node)
 
 
 class _Vector:
@@ -266,12 +302,7 @@ class _Vector:
         return Operand(to, "mask", True)
 
     def where(self, condition: ast.expr, x: Operand, y: Operand) -> Operand:
-        name = self.source(condition)
-        if name in self.loop.uniform:
-            self.left[name] -= 1
-            mask = Operand(self.loop.flag(f"where({name}, -1, 0)"), "mask")
-        else:
-            mask = self.operand(condition)
+        mask = self.operand(condition)
         if mask.kind != "mask":
             raise Unsuited
         x = self.in_register(x) if self.masked and x.kind == "array" else x

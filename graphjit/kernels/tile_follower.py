@@ -12,15 +12,16 @@ tile's; those of rows that are done are free.
 
 import ast
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, Int, store
-from graphjit.kernels.register_loop import ABS, OFFSET, ROW, SIGN, WIDEST, RegisterLoop, Unsuited, Words
+from graphjit.kernels.emit import I64, Int, load, store
+from graphjit.kernels.register_loop import ABS, OFFSET, ROOM, ROW, SIGN, WIDEST, RegisterLoop, Unsuited, Words
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import assembled, tile_shape, tile_table
 from graphjit.runtime.compiler import IRKernel, LoopKernel
@@ -51,8 +52,17 @@ def tile_follower(loop: LoopKernel, hole: int, element: Element) -> TileFollower
 
 
 def _text(loop: RegisterLoop) -> str:
-    """The assembly. `CODE` stands for its name."""
-    return "\n".join(line for width in range(1, WIDEST + 1) for line in _of_width(loop, width))
+    """The assembly: for all ways that conditions can be, tiles of all widths. `CODE` stands for its name."""
+    lines = []
+    for number, holds in enumerate(_ways(loop)):
+        loop.assume(holds)
+        for width in range(1, WIDEST + 1):
+            lines += [line.replace("CODE", f"CODE_{number}") for line in _of_width(loop, width)]
+    return "\n".join(lines)
+
+
+def _ways(loop: RegisterLoop) -> Iterable[Sequence[bool]]:
+    return itertools.product((False, True), repeat=len(loop.conditions))
 
 
 def _of_width(loop: RegisterLoop, width: int) -> list[str]:
@@ -72,7 +82,7 @@ def _of_width(loop: RegisterLoop, width: int) -> list[str]:
     loop.hold([])
     above = [line for i in reversed(range(rows, tallest)) for line in _row(loop, width, i)]
     entries = [line for height in range(1, tallest + 1) for line in (
-        f"CODE_{height}x{width}:", *(load if height <= rows else loop.loads()), f"jmp CODE_row{height}x{width}")]
+        f"CODE_{height}x{width}:", *(load if height <= rows else ()), f"jmp CODE_row{height}x{width}")]
     return [*entries, *above, *load, *below, "ret"]
 
 
@@ -99,13 +109,17 @@ def _emit(loop: RegisterLoop, codes: Sequence[str], text: str, builder: Any, val
     words = Int(builder, start)
     bases = [Int(builder, slots[loop.parameters.index(name)]) for name in loop.arrays]
     differences = [(bases[i] if i < len(bases) else bases[0]) - bases[0] for i in (1, 2)] if bases else []
-    found = [_table(builder, text), *bases]
-    for word, value in [*enumerate(found), *zip((Words.OTHER, Words.THIRD), differences, strict=False)]:
+    for word, value in [*enumerate(bases, Words.BASE), *zip((Words.OTHER, Words.THIRD), differences, strict=False)]:
         store(value.value, words + 8 * word, 8)
     numbers, bits = (Pointer(builder, builder.inttoptr(start, kind.llvm.as_pointer()), kind)
                      for kind in (TYPES[loop.element.name], TYPES["int64"]))  # fmt: skip
     given = [_given(builder, slot, code) for slot, code in zip(slots, codes, strict=True)]
     emit(builder, _head(loop), [*given, numbers, bits])
+    table = _table(builder, loop, text)
+    for i in range(len(loop.conditions)):
+        holds = Int(builder, load(words + 8 * (Words.NUMBERS + i), I64, 8))
+        table = table + holds * (8 * ROOM * (WIDEST + 1) << len(loop.conditions) - 1 - i)
+    store(table.value, words + 8 * Words.TABLE, 8)
 
 
 def _given(builder: Any, slot: Any, code: str) -> Any:
@@ -137,14 +151,16 @@ def _head(loop: RegisterLoop) -> ast.FunctionDef:
     return made
 
 
-def _table(builder: Any, text: str) -> Int:
-    """The address of the code's entries."""
+def _table(builder: Any, loop: RegisterLoop, text: str) -> Int:
+    """The address of the code's entries, a table for each way behind the other."""
     module, name = builder.module, "follow_" + sha256(text.encode()).hexdigest()[:16]
-    shapes = {f"{name}_{height}x{width}": (height, width) for width in range(1, WIDEST + 1)
-              for height in range(1, tile_shape().heights[width - 1] + 1)}  # fmt: skip
+    ways, heights = len(list(_ways(loop))), tile_shape().heights
+    shapes = {f"{name}_{way}_{height}x{width}": (height, way * (WIDEST + 1) + width) for way in range(ways)
+              for width in range(1, WIDEST + 1) for height in range(1, heights[width - 1] + 1)}  # fmt: skip
 
     def make() -> dict[tuple[int, int], Any]:
         entries = assembled(module, name, text.replace("CODE", name), _CODE, shapes)
         return dict(zip(shapes.values(), entries, strict=True))
 
-    return Int(builder, builder.ptrtoint(tile_table(module, f"{name}_table", _CODE, WIDEST, make), I64))
+    lines = ways * (WIDEST + 1) - 1
+    return Int(builder, builder.ptrtoint(tile_table(module, f"{name}_table", _CODE, lines, make), I64))

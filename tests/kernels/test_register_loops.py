@@ -163,6 +163,14 @@ def test_other_loops_are_left_alone(body: list[str]) -> None:
     assert tile_follower(loop, 0, element_of(np.dtype(np.float32))) is None
 
 
+def test_loops_with_many_conditions_are_left_alone() -> None:
+    head = [f"w{i} = gt(v, f32({i}.0))" for i in range(3)]
+    body = ["x = where(w0, g[i], c)", "y = where(w1, x, p0[i])", "z = where(w2, y, x)", "p0[i] = z"]
+    element = element_of(np.dtype(np.float32))
+    assert tile_follower(loop_of(head[:2], [*body[:2], "p0[i] = y"], "float32", 1), 0, element) is not None
+    assert tile_follower(loop_of(head, body, "float32", 1), 0, element) is None
+
+
 def test_long_loops_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     loops = {name: loop_of([], [line.replace("{f}", "f32") for line in LOOPS[name][1]], "float32", LOOPS[name][2])
