@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from graphjit.kernels.emit import I64, Int, load, store
+from graphjit.kernels.register_code import code_of
 from graphjit.kernels.register_loop import ABS, OFFSET, ROOM, ROW, SIGN, WIDEST, RegisterLoop, Unsuited, Words
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import assembled, tile_shape, tile_table
@@ -93,7 +94,7 @@ def _row(loop: RegisterLoop, width: int, i: int) -> list[str]:
         above = [f"%zmm{r}" for r in range((i + 1) * width, _REGISTERS)]
         done = [f"%zmm{r}" for r in range(i * width, i * width + j)]
         others = [r for r in above if r not in loop.room]
-        lines += loop.vector(f"%zmm{i * width + j}", done + others, size * j, j == width - 1)
+        lines += code_of(loop, f"%zmm{i * width + j}", done + others, size * j, j == width - 1)
     return [*lines, f"sub {ROW}, {OFFSET}"] if i else lines
 
 

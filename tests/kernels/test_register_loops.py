@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_programs import examples
 
-from graphjit.kernels import blocked, register_loop
+from graphjit.kernels import blocked, register_code
 from graphjit.kernels.gemm import element_of, plan, plan_handing
 from graphjit.kernels.target import target
 from graphjit.kernels.tile_follower import tile_follower
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not target().assembly or target().tile_unit, rea
 def _any_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it pays or not."""
     monkeypatch.setattr(blocked, "hands_on_tiles", lambda *_: True)
-    monkeypatch.setattr(register_loop, "LONGEST", 1000)
+    monkeypatch.setattr(register_code, "LONGEST", 1000)
     tile_follower.cache_clear()
 
 
