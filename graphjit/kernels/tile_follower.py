@@ -26,6 +26,7 @@ from graphjit.kernels.register_loop import ABS, OFFSET, ROOM, ROW, SIGN, WIDEST,
 from graphjit.kernels.target import Element
 from graphjit.kernels.tiles import assembled, tile_shape, tile_table
 from graphjit.runtime.compiler import IRKernel, LoopKernel
+from graphjit.runtime.kernel import normalised
 
 _REGISTERS = 32
 _ENOUGH = 8  # registers for numbers that do not differ between elements, and to work with
@@ -47,7 +48,7 @@ def tile_follower(loop: LoopKernel, hole: int, element: Element) -> TileFollower
         text = _text(made)
     except Unsuited:
         return None
-    key = (loop.source.replace(f"def {loop.name}(", "def kernel("), loop.args, hole, element.name, tile_shape().heights)
+    key = (normalised(loop.name, loop.source), loop.args, hole, element.name, tile_shape().heights)
     emit = functools.partial(_emit, made, loop.args, text)
     return TileFollower(IRKernel(f"{loop.name}_of_tiles", key, len(loop.args), emit), Words.NUMBERS + len(made.words))
 

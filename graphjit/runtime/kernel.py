@@ -63,13 +63,13 @@ def identity(kernel: Kernel) -> str:
     parts: tuple[Hashable, ...]
     match kernel:
         case LoopKernel(name, source, args):
-            parts = "loop", _normalise(name, source), args
+            parts = "loop", normalised(name, source), args
         case IRKernel(name, key, nargs):
             parts = "ir", name, repr(key), nargs
     return hashlib.sha256(f"{_fingerprint()}{parts!r}".encode()).hexdigest()
 
 
-def _normalise(name: str, source: str) -> str:
+def normalised(name: str, source: str) -> str:
     """The source without its own name, comments and blank lines. A `#` after a quote is left alone."""
     lines = []
     for line in source.splitlines():

@@ -163,6 +163,14 @@ def test_other_loops_are_left_alone(body: list[str]) -> None:
     assert tile_follower(loop, 0, element_of(np.dtype(np.float32))) is None
 
 
+def test_where_a_loop_stands_in_a_program_makes_no_other_kernel() -> None:
+    element, loop = element_of(np.dtype(np.float32)), loop_of([], LOOPS["sgd"][1], "float32", 1)
+    moved = LoopKernel("k_moved", loop.source.replace("k_loop", "k_moved").replace("b * c", "b * c  # train.py:7 mul"),
+                       loop.args)  # fmt: skip
+    first, second = (tile_follower(each, 0, element) for each in (loop, moved))
+    assert first is not None and second is not None and first.kernel.key == second.kernel.key
+
+
 def test_loops_with_many_conditions_are_left_alone() -> None:
     head = [f"w{i} = gt(v, f32({i}.0))" for i in range(3)]
     body = ["x = where(w0, g[i], c)", "y = where(w1, x, p0[i])", "z = where(w2, y, x)", "p0[i] = z"]
