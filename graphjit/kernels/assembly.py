@@ -8,8 +8,9 @@ The tiles' interface and `Frame` are those of `microkernel`. What differs: maske
 C is added to at the end. It may be fetched into the cache while the product is computed: stores that miss it, most of
 all those that lie across two lines, would wait for each other. A bias and relu are added to the sums. The tiles that
 large products are cut into fetch lines that are needed soon, a few at a time: many at once would make the
-multiply-adds wait. Registers, in the System V convention: rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax
-what rows are left. Instructions are those of AVX512F and AVX512VL.
+multiply-adds wait. Tiles of one and two vectors call what follows the product, if something does, in place of
+storing (`tile_follower`). Registers, in the System V convention: rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in
+rax what rows are left. Instructions are those of AVX512F and AVX512VL.
 """
 
 from collections.abc import Iterable

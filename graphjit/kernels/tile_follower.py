@@ -45,11 +45,13 @@ def tile_follower(loop: LoopKernel, hole: int, element: Element) -> TileFollower
     """The code for a loop of which this parameter is the product; None if it does what the code cannot do."""
     try:
         made = RegisterLoop(loop, hole, element)
-        text = _text(made)
+        for holds in _ways(made):  # the row with the fewest registers: all that is read finds its word
+            made.assume(holds)
+            _row(made, WIDEST, tile_shape().heights[WIDEST - 1] - 1)
     except Unsuited:
         return None
     key = (normalised(loop.name, loop.source), loop.args, hole, element.name, tile_shape().heights)
-    emit = functools.partial(_emit, made, loop.args, text)
+    emit = functools.partial(_emit, made, loop.args)
     return TileFollower(IRKernel(f"{loop.name}_of_tiles", key, len(loop.args), emit), Words.NUMBERS + len(made.words))
 
 
@@ -102,7 +104,7 @@ def _row(loop: RegisterLoop, width: int, i: int) -> list[str]:
 # ---- what is computed before ------------------------------------------------------------------------------------
 
 
-def _emit(loop: RegisterLoop, codes: Sequence[str], text: str, builder: Any, values: Sequence[Any]) -> None:
+def _emit(loop: RegisterLoop, codes: Sequence[str], builder: Any, values: Sequence[Any]) -> None:
     """The kernel that leaves the words at the address that it is given as the start of its range."""
     from graphjit.kernels.irmath import TYPES
     from graphjit.runtime.walk import Pointer, emit
@@ -117,7 +119,7 @@ def _emit(loop: RegisterLoop, codes: Sequence[str], text: str, builder: Any, val
                      for kind in (TYPES[loop.element.name], TYPES["int64"]))  # fmt: skip
     given = [_given(builder, slot, code) for slot, code in zip(slots, codes, strict=True)]
     emit(builder, _head(loop), [*given, numbers, bits])
-    table = _table(builder, loop, text)
+    table = _table(builder, loop, _text(loop))
     for i in range(len(loop.conditions)):
         holds = Int(builder, load(words + 8 * (Words.NUMBERS + i), I64, 8))
         table = table + holds * (8 * ROOM * (WIDEST + 1) << len(loop.conditions) - 1 - i)

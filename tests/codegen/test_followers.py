@@ -170,6 +170,16 @@ def test_a_loop_that_reads_nothing_else_is_left_alone() -> None:
     assert not followed(alone) and len(followed(beside)) == 1
 
 
+@pytest.mark.skipif(target().tile_unit or not target().assembly, reason="no tiles in registers")
+def test_arithmetic_behind_a_product_is_done_in_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "hands_on_tiles", lambda *_: True)  # however large this machine's caches are
+    x, w, other = (whole_numbers(shape, i) for i, shape in enumerate([(150, 40), (40, 300), (150, 300)]))
+    fast = gj.compile(lambda x, o: (x @ gj.tensor(w)) * 0.5 + o)
+    np.testing.assert_array_equal(fast(x, other).numpy(), (x @ w) * 0.5 + other)
+    [call] = followed(fast)
+    assert call.words > 0
+
+
 def test_threads_and_strips_leave_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((48, 300)).astype(np.float32), rng.integers(0, 3, 48)
