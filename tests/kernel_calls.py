@@ -12,6 +12,7 @@ import numpy as np
 
 from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.kernels.irmath import TYPES, V
+from graphjit.kernels.row_tiles import from_lanes, to_lanes
 from graphjit.kernels.scalar import PYTHON_NAMESPACE, TABLE
 from graphjit.runtime import frontend, machine
 from graphjit.runtime.compiler import LoopKernel, compile_kernels, pack_args
@@ -150,6 +151,7 @@ def jitted(kernel: LoopKernel) -> Callable[..., None]:
 
     scope: dict[str, Any] = {name: intrinsic(name) for name in TABLE if f"{name}(" in kernel.source}
     scope["lanes"] = range
+    scope |= {each.__name__: numba.njit(each) for each in (to_lanes, from_lanes)}
     exec(compile(kernel.source, f"<{kernel.name}>", "exec"), scope)
     codes = [code.replace("*bool", "*uint8") for code in kernel.args]
     signature = numba.types.void(*map(type_of, codes), numba.int64, numba.int64)

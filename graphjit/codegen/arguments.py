@@ -113,10 +113,10 @@ class Arguments:
         dtype = buffer.type.dtype
         return self.add((buffer, offset), "p", "*" + stored_name(dtype), Address(buffer, offset * dtype.itemsize))
 
-    def scratch(self, key: object, loops: Sequence[int], dtype: DType, many: int = 1) -> str:
-        """Memory for so many values at each turn of some loops."""
+    def scratch(self, key: object, loops: Sequence[int], dtype: DType, many: int = 1, more: int = 0) -> str:
+        """Memory for so many values at each turn of some loops, and of some more turns."""
         return self.add(("scratch", key), "t", "*" + stored_name(dtype),
-                        Room(partial(_bytes, tuple(loops), dtype.itemsize * many)))
+                        Room(partial(_bytes, tuple(loops), dtype.itemsize * many, more)))
 
     def extent(self, k: int) -> str:
         if k in self.known:
@@ -137,5 +137,5 @@ def _turns(loops: tuple[int, ...], lengths: Sequence[int]) -> int:
     return math.prod([lengths[k] for k in loops])
 
 
-def _bytes(loops: tuple[int, ...], itemsize: int, lengths: Sequence[int]) -> int:
-    return max(_turns(loops, lengths), 1) * itemsize
+def _bytes(loops: tuple[int, ...], itemsize: int, more: int, lengths: Sequence[int]) -> int:
+    return (max(_turns(loops, lengths), 1) + more) * itemsize

@@ -22,12 +22,15 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     few = w.known.get(j, SHORT + 1) <= SHORT  # nothing to share, and their number stands in the source
     split = not outer and not few
     out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
+    stages = out if w.row_tiles is None else Body(out.axes, out)
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
         if roots:
-            outer_values(w, roots, out, j, split)
-            _stage(w, stage, roots, out, j, split)
-    late_values(w, out, j, split)
+            outer_values(w, roots, stages, j, split)
+            _stage(w, stage, roots, stages, j, split)
+    late_values(w, stages, j, split)
+    if w.row_tiles is not None:
+        w.row_tiles.blocks(out, stages, split)
     if outer:
         top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
     return j if split else 0 if outer else -1

@@ -40,7 +40,7 @@ FEW = 512                  # columns; more of them are shared out themselves
 
 def in_chunks(w: Nest) -> bool:
     """Whether a nest folds all there is, in one go, along something that may be long: it depends on no batch size."""
-    if not w.cluster.reduced or "O" in w.loop_kind or w.last > 0:
+    if not w.cluster.reduced or "O" in w.loop_kind or w.last > 0 or w.row_lanes:
         return False
     first, *others = (loop.extent for loop in w.loops)
     if w.column:

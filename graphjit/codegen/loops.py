@@ -24,6 +24,7 @@ from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, res
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
+from graphjit.codegen.row_tiles import RowTiles
 from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
@@ -47,6 +48,7 @@ class LoopWriter(Nest):
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
         self.arguments = Arguments(self.known)
+        self.row_tiles = RowTiles(self) if self.row_lanes else None
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
@@ -74,7 +76,8 @@ class LoopWriter(Nest):
             stride = a.strides[loop.axes[-1]]
             if stride:
                 axes = frozenset(loop.axes)
-                terms.append((axes, f"i{k}" if is_one(stride) else f"i{k} * {self._stride(a, k, stride)}"))
+                i = self.row_tiles.row(body.home(axes)) if self.row_tiles and k == self.row_tiles.rows else f"i{k}"
+                terms.append((axes, i if is_one(stride) else f"{i} * {self.stride(a, k)}"))
         if not terms:
             return "0"
         parts: list[str] = []
@@ -95,7 +98,9 @@ class LoopWriter(Nest):
             text = known
         return " + ".join([text, *rest])
 
-    def _stride(self, a: Access, k: int, stride: int) -> str:
+    def stride(self, a: Access, k: int) -> str:
+        """From one turn of a loop to the next."""
+        stride = a.strides[self.loops[k].axes[-1]]
         axes = [self.loops[k].axes[-1], *(axis for loop in self.loops[k + 1:] for axis in loop.axes)]
         if 1 < len(self.loops) - k <= 3 and is_one(a.strides[axes[-1]]) and all(starmap(a.even, pairwise(axes))):
             names = [self.arguments.extent(j) for j in range(k + 1, len(self.loops))]
@@ -131,7 +136,10 @@ class LoopWriter(Nest):
                 return self.operand(node, 0, below, body)
             return self.read(access(node, imap, self.n_axes), home, key)
         if node in self.written:
-            return self.read(self.written[node], home, key)
+            a = self.written[node]
+            if self.row_tiles is not None:
+                return self.read_scratch(*self.row_tiles.place(self.row_tiles.stored, a), node.type.dtype, home, key)
+            return self.read(a, home, key)
         if node in self.row_scratch:
             return self.read_scratch(self.row_scratch[node], self.scratch_index(imap), node.type.dtype, home, key)
         if node in self.arrays:
@@ -147,6 +155,8 @@ class LoopWriter(Nest):
     def read(self, a: Access, home: Body, key: Hashable) -> str:
         dtype = a.buffer.type.dtype
         self.loaded.setdefault(a.buffer, set()).add(a)
+        if self.row_tiles is not None and self.row_tiles.by_row(a):
+            return self.read_scratch(*self.row_tiles.place(self.row_tiles.read, a), dtype, home, key)
         text = load(self.arguments.pointer(a.buffer, a.offset), self.index(a, home), dtype)
         name = self.fresh()
         home.add(f"{name} = {text}")
@@ -207,8 +217,11 @@ class LoopWriter(Nest):
         imap = result_map(node, self.cluster.members[node])
         value = self.value(node, imap, body)
         a = self.placed(node)
-        pointer = self.arguments.pointer(a.buffer, a.offset, writes=True)
-        line = store(pointer, self.index(a, body), value, node.type.dtype)
+        if self.row_tiles is not None:
+            line = store(*self.row_tiles.place(self.row_tiles.stored, a), value, node.type.dtype)
+        else:
+            pointer = self.arguments.pointer(a.buffer, a.offset, writes=True)
+            line = store(pointer, self.index(a, body), value, node.type.dtype)
         if a.buffer is not node and isinstance(a.buffer, Input):
             self.arguments.writes[node] = None  # its value is found in the state's buffer from now on
         body.stores.append((body.home(used(imap)), line))
@@ -238,6 +251,8 @@ class LoopWriter(Nest):
 
     def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
         """Memory for a value at each turn of some loops."""
+        if self.row_tiles is not None:
+            return self.arguments.scratch(key, [k for k in loops if k != self.row_tiles.rows], dtype, self.row_lanes)
         return self.arguments.scratch(key, loops, dtype)
 
     def scratch_index(self, imap: IndexMap) -> str:
@@ -246,7 +261,9 @@ class LoopWriter(Nest):
         spans = self._spans()
         for position, k in enumerate(spans):
             if frozenset(self.loops[k].axes) <= used(imap):
-                terms.append(" * ".join([f"i{k}", *(self.arguments.extent(j) for j in spans[position + 1:])]))
+                inside = spans[position + 1:]
+                terms.append(" * ".join([f"i{k}", *([str(self.row_lanes) for _ in inside] if self.row_lanes else
+                                                    [self.arguments.extent(j) for j in inside])]))
         return " + ".join(terms) or "0"
 
     def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: Hashable) -> str:
@@ -258,6 +275,8 @@ class LoopWriter(Nest):
     # ---- the nest
 
     def header(self, k: int, split: bool) -> str:
+        if self.row_tiles is not None and k == self.row_tiles.rows:
+            return f"for i{k} in lanes({self.row_lanes}):"
         return f"for i{k} in range(start, stop):" if split else self.header_of(k, self.arguments.extent(k))
 
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
@@ -282,15 +301,16 @@ class LoopWriter(Nest):
         words, given = self.title_words(), self.arguments
         name = "k_" + "_".join(words)[:40]
         lines = [f"def {name}({', '.join([*given.params, 'start', 'stop'])}):", *("    " + line for line in top.lines)]
-        if self._pays_to_gather():
+        if not self.row_lanes and self._pays_to_gather():
             # LLVM would have vectors for strides of one only, if it took the innermost loop's for plain variables
             names = dict.fromkeys(name for step in self.steps.values() for name in step if name.isidentifier())
             lines[1:1] = [f"    {s} = minimum({s}, {MOST})" for s in names]
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,
-            align=64 if split >= 0 and split == len(self.loops) - 1 else 1, tail=chunked, title=" ".join(words),
-            where=tuple(self.wheres), reads=tuple(given.reads), writes=tuple(given.writes), tangled=self._tangled())
+            align=(self.row_lanes or 64) if split >= 0 and split == len(self.loops) - 1 else 1, tail=chunked,
+            title=" ".join(words), where=tuple(self.wheres), reads=tuple(given.reads), writes=tuple(given.writes),
+            tangled=self._tangled())
 
     def _pays_to_gather(self) -> bool:
         """Whether vectors pay whose elements lie apart: storing them takes longer than a cheap loop of single ones."""

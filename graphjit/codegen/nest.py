@@ -6,19 +6,30 @@ cheap, else kept in scratch memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from graphjit.codegen.access import Access, Place, access, collapse, innermost, place
 from graphjit.codegen.axes import NONE, IndexMap, look_through, operand_map, result_map
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.ir import Apply, Node
+from graphjit.kernels.row_tiles import SIZES
 from graphjit.kernels.target import target
 from graphjit.op import Elementwise, Gather, Indexed
 from graphjit.passes.layout import base
-from graphjit.types import SHORT, Extent
+from graphjit.types import SHORT, Extent, is_one
 
 KNOWN = 128  # turns of the innermost loop that stand in the source, unless the caller chose them; of others SHORT
 UNROLLED = 512  # values computed in the turns of a loop that is unrolled
+SHORTEST, LONGEST = 9, 63  # numbers of rows so short that rows are to be the lanes of vectors; twice as many where
+MANY_FOLDS = 3             # rows are folded so often
+FEW_ROWS = 8               # too few for that
+
+
+def length_class(cluster: Cluster) -> int:
+    """What the form of a nest may depend on of the lengths that the caller chose."""
+    length = math.prod([cluster.extents[a] for a in cluster.reduced])
+    return sum(length > limit for limit in (1, LONGEST, 2 * LONGEST))
 
 
 def is_cheap(node: Node) -> bool:
@@ -42,6 +53,8 @@ class Nest:
 
     Attributes:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
+        row_lanes: how many rows it runs over at once (see `row_tiles`), 0 where it runs over all there is.
+        by_length: whether that depends on a length that the caller chose.
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
@@ -59,6 +72,7 @@ class Nest:
         self.stored = [n for n in cluster.members if n in set(stored)]
         self.target = target
         self.n_axes = len(cluster.extents)
+        self.row_lanes, self.by_length = 0, False
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
@@ -120,8 +134,38 @@ class Nest:
                 classes[a] = "J"
         self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
+        if self._may_tile_rows([*loads, *stores]) and self._has_short_rows():
+            *outer, rows, along = self.loops
+            self.loops, self.loop_kind = [*outer, along, rows], [*self.loop_kind[:-2], "R", "J"]
+            self.column, self.row_lanes = True, 2 * self._full_vector()
+
+    def _may_tile_rows(self, accesses: Iterable[Access]) -> bool:
+        """Whether rows lie as `row_tiles` wants them, and more is done than to add them up once."""
+        members = self.cluster.members
+        if self.column or self.loop_kind[-2:] != ["O", "R"] or self.loop_kind.count("R") != 1:
+            return False
+        if self.last == 0 and all(self.cluster.folds(n) or is_cheap(n) for n in members if self.cluster.is_full(n)):
+            return False
+        *_, rows, along = self.loops
+        for a in accesses:
+            step = a.strides[along.axes[-1]]
+            if step and a.strides[rows.axes[-1]] and not (is_one(step) and a.buffer.type.dtype.itemsize in SIZES):
+                return False
+        return isinstance(rows.extent, Extent) or rows.extent >= FEW_ROWS
+
+    def _has_short_rows(self) -> bool:
+        length = self.loops[-1].extent
+        self.by_length = isinstance(length, Extent)
+        # measured: LLVM does as well with some, if it knows how many numbers to unroll a loop for
+        shortest = 2 if self.by_length else SHORTEST
+        folds = sum(map(self.cluster.folds, self.cluster.members))
+        return shortest <= length <= (2 * LONGEST if folds >= MANY_FOLDS else LONGEST)
 
     def _known_turns(self) -> dict[int, int]:
+        if self.row_lanes:
+            along = len(self.loops) - 2
+            n = self.loops[along].extent
+            return {} if isinstance(n, Extent) else {along: n}
         known: dict[int, int] = {}
         turns, full = 1, self._full_vector()
         for k in reversed(range(1, len(self.loops))):
@@ -137,6 +181,8 @@ class Nest:
         """The innermost loop if vectors are to lie along it. Measured: of one that is unrolled LLVM makes
         vectors along the loop around it, whose elements lie apart, but none of which is nearly empty."""
         k = len(self.loops) - 1
+        if self.row_lanes:
+            return k
         turns = self.known.get(k, 0)
         least = 8 if not self.cluster.reduced else 16 if self.column else 13
         return k if turns >= least or turns * len(self.cluster.members) > UNROLLED else -1

@@ -20,7 +20,7 @@ from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.nest import Nest
+from graphjit.codegen.nest import Nest, length_class
 from graphjit.codegen.source import is_literal
 from graphjit.codegen.spans import nest_spans
 from graphjit.ir import Apply, Const, Input, Node
@@ -47,10 +47,14 @@ def write_cluster(cluster: Cluster, stored: Collection[Apply], inline: frozenset
     """
     about = _Description(cluster, stored, inline, target)
     kept = _kept.get(about.key)
+    of_length = about.key, length_class(cluster)
+    if kept is None or kept.by_length:
+        kept = _kept.get(of_length)
     if kept is None:
         if len(_kept) >= HELD:
             _kept.clear()
-        kept = _kept[about.key] = about.without_nodes(LoopWriter(cluster, stored, inline, target).write())
+        writer = LoopWriter(cluster, stored, inline, target)
+        kept = _kept[about.key] = _kept[of_length] = about.without_nodes(writer.write(), writer.by_length)
     call = about.fill_in(kept)
     call.spans = lambda: nest_spans(Nest(cluster, stored, inline, target))
     return call
@@ -68,7 +72,8 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A kernel without its nodes: ``reads``, ``writes`` and ``tangled`` are numbers."""
+    """A kernel without its nodes: ``reads``, ``writes`` and ``tangled`` are numbers. ``by_length``: for other lengths,
+    which the caller chose, there may be another one."""
 
     written: Written
     kernel: LoopKernel
@@ -76,6 +81,7 @@ class _Kept:
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     tangled: tuple[int, ...]
+    by_length: bool
 
 
 class _Description:
@@ -155,12 +161,12 @@ class _Description:
 
     # ---- calls
 
-    def without_nodes(self, written: Written) -> _Kept:
+    def without_nodes(self, written: Written, by_length: bool) -> _Kept:
         reads, writes, tangled = (tuple([self.nodes[n] for n in some])
                                   for some in (written.reads, written.writes, written.tangled))
         return _Kept(replace(written, arguments=(), reads=(), writes=(), tangled=()),
                      LoopKernel(written.name, written.source, written.codes),
-                     tuple([self.slot(x) for x in written.arguments]), reads, writes, tangled)
+                     tuple([self.slot(x) for x in written.arguments]), reads, writes, tangled, by_length)
 
     def slot(self, x: Argument) -> Callable[[_Found], Slot]:
         """How an argument's value is found."""

@@ -19,7 +19,7 @@ def nest_spans(nest: Nest) -> Mapping[Node, int]:
     """
     if in_chunks(nest):
         turns = chunk_length(nest)
-    elif nest.loops and nest.loop_kind[0] == "O":
+    elif nest.loops and (nest.loop_kind[0] == "O" or nest.row_lanes):
         turns = 1
     else:
         return {}
@@ -34,8 +34,8 @@ def nest_spans(nest: Nest) -> Mapping[Node, int]:
 
 
 def _step(nest: Nest, a: Access) -> int:
-    """Elements from one turn of the loop that threads cut, the first, to the next; 0 if a turn reaches farther."""
-    first, *others = nest.loops
+    """Elements from one turn of the loop that threads cut to the next; 0 if a turn reaches farther."""
+    first, *others = nest.loops if nest.loop_kind[0] == "O" or not nest.row_lanes else reversed(nest.loops)
     step, reach = int(a.strides[first.axes[-1]]), int(a.offset)
     for loop in others:
         stride = int(a.strides[loop.axes[-1]])

@@ -68,6 +68,8 @@ def _operands(cluster: Cluster) -> list[Use]:
 
 def _apart(cluster: Cluster, operands: list[Use], nest: Nest) -> Iterator[tuple[Use, tuple[int, ...]]]:
     """Operands read apart, and in which order of their axes they would not be."""
+    if nest.row_lanes:
+        return
     position = {axis: i for i, axis in enumerate(a for loop in nest.loops for a in loop.axes)}
     inner = nest.loops[nest.inner]
     position[inner.axes[-1]] = len(position)

@@ -46,6 +46,7 @@ from graphjit.kernels.irmath import (
     select,
     sqrt,
 )
+from graphjit.kernels.row_tiles import from_lanes, to_lanes
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
 from graphjit.kernels.vmath_exp import exp_or_zero
@@ -348,4 +349,5 @@ TABLE.update({
 })
 
 PYTHON_NAMESPACE: dict[str, object] = {
-    "range": range, "lanes": range, **{name: row.quiet_twin for name, row in TABLE.items()}}
+    "range": range, "lanes": range, "to_lanes": to_lanes, "from_lanes": from_lanes,
+    **{name: row.quiet_twin for name, row in TABLE.items()}}

@@ -87,6 +87,8 @@ class _Body:
                 self.loop(name, [self.value(each) for each in bounds], body, over == "lanes")
             case ast.If(test, body, rest):
                 self.branch(self.value(test), body, rest)
+            case ast.Expr(ast.Call(ast.Name(name), operands, [])):
+                self.move(name, [self.value(each) for each in operands])
             case ast.Break():
                 self.builder.branch(self.exits[-1])
             case ast.Pass():
@@ -118,6 +120,21 @@ class _Body:
                 self.builder.store(value.ir, self.element(to, index))
             case _:
                 raise TypeError(f"no target: {ast.unparse(target)}")
+
+    def move(self, name: str, operands: Sequence[Value]) -> None:
+        """A statement of `kernels.row_tiles`."""
+        from graphjit.kernels import row_tiles
+        from graphjit.kernels.emit import Int
+
+        if name not in row_tiles.STATEMENTS:
+            raise NameError(f"there is no statement {name} of kernels")
+        numbers, at, *counts, tile, lanes = operands
+        size = numbers.type.bits // 8
+        first, to, *counted = (Int(self.builder, value) for value in (
+            *(self.builder.ptrtoint(p.ir, self.irmath.I64.llvm) for p in (numbers, tile)),
+            *(self.integer(n).ir for n in (at, *counts, lanes))))
+        start, row, rows, length, across = counted
+        row_tiles.emit(name, [first + start * size, row, rows, length, to, across], size)
 
     def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], whole: bool) -> None:
         """The test stands at the end, and once before the loop. ``whole``: LLVM may not unroll it before it looks for

@@ -1,0 +1,92 @@
+"""Nests that fold short rows: the column form, with some rows at once as the lanes of vectors.
+
+    for each block of rows:
+        bring what is read to tiles: number c of row r lies at tile[c * lanes + r]
+        the stages, whose innermost loop runs over the lanes
+        bring what is stored from tiles to its place
+
+One row fills no vector well, and to join the lanes of one takes as long as a dear function of all its numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphjit.codegen.access import Access
+from graphjit.codegen.source import Body, load, store
+from graphjit.kernels.row_tiles import BEHIND
+
+if TYPE_CHECKING:
+    from graphjit.codegen.loops import LoopWriter
+
+
+class RowTiles:
+    """The tiles of a nest in the making.
+
+    Attributes:
+        read, stored: the tile of each access by row; some have a number for each row only.
+    """
+
+    def __init__(self, w: LoopWriter) -> None:
+        self.w = w
+        self.rows = len(w.loops) - 1
+        self.along = self.rows - 1
+        self.read: dict[Access, str] = {}
+        self.stored: dict[Access, str] = {}
+
+    def by_row(self, a: Access) -> bool:
+        """Whether an access differs from row to row."""
+        return bool(self._stride(a, self.rows))
+
+    def place(self, tiles: dict[Access, str], a: Access) -> tuple[str, str]:
+        """The tile of an access, and the index in it."""
+        w, dtype = self.w, a.buffer.type.dtype
+        if a not in tiles:
+            behind = BEHIND if self._long(a) else 0
+            tiles[a] = w.arguments.scratch((id(tiles), a), [self.along] if behind else [], dtype, w.row_lanes, behind)
+        lane = f"i{self.rows}"
+        return tiles[a], f"i{self.along} * {w.row_lanes} + {lane}" if self._long(a) else lane
+
+    def row(self, body: Body) -> str:
+        """The number of the lane's row; lanes behind the last one are of that."""
+        known = body.find("row")
+        if known is None:
+            known = self.w.fresh("r")
+            body.add(f"{known} = block + minimum(i{self.rows}, rows - 1)")
+            body.known["row"] = known
+        return known
+
+    def blocks(self, out: Body, stages: Body, split: bool) -> None:
+        """Put the loop over blocks around the stages."""
+        w, inner = self.w, Body(out.axes, out)
+        begin, end = ("start", "stop") if split else ("0", w.arguments.extent(self.rows))
+        inner.add(f"rows = minimum({end} - block, {w.row_lanes})")
+        for a, tile in self.read.items():
+            self._move(inner, a, tile, stored=False)
+        inner.lines += stages.lines
+        for a, tile in self.stored.items():
+            self._move(inner, a, tile, stored=True)
+        out.nest([f"for block in range({begin}, {end}, {w.row_lanes}):"], inner.lines)
+
+    def _move(self, body: Body, a: Access, tile: str, stored: bool) -> None:
+        w, dtype = self.w, a.buffer.type.dtype
+        pointer, stride = w.arguments.pointer(a.buffer, a.offset, writes=stored), w.stride(a, self.rows)
+        outer = [f"i{k} * {w.stride(a, k)}" for k in range(self.along) if self._stride(a, k)]
+        first = " + ".join([*outer, f"block * {stride}"])
+        if self._long(a):
+            name = "from_lanes" if stored else "to_lanes"
+            body.add(f"{name}({pointer}, {first}, {stride}, rows, {w.arguments.extent(self.along)}, {tile}, "
+                     f"{w.row_lanes})")
+            return
+        here = f"{first} + lane * {stride}"
+        if stored:
+            body.nest(["for lane in range(rows):"], [store(pointer, here, load(tile, "lane", dtype), dtype)])
+            return
+        there = f"{first} + minimum(lane, rows - 1) * {stride}"
+        body.nest([f"for lane in lanes({w.row_lanes}):"], [store(tile, "lane", load(pointer, there, dtype), dtype)])
+
+    def _stride(self, a: Access, k: int) -> int:
+        return a.strides[self.w.loops[k].axes[-1]]
+
+    def _long(self, a: Access) -> bool:
+        return bool(self._stride(a, self.along))
