@@ -48,6 +48,7 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         src = some(dtype, *(9 if k == axis else n for k, n in enumerate(x.shape)))
         out += [("scatter_add", [x, i, src], {"axis": axis}), ("scatter_set", [x, i, src], {"axis": axis}),
                 ("take_grad", [i, src], {"axis": axis, "size": x.shape[axis]}),
+                ("take_grads", [i, src, i[::-1].copy(), src], {"axis": axis, "size": x.shape[axis]}),
                 ("argmax", [ties], {"axis": axis, "keepdims": False}),
                 ("argmin", [ties], {"axis": axis, "keepdims": True}),
                 ("largest", [ties], {"axis": axis, "k": 3}), ("cumsum", [x], {"axis": axis}),

@@ -155,19 +155,22 @@ def _check_index(types: tuple[TensorType, ...], out: TensorType, params: Params)
 
 
 def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
-    """scatter_add, scatter_set and take_grad: by blocks of columns, in each the places in their order."""
-    base = op != "take_grad"
+    """scatter_add, scatter_set and take_grad: by blocks of columns, in each the places in their order. take_grads adds
+    several sources."""
+    base = op in ("scatter_add", "scatter_set")
     outer, n, inner = around(out.shape, params["axis"])
-    source = types[-1]
+    sources = range(len(types) // 2)
     single = all(is_one(m) for m in out.shape[params["axis"] + 1:])
-    w = Writer(f"{op}_{'one_' if single else ''}{out.dtype.name}")
+    w = Writer(f"{op}{len(sources) if op == 'take_grads' else ''}_{'one_' if single else ''}{out.dtype.name}")
     if base:
         w.pointer("x", out.dtype, "in0")
-    w.pointer("idx", types[-2].dtype, f"in{len(types) - 2}")
-    w.pointer("src", source.dtype, f"in{len(types) - 1}")
+    for k in sources:
+        w.pointer(f"idx{k}", types[base + 2 * k].dtype, f"in{base + 2 * k}")
+        w.pointer(f"src{k}", types[base + 2 * k + 1].dtype, f"in{base + 2 * k + 1}")
+        w.sizes(**{f"count{k}": types[base + 2 * k].size})
     w.pointer("out", out.dtype, "out")
     blocks = -(-inner // COLUMNS)
-    w.sizes(n=n, inner=inner, count=types[-2].size, blocks=blocks)
+    w.sizes(n=n, inner=inner, blocks=blocks)
     with w.block("for i in range(start, stop)"):
         w.line("outer = i // blocks")
         w.line(f"first = (i % blocks) * {COLUMNS}")
@@ -181,12 +184,13 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
             w.line("at = (outer * n + row) * inner")
             with w.block("for j in range(first, last)"):
                 w.line(f"out[at + j] = {start}")
-        with w.block("for q in range(count)"):
-            w.line("at = (outer * n + idx[q]) * inner")
-            w.line("from_ = (outer * count + q) * inner")
-            with nullcontext() if single else w.block("for j in range(first, last)"):
-                to, value = ("out[at]", "src[from_]") if single else ("out[at + j]", "src[from_ + j]")
-                w.line(f"{to} = " + (value if op == "scatter_set" else plus(out.dtype, to, value)))
+        for k in sources:
+            with w.block(f"for q in range(count{k})"):
+                w.line(f"at = (outer * n + idx{k}[q]) * inner")
+                w.line(f"from_ = (outer * count{k} + q) * inner")
+                with nullcontext() if single else w.block("for j in range(first, last)"):
+                    to, value = ("out[at]", f"src{k}[from_]") if single else ("out[at + j]", f"src{k}[from_ + j]")
+                    w.line(f"{to} = " + (value if op == "scatter_set" else plus(out.dtype, to, value)))
     return w.call(outer * blocks)
 
 
@@ -202,7 +206,7 @@ def named(builder: Callable[..., LoopCall], op: str) -> Builder:
 BUILDERS: dict[str, Builder] = {
     "matmul": _matmul,
     "check_index": _check_index,
-    **{op: named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad")},
+    **{op: named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad", "take_grads")},
 }
 
 

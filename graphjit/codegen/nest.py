@@ -135,8 +135,8 @@ class Nest:
         self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
         if self._may_tile_rows([*loads, *stores]) and self._has_short_rows():
-            *outer, rows, along = self.loops
-            self.loops, self.loop_kind = [*outer, along, rows], [*self.loop_kind[:-2], "R", "J"]
+            *above, rows, along = self.loops
+            self.loops, self.loop_kind = [*above, along, rows], [*self.loop_kind[:-2], "R", "J"]
             self.column, self.row_lanes = True, 2 * self._full_vector()
 
     def _may_tile_rows(self, accesses: Iterable[Access]) -> bool:

@@ -1,6 +1,7 @@
-"""Sums of arrays that are zero but for a region each: a row that only the compiler makes, after derivatives are taken.
+"""Sums of arrays that are zero but for a part each: rows that only the compiler makes, after derivatives are taken.
 
-The gradient by slices that overlap is one: what each slice was given, added where the slice was.
+The gradient by slices that overlap is one: what each slice was given, added where the slice was. So is the gradient by
+rows that are taken several times: what each time was given, added at the places.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import INTERNAL, Array, Library, Op, register
+from graphjit.ops.gather import TAKE_GRAD
 from graphjit.ops.rules import operands_text
 from graphjit.ops.windows import Ints
 from graphjit.types import TensorType, is_float
@@ -37,3 +39,24 @@ def _eager(*parts: Array, size: Ints, starts: tuple[Ints, ...], factors: tuple[f
 
 # of zeros of shape ``size``, with each part times its factor added from its start on
 ADD_REGIONS = register(Op("add_regions", _eager, _infer, None, Library("add_regions"), INTERNAL))
+
+
+def _infer_takes(*operands: TensorType, axis: int, size: int) -> TensorType:
+    if not operands or len(operands) % 2:
+        raise ShapeError("take_grads needs places and a source for each sum", detail=operands_text(operands))
+    out, *others = (TAKE_GRAD.infer(idx, src, axis=axis, size=size)
+                    for idx, src in zip(operands[::2], operands[1::2], strict=True))
+    for other in others:
+        if (other.dtype, other.shape) != (out.dtype, out.shape):
+            raise ShapeError("take_grads needs sources of one dtype and shape", detail=operands_text(operands))
+    return out
+
+
+def _takes(*operands: Array, axis: int, size: int) -> Array:
+    first, *others = (TAKE_GRAD.eager(idx, src, axis=axis, size=size)
+                      for idx, src in zip(operands[::2], operands[1::2], strict=True))
+    return sum(others, first)
+
+
+# the sum of ``take_grad(idx, src)`` of each two operands
+TAKE_GRADS = register(Op("take_grads", _takes, _infer_takes, None, Library("take_grads"), INTERNAL))

@@ -1,4 +1,5 @@
-"""Sums of arrays padded with zeros, the gradient by slices that overlap, become one op that stores their sum."""
+"""Sums of arrays padded with zeros, the gradient by slices that overlap, and of gradients by rows that were taken
+several times, become one op that stores their sum."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.ir.verify import same_type
 from graphjit.op import TABLE
-from graphjit.ops.regions import ADD_REGIONS
+from graphjit.ops.regions import ADD_REGIONS, TAKE_GRADS
 from graphjit.passes.simplify import same_shape, scalar_value
 from graphjit.types import is_float
 
@@ -16,7 +17,7 @@ MOST = 16  # parts that one loop adds
 
 def regions(graph: Graph) -> Graph:
     """Sums of at least two such arrays that nothing else reads, whatever else is added to them."""
-    if sum(isinstance(n, Apply) and n.op.name == "pad" for n in graph.nodes) < 2:
+    if max(sum(isinstance(n, Apply) and n.op.name == name for n in graph.nodes) for name in ("pad", "take_grad")) < 2:
         return graph
     count = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
     sums = {n for n in graph.nodes if isinstance(n, Apply) and n.op.name == "add" and n.type.ndim
@@ -28,7 +29,8 @@ def regions(graph: Graph) -> Graph:
         if node not in sums or node in inside or not isinstance(node, Apply):
             continue
         terms = list(_terms(node, inside))
-        if sum(_is_region(x, node) and count[x] == 1 for x in terms) > 1:
+        kinds = [_kind(x, node) for x in terms if count[x] == 1]
+        if any(kind is not None and kinds.count(kind) > 1 for kind in kinds):
             found[node] = terms
     if not found:
         return graph
@@ -54,22 +56,36 @@ def _terms(node: Apply, inside: set[Node]) -> Iterator[Node]:
             yield x
 
 
-def _is_region(x: Node, whole: Apply) -> bool:
-    return (isinstance(x, Apply) and x.op.name == "pad" and x.kwargs["value"] == 0 and not any(x.kwargs["interior"])
-            and same_shape(x.type.shape, whole.type.shape) and same_type(x.type, whole.type))
+def _kind(x: Node, whole: Apply) -> tuple[object, ...] | None:
+    """What terms of a sum have in common that are added by one op; None for others."""
+    if not isinstance(x, Apply) or not same_shape(x.type.shape, whole.type.shape) \
+            or not same_type(x.type, whole.type):
+        return None
+    if x.op.name == "pad" and x.kwargs["value"] == 0 and not any(x.kwargs["interior"]):
+        return ("pad",)
+    return ("take_grad", x.kwargs["axis"]) if x.op.name == "take_grad" else None
 
 
 def _sum(node: Apply, terms: list[tuple[Node, Node]], count: dict[Node, int]) -> Node:
     parts: list[Node] = []
     starts, factors, rest = [], [], []
+    taken: dict[tuple[object, ...], list[Apply]] = {}
     for old, x in terms:
-        if _is_region(old, node) and count[old] == 1 and isinstance(x, Apply) and x.op.name == "pad":
+        kind = _kind(old, node) if count[old] == 1 and isinstance(x, Apply) else None
+        if kind is None or not isinstance(x, Apply):
+            rest.append(x)
+        elif kind == ("pad",):
             part, factor = _scaled(x.args[0])
             parts.append(part)
             starts.append(x.kwargs["low"])
             factors.append(factor)
         else:
-            rest.append(x)
+            taken.setdefault(kind, []).append(x)
+    for grads in taken.values():
+        for i in range(0, len(grads), MOST):
+            one, *others = some = grads[i:i + MOST]
+            operands = tuple([x for each in some for x in each.args])
+            rest.append(apply_op(TAKE_GRADS, operands, {**one.kwargs}, node.where) if others else one)
     for i in range(0, len(parts), MOST):
         rest.append(apply_op(ADD_REGIONS, parts[i:i + MOST], {
             "size": node.type.shape, "starts": tuple(starts[i:i + MOST]), "factors": tuple(factors[i:i + MOST]),

@@ -154,3 +154,29 @@ def test_threads_change_no_bit_of_a_sum_of_regions() -> None:
         finally:
             gj.set_num_threads(before)
     assert found[0] == found[1] == found[2]
+
+
+# ---- gradients by rows that are taken several times
+
+PLACES = np.random.default_rng(0).integers(0, 50, (3, 200))
+
+
+def edges(u: gj.Tensor) -> gj.Tensor:
+    """Of a graph: what its ends have to do with each other."""
+    source, target, others = PLACES
+    return (gj.take(u, source, 0) * gj.take(u, target, 0)).sum() + (gj.exp(u[others]) * u[0]).sum() + (u * u).sum()
+
+
+def test_gradients_by_rows_taken_several_times_are_one() -> None:
+    found = names(grad(edges), floats(50, 7))
+    assert found.count("take_grads") == 1 and "take_grad" not in found
+    agrees(grad(edges), floats(50, 7))
+    agrees(lambda u: gj.hvp(edges, (u,), (gj.cos(u),))[0], floats(50, 7))
+
+
+def test_gradients_that_something_else_reads_stay_apart() -> None:
+    def both(u: gj.Tensor) -> tuple[gj.Tensor, gj.Tensor]:
+        first, second = (gj.grad(lambda v, i=i: (v[PLACES[i]] ** 3).sum())(u) for i in (0, 1))
+        return first + second, first
+    assert names(both, floats(50, 7)).count("take_grad") == 2
+    agrees(both, floats(50, 7))

@@ -9,7 +9,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, OVERLAP_ADD, POOLS, WINDOWS, border
-from graphjit.ops.regions import ADD_REGIONS
+from graphjit.ops.regions import ADD_REGIONS, TAKE_GRADS
 
 from .make import Shape, name, normal, sample
 
@@ -136,6 +136,22 @@ for _size, _parts in (
     sample("add_regions", name(_size, len(_parts)), lambda *parts, n=_size, how=_parts: apply(
         ADD_REGIONS, *parts, size=n, starts=tuple(at for _, at, _ in how), factors=tuple(f for *_, f in how)),
         normal(*(shape for shape, *_ in _parts)), _add_regions, rtol=10.0, **DERIVED)  # fmt: skip
+
+for _axis, _many in ((0, 2), (1, 3), (2, 1)):
+    def _take_grads(*operands: Any, axis: int = _axis) -> Any:
+        out = np.zeros((4, 5, 6), operands[1].dtype)
+        for idx, src in zip(operands[::2], operands[1::2], strict=True):
+            for k, at in enumerate(idx):
+                np.moveaxis(out, axis, 0)[at] += np.take(src, k, axis)
+        return out
+
+    def _places_and_sources(rng: Any, axis: int = _axis, many: int = _many) -> Any:
+        shape = [4, 5, 6]
+        size, shape[axis] = shape[axis], 7
+        return [x for _ in range(many) for x in (rng.integers(0, size, 7), rng.normal(size=shape))]
+
+    sample("take_grads", name(_axis, _many), lambda *x, a=_axis: apply(TAKE_GRADS, *x, axis=a, size=(4, 5, 6)[a]),
+           _places_and_sources, _take_grads, rtol=10.0, **DERIVED)  # fmt: skip
 
 # ---- pools
 
