@@ -13,8 +13,8 @@ from graphjit.passes.groups import groups
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products
-from graphjit.passes.regions import regions
 from graphjit.passes.simplify import simplify
+from graphjit.passes.sums import sums
 from graphjit.passes.views import views_below
 
 Pass = Callable[[Graph], Graph]
@@ -26,7 +26,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("views below", views_below),
     ("simplify again", simplify),
     ("cse again", cse),
-    ("regions", regions),
+    ("sums", sums),
     ("groups", groups),
     ("pools", pools),
     ("channels last", channels_last),

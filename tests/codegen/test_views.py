@@ -180,3 +180,29 @@ def test_gradients_that_something_else_reads_stay_apart() -> None:
         return first + second, first
     assert names(both, floats(50, 7)).count("take_grad") == 2
     agrees(both, floats(50, 7))
+
+
+# ---- outer products
+
+def repeated(a: gj.Tensor) -> gj.Tensor:
+    """A matrix times several vectors, from both sides."""
+    v, b = a[0, :5], a[:5, :5] * 2
+    for _ in range(3):
+        v = gj.tanh((v @ b) @ b)
+    return (v * (b @ v)).sum() + (a * a).sum()
+
+
+def test_sums_of_outer_products_are_one_product() -> None:
+    a = floats(12, 9)
+    found = compiled(grad(repeated), a).latest.program.lowered.graph.nodes
+    outer = [n for n in found if isinstance(n, Apply) and n.op.name == "matmul" and n.type.shape == (5, 5)]
+    assert [n.args[0].type.shape for n in outer] == [(5, 7)]
+    agrees(grad(repeated), a)
+    agrees(lambda a: gj.hvp(repeated, (a,), (gj.cos(a),))[0], a)
+
+
+def test_few_outer_products_stay_as_they_are() -> None:
+    def two(a: gj.Tensor, v: gj.Tensor) -> gj.Tensor:
+        return gj.tanh(a @ gj.tanh(a @ v)).sum()
+    assert "concat" not in names(grad(two), floats(6, 6), floats(6))
+    agrees(grad(two), floats(6, 6), floats(6))
