@@ -55,6 +55,7 @@ class Nest:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
         row_lanes: how many rows it runs over at once (see `row_tiles`), 0 where it runs over all there is.
         by_length: whether that depends on a length that the caller chose.
+        dear: whether something dear is computed of each element, and nothing folded.
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
@@ -76,6 +77,8 @@ class Nest:
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
+        full = [n for n in cluster.members if cluster.is_full(n) and isinstance(n.op.lower, Elementwise)]
+        self.dear = not cluster.reduced and any(not is_cheap(n) for n in full)
         self.known = self._known_turns()
         self.lanes = self._lanes()
         self.inner = self._vectors_along()
@@ -137,7 +140,7 @@ class Nest:
         if self._may_tile_rows([*loads, *stores]) and self._has_short_rows():
             *above, rows, along = self.loops
             self.loops, self.loop_kind = [*above, along, rows], [*self.loop_kind[:-2], "R", "J"]
-            self.column, self.row_lanes = True, 2 * self._full_vector()
+            self.column, self.row_lanes = True, 2 * self.full_vector
 
     def _may_tile_rows(self, accesses: Iterable[Access]) -> bool:
         """Whether rows lie as `row_tiles` wants them, and more is done than to add them up once."""
@@ -167,12 +170,12 @@ class Nest:
             n = self.loops[along].extent
             return {} if isinstance(n, Extent) else {along: n}
         known: dict[int, int] = {}
-        turns, full = 1, self._full_vector()
+        turns, full = 1, self.full_vector
         for k in reversed(range(1, len(self.loops))):
             n = self.loops[k].extent
             turns *= n
             innermost = k == len(self.loops) - 1
-            most = KNOWN if innermost and 2 * (n % full) <= full else SHORT
+            most = KNOWN if innermost and (self.dear or 2 * (n % full) <= full) else SHORT
             if 1 < turns <= most and not isinstance(n, Extent):
                 known[k] = n
         return known
@@ -193,7 +196,8 @@ class Nest:
             k -= 1
         return k
 
-    def _full_vector(self) -> int:
+    @property
+    def full_vector(self) -> int:
         """How many of the widest floats here fill one."""
         return target().lanes(max((n.type.dtype.itemsize for n in self.cluster.members if n.type.dtype.kind == "f"),
                                   default=4))

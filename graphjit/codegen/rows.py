@@ -92,7 +92,10 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     long = last not in w.known and (isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > ROW_BLOCK)
     if not sums or not (len(inner) > 1 or long):
         out.lines.extend(starts.values())
-        out.nest(headers, body.lines)
+        if span is None and _has_last_vector(w):
+            out.lines.extend(_with_last_vector(w, body.lines))
+        else:
+            out.nest(headers, body.lines)
         out.lines.extend(ends)
         return []
     # two levels: float32 partial sums added up in float64, as accurate as pairwise summation
@@ -106,6 +109,30 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
     out.lines.extend(ends)
     return sums
+
+
+def _has_last_vector(w: LoopWriter) -> bool:
+    """Whether the last turns of the innermost loop are to be a whole vector, which begins before the end of the one
+    before it, where LLVM would compute them one by one: of a loop that runs again and again, and computes what is dear.
+    (Folds would have more lanes to join.) Some numbers are computed twice, so nothing may be read that is stored."""
+    k = len(w.loops) - 1
+    if not w.dear or k < 1 or w.loaded.keys() & {w.placed(n).buffer for n in w.stored}:
+        return False
+    n, width = w.known.get(k, 0), w.full_vector
+    return k not in w.known or (k == w.lanes and n > width and n % width != 0)
+
+
+def _with_last_vector(w: LoopWriter, lines: Sequence[str]) -> list[str]:
+    k, found = len(w.loops) - 1, Body(frozenset())
+    end, width = w.arguments.extent(k), w.full_vector
+    if k in w.known:
+        found.nest([w.header_of(k, str(w.known[k] // width * width))], lines)
+        found.nest([f"for i{k} in lanes({w.known[k] - width}, {end}):"], lines)
+        return found.lines
+    found.nest([w.header_of(k, f"{end} // {width} * {width}")], lines)
+    found.nest([f"if {end} >= {width} and {end} % {width} != 0:", f"for i{k} in lanes({end} - {width}, {end}):"], lines)
+    found.nest([f"if {end} < {width}:", w.header_of(k, end)], lines)
+    return found.lines
 
 
 def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:

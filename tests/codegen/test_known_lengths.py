@@ -96,3 +96,30 @@ def test_a_length_of_the_model_is_known_beside_one_of_the_callers() -> None:
     step = gj.compile(lambda x, v: ((x @ gj.ones((5, 3)) + v) * gj.tanh(v) + w).sum(1))
     step(floats(20, 5), floats(3))
     assert any("range(3)" in text for text in sources(step.latest.program))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [1, 2, 37])
+def test_last_vectors_of_rows_begin_before_the_end(rows: int, dtype: Any) -> None:
+    """Rows that do not fill vectors: what is left over is a whole vector, too, some of whose numbers are known."""
+    for width in (*range(1, 36), 47, 63, 100, 127):
+        x, bias = floats(rows, width, dtype=dtype), floats(width, seed=1, dtype=dtype)
+        for step, args in ((lambda x: gj.tanh(x + gj.tensor(bias)), (x,)), (lambda x, b: gj.exp(x) * b, (x, bias)),
+                           (lambda b, x: gj.log(gj.exp(b)[:, None] + x.T ** 2), (bias, x))):
+            got, want = gj.compile(step)(*args), step(*map(gj.tensor, args))
+            np.testing.assert_allclose(got.data, want.data, rtol=2e-6 if dtype is np.float32 else 1e-14, atol=1e-6)
+
+
+def test_last_vectors_are_those_of_loops_that_read_nothing_they_store() -> None:
+    bias, x, y = gj.tensor(floats(30)), floats(50, 30), gj.tensor(floats(50, 30))
+
+    def into(x: gj.Tensor) -> None:
+        y.assign(gj.tanh(y + bias) * x)
+    step = gj.compile(lambda x: gj.tanh(x + bias))
+    step(x)
+    assert any("lanes(14, 30)" in text for text in sources(step.latest.program))
+    wanted = np.tanh(y.numpy() + bias.numpy()) * x
+    step = gj.compile(into)
+    step(x)
+    np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-5, atol=1e-6)
+    assert not any("lanes(14" in text for text in sources(step.latest.program))
