@@ -1,7 +1,7 @@
 """LAPACK's routines for stacks of matrices: SciPy's, and for many small matrices NumPy's, which loops over them in C.
 
-SciPy's are the faster ones, and are what triangular solves and Cholesky's factor use. NumPy brings a BLAS of its own:
-where large matrices take turns between the two, the threads of one wait for those of the other.
+SciPy's are the faster ones, and are what triangular solves (by its BLAS) and Cholesky's factor use. NumPy brings a
+BLAS of its own: where large matrices take turns between the two, the threads of one wait for those of the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _many_small(x: Array) -> bool:
     return bool(math.prod(x.shape[:-2]) > 1 and max(x.shape[-2:]) <= SMALL)
 
 
-def _check(info: int, problem: str) -> None:
+def _check(info: int | bool, problem: str) -> None:
     if info:
         raise np.linalg.LinAlgError(problem)
 
@@ -74,16 +74,20 @@ def _solve_each(a: Array, b: Array) -> Array:
 def solve_triangular(a: Array, b: Array, upper: bool) -> Array:
     """x with a @ x = b, for the upper or lower triangles of (..., n, n) and (..., n, k)."""
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    out = np.empty((*batch, *b.shape[-2:]), b.dtype)
+    out = np.array(np.broadcast_to(b, (*batch, *b.shape[-2:])), order="C")
     if out.size:
-        (trtrs,) = _routines(a.dtype, "trtrs")
-        a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, out.shape)
-        for i in np.ndindex(*batch):
+        from scipy.linalg.blas import get_blas_funcs
+        _check(not a.diagonal(0, -2, -1).all(), "Singular matrix")
+        trsm = get_blas_funcs("trsm", dtype=a.dtype)
+        a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
+        for i in np.ndindex(*batch):  # xᵀ aᵀ = bᵀ, as they lie in BLAS's order: nothing is turned
+            x = out[i].T
             if a[i].flags.f_contiguous:
-                out[i], info = trtrs(a[i], b[i], lower=not upper)
+                found = trsm(1.0, a[i], x, side=1, lower=not upper, trans_a=1, overwrite_b=1)
             else:
-                out[i], info = trtrs(a[i].T, b[i], lower=upper, trans=True)
-            _check(info, "Singular matrix")
+                found = trsm(1.0, a[i].T, x, side=1, lower=upper, overwrite_b=1)
+            if found is not x:
+                out[i] = found.T
     return out
 
 

@@ -104,7 +104,8 @@ def test_last_vectors_of_rows_begin_before_the_end(rows: int, dtype: Any) -> Non
     """Rows that do not fill vectors: what is left over is a whole vector, too, some of whose numbers are known."""
     for width in (*range(1, 36), 47, 63, 100, 127):
         x, bias = floats(rows, width, dtype=dtype), floats(width, seed=1, dtype=dtype)
-        for step, args in ((lambda x: gj.tanh(x + gj.tensor(bias)), (x,)), (lambda x, b: gj.exp(x) * b, (x, bias)),
+        for step, args in ((lambda x, bias=bias: gj.tanh(x + gj.tensor(bias)), (x,)),
+                           (lambda x, b: gj.exp(x) * b, (x, bias)),
                            (lambda b, x: gj.log(gj.exp(b)[:, None] + x.T ** 2), (bias, x))):
             got, want = gj.compile(step)(*args), step(*map(gj.tensor, args))
             np.testing.assert_allclose(got.data, want.data, rtol=2e-6 if dtype is np.float32 else 1e-14, atol=1e-6)
