@@ -10,12 +10,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from graphjit.codegen.call import Address
+from graphjit.codegen.call import Address, Entry
 from graphjit.codegen.source import stored_name
 from graphjit.errors import Where
 from graphjit.ir import Apply, Const, Node
 from graphjit.types import DType, Extent
+
+if TYPE_CHECKING:
+    from graphjit.runtime.kernel import Kernel
 
 Use = tuple[Apply, int]  # a node and the number of its operand
 Count = Callable[[Sequence[int]], int]  # of the lengths of the loops
@@ -50,7 +54,7 @@ class Scalar:
     use: Use
 
 
-Argument = Count | Room | Stride | Address | Scalar | int
+Argument = Count | Room | Stride | Address | Scalar | Entry | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,10 @@ class Arguments:
         """Memory for so many values at each turn of some loops, and of some more turns."""
         return self.add(("scratch", key), "t", "*" + stored_name(dtype),
                         Room(partial(_bytes, tuple(loops), dtype.itemsize * many, more)))
+
+    def entry(self, kernel: Kernel) -> str:
+        """The code of another kernel."""
+        return self.add(("entry", kernel), "f", "int64", Entry(kernel))
 
     def extent(self, k: int) -> str:
         if k in self.known:

@@ -42,7 +42,14 @@ class Handed:
     """The address of what a product has to know of the kernel that follows it (``kernels/follower.py``)."""
 
 
-Slot = int | float | Address | Status | Handed
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The address of the code of another kernel, which this one calls."""
+
+    kernel: Kernel
+
+
+Slot = int | float | Address | Status | Handed | Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,8 @@ class KernelCall:
         align: the extent is best split at multiples of this.
         tail: the last unit of the extent runs behind all others.
         cost: estimated time on one thread, ns.
-        also: kernels that other sizes would take: compiled along, so that a new batch size costs no compile.
+        also: kernels that it calls, and those that other sizes would take: compiled along, so that a new batch size
+            costs no compile.
         spans: gives bytes of buffers by unit: unit u touches bytes [u * span, (u + 1) * span) of the buffer, and no
             others (what a tail touches does not count). Buffers of which that is not so are left out.
         cuts: for buffers that threads may cut in another way than in order, how many elements of memory the axis

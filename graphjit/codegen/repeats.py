@@ -16,7 +16,7 @@ from itertools import permutations
 from graphjit.codegen.access import Place
 from graphjit.codegen.arguments import Argument, Room, Scalar, Stride, Use, Written
 from graphjit.codegen.axes import operand_axes
-from graphjit.codegen.call import Address, KernelCall, Scratch, Slot
+from graphjit.codegen.call import Address, Entry, KernelCall, Scratch, Slot
 from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import chosen, kind, pattern, type_pattern
 from graphjit.codegen.loops import LoopWriter
@@ -183,7 +183,7 @@ class _Description:
             case Stride(buffer, offset, value):
                 i = self.sizes[self.addresses[buffer, offset], True, value]
                 return lambda found: int(found.sizes[i])
-            case int():
+            case int() | Entry():
                 return lambda found: x
             case _:
                 return lambda found: x(found.lengths)
@@ -202,10 +202,12 @@ class _Description:
             flops += count
             cost += ns * count
         cost += (NEAR if nbytes <= target().l2 else FAR) * nbytes
+        slots = tuple([slot(found) for slot in kept.slots])
         return KernelCall(
-            kernel=kept.kernel, codes=w.codes, slots=tuple([slot(found) for slot in kept.slots]),
-            extent=w.extent(lengths), reads=reads, writes=writes, title=w.title, where=w.where, flops=flops,
-            nbytes=nbytes, source=w.source, tangled=tangled, align=w.align, tail=w.tail, cost=cost)
+            kernel=kept.kernel, codes=w.codes, slots=slots,
+            also=tuple([x.kernel for x in slots if isinstance(x, Entry)]), extent=w.extent(lengths), reads=reads,
+            writes=writes, title=w.title, where=w.where, flops=flops, nbytes=nbytes, source=w.source,
+            tangled=tangled, align=w.align, tail=w.tail, cost=cost)
 
 
 def _number(node: Const) -> int | float:

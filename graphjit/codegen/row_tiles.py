@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from graphjit.codegen.access import Access
 from graphjit.codegen.source import Body, load, store
-from graphjit.kernels.row_tiles import BEHIND
+from graphjit.kernels.row_tiles import BEHIND, mover
 
 if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
@@ -75,7 +75,8 @@ class RowTiles:
         first = " + ".join([*outer, f"block * {stride}"])
         if self._long(a):
             name = "from_lanes" if stored else "to_lanes"
-            body.add(f"{name}({pointer}, {first}, {stride}, rows, {w.arguments.extent(self.along)}, {tile}, "
+            code = w.arguments.entry(mover(name, 1 if dtype.kind == "b" else dtype.itemsize))
+            body.add(f"{name}({code}, {pointer}, {first}, {stride}, rows, {w.arguments.extent(self.along)}, {tile}, "
                      f"{w.row_lanes})")
             return
         here = f"{first} + lane * {stride}"

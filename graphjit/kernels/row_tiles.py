@@ -3,14 +3,16 @@
 In a tile number c of row r lies at `c * lanes + r`.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import Int, call, function, load, loop, store
+from graphjit.kernels.emit import ENTRY, I64, Int, call, load, loop, store
 from graphjit.kernels.packing import gather_function, scatter_function, transpose_function
 from graphjit.kernels.target import Element, target
+from graphjit.runtime.kernel import IRKernel
 
 SIZES = (1, 4, 8)  # bytes of a number
 BEHIND = 8         # numbers of a row that are read, and not used, behind the last one in a tile
@@ -18,19 +20,27 @@ _BYTE = ir.IntType(8)
 STATEMENTS = ("to_lanes", "from_lanes")
 
 
-def emit(name: str, arguments: Sequence[Int], size: int) -> None:
-    """A statement: the address of the first row, numbers from one row to the next, rows, numbers of each, the address
-    of a tile, its lanes. Lanes without a row get the last one's numbers, or zeros."""
-    builder = arguments[0].builder
-    call(_function(builder.module, name, size), builder, arguments)
+@functools.cache
+def mover(name: str, size: int) -> IRKernel:
+    """The kernel that a statement calls. Its slots: the address of the first row, numbers from one row to the next,
+    rows, numbers of each, the address of a tile, its lanes. Lanes without a row get the last one's numbers, or zeros.
+    """
+    return IRKernel(f"{name}_{8 * size}", (target().vector, target().masks), 6, functools.partial(_emit, name, size))
 
 
-def _function(module: Any, name: str, size: int) -> Any:
+def call_mover(code: Int, arguments: Sequence[Int]) -> None:
+    b = code.builder
+    with b.goto_entry_block():
+        slots = b.alloca(I64, len(arguments))
+    for i, value in enumerate(arguments):
+        b.store(value.value, b.gep(slots, [I64(i)]))
+    b.call(b.inttoptr(code.value, ENTRY.as_pointer()), [slots, I64(0), I64(0)])
+
+
+def _emit(name: str, size: int, b: Any, values: Sequence[Any]) -> None:
     element = Element("", size, target().vector // size)  # all numbers of a size are moved alike
-    full_name = f"{name}_{size}"
-    if full_name in module.globals:
-        return module.globals[full_name]
-    made, b, (address, row, rows, length, tile, lanes) = function(module, full_name, 6)
+    module = b.module
+    address, row, rows, length, tile, lanes = (Int(b, value) for value in values[:6])
     row, line = row * size, lanes * size
     if size == 1:
         there = name == "to_lanes"
@@ -53,18 +63,16 @@ def _function(module: Any, name: str, size: int) -> Any:
             call(scatter_function(module, element), b,
                  [tile + lane * size, line, address + row * lane, Int(b, size), row, length,
                   (rows - lane).min(element.lanes)])
-    b.ret_void()
-    return made
 
 
-def to_lanes(numbers: Any, at: int, row: int, rows: int, length: int, tile: Any, lanes: int) -> None:
+def to_lanes(code: int, numbers: Any, at: int, row: int, rows: int, length: int, tile: Any, lanes: int) -> None:
     """The statement in Python."""
     for c in range(length):
         for r in range(lanes):
             tile[c * lanes + r] = numbers[at + min(r, rows - 1) * row + c]
 
 
-def from_lanes(numbers: Any, at: int, row: int, rows: int, length: int, tile: Any, lanes: int) -> None:
+def from_lanes(code: int, numbers: Any, at: int, row: int, rows: int, length: int, tile: Any, lanes: int) -> None:
     """The statement in Python."""
     for c in range(length):
         for r in range(rows):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.codegen.call import Address, Handed, KernelCall, Scratch, Status
+from graphjit.codegen.call import Address, Entry, Handed, KernelCall, Scratch, Status
 from graphjit.codegen.lower import Lowered
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.kernels.follower import HANDED
@@ -152,6 +152,8 @@ class Bound:
                     self._place_address(offsets[id(call)] + i, slot)
                 elif isinstance(slot, Status):
                     self.slots[:, offsets[id(call)] + i] = self.status.ctypes.data
+                elif isinstance(slot, Entry):
+                    self.slots[:, offsets[id(call)] + i] = compile_kernels([slot.kernel])[0]
         threads = np.arange(self.threads) * 8 * size
         for group in groups:
             first = offsets[id(group)] + HEAD

@@ -128,13 +128,13 @@ class _Body:
 
         if name not in row_tiles.STATEMENTS:
             raise NameError(f"there is no statement {name} of kernels")
-        numbers, at, *counts, tile, lanes = operands
+        code, numbers, at, *counts, tile, lanes = operands
         size = numbers.type.bits // 8
         first, to, *counted = (Int(self.builder, value) for value in (
             *(self.builder.ptrtoint(p.ir, self.irmath.I64.llvm) for p in (numbers, tile)),
-            *(self.integer(n).ir for n in (at, *counts, lanes))))
-        start, row, rows, length, across = counted
-        row_tiles.emit(name, [first + start * size, row, rows, length, to, across], size)
+            *(self.integer(n).ir for n in (at, *counts, lanes, code))))
+        start, row, rows, length, across, entry = counted
+        row_tiles.call_mover(entry, [first + start * size, row, rows, length, to, across])
 
     def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], whole: bool) -> None:
         """The test stands at the end, and once before the loop. ``whole``: LLVM may not unroll it before it looks for

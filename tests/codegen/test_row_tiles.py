@@ -12,6 +12,8 @@ from lowering import Array, compiled, floats, program_of, sources
 
 import graphjit as gj
 import graphjit.nn.functional as F
+from graphjit.kernels.row_tiles import mover
+from graphjit.runtime.compiler import compile_kernels
 from graphjit.runtime.kernel import LoopKernel
 from graphjit.tree import flatten
 
@@ -136,15 +138,16 @@ def test_rows_that_do_not_lie_in_order_are_left_alone() -> None:
 @pytest.mark.parametrize("lanes", [16, 32])
 def test_statements_bring_rows_to_lanes_and_back(code: str, lanes: int) -> None:
     kernel = LoopKernel("there_and_back", f"""\
-def there_and_back(x, y, tile, row, length, start, stop):
-    to_lanes(x, start * row, row, stop - start, length, tile, {lanes})
-    from_lanes(y, start * row, row, stop - start, length, tile, {lanes})
-""", (f"*{code}", f"*{code}", f"*{code}", "int64", "int64"))
+def there_and_back(there, back, x, y, tile, row, length, start, stop):
+    to_lanes(there, x, start * row, row, stop - start, length, tile, {lanes})
+    from_lanes(back, y, start * row, row, stop - start, length, tile, {lanes})
+""", ("int64", "int64", f"*{code}", f"*{code}", f"*{code}", "int64", "int64"))
+    movers = compile_kernels([mover(name, np.dtype(code).itemsize) for name in ("to_lanes", "from_lanes")])
     for rows in (1, 2, 5, lanes - 1, lanes):
         for length in (1, 2, 3, 4, 7, 16, 21, 40):
             x = np.arange(1, (rows + 2) * (length + 3) + 1).astype(code).reshape(rows + 2, length + 3)
             y, tile = np.zeros_like(x), np.full((length + 8, lanes), 255, code)
-            call(kernel, x, y, tile, x.shape[1], length, start=1, stop=1 + rows)
+            call(kernel, *movers, x, y, tile, x.shape[1], length, start=1, stop=1 + rows)
             np.testing.assert_array_equal(y[1:-1, :length], x[1:-1, :length])
             assert not y[[0, -1]].any() and not y[:, length:].any()
             np.testing.assert_array_equal(tile[:length, :rows], x[1:-1, :length].T)
