@@ -138,7 +138,7 @@ class LoopWriter(Nest):
         if node in self.written:
             a = self.written[node]
             if self.row_tiles is not None:
-                return self.read_scratch(*self.row_tiles.place(self.row_tiles.stored, a), node.type.dtype, home, key)
+                return self.read_scratch(*self.row_tiles.place(a, stored=True), node.type.dtype, home, key)
             return self.read(a, home, key)
         if node in self.row_scratch:
             return self.read_scratch(self.row_scratch[node], self.scratch_index(imap), node.type.dtype, home, key)
@@ -156,7 +156,7 @@ class LoopWriter(Nest):
         dtype = a.buffer.type.dtype
         self.loaded.setdefault(a.buffer, set()).add(a)
         if self.row_tiles is not None and self.row_tiles.by_row(a):
-            return self.read_scratch(*self.row_tiles.place(self.row_tiles.read, a), dtype, home, key)
+            return self.read_scratch(*self.row_tiles.place(a, stored=False), dtype, home, key)
         text = load(self.arguments.pointer(a.buffer, a.offset), self.index(a, home), dtype)
         name = self.fresh()
         home.add(f"{name} = {text}")
@@ -218,7 +218,7 @@ class LoopWriter(Nest):
         value = self.value(node, imap, body)
         a = self.placed(node)
         if self.row_tiles is not None:
-            line = store(*self.row_tiles.place(self.row_tiles.stored, a), value, node.type.dtype)
+            line = store(*self.row_tiles.place(a, stored=True), value, node.type.dtype)
         else:
             pointer = self.arguments.pointer(a.buffer, a.offset, writes=True)
             line = store(pointer, self.index(a, body), value, node.type.dtype)

@@ -21,9 +21,9 @@ from graphjit.types import SHORT, Extent, is_one
 
 KNOWN = 128  # turns of the innermost loop that stand in the source, unless the caller chose them; of others SHORT
 UNROLLED = 512  # values computed in the turns of a loop that is unrolled
-SHORTEST, LONGEST = 9, 63  # numbers of rows so short that rows are to be the lanes of vectors; twice as many where
-MANY_FOLDS = 3             # rows are folded so often
-FEW_ROWS = 8               # too few for that
+# rows of so many numbers are to be the lanes of vectors, up to twice as long ones if they are folded so often; but not
+# fewer rows than these
+SHORTEST, LONGEST, MANY_FOLDS, FEW_ROWS = 9, 63, 3, 8
 
 
 def length_class(cluster: Cluster) -> int:
@@ -55,7 +55,8 @@ class Nest:
         column: whether the innermost loop runs over a kept axis, inside of reduced ones.
         row_lanes: how many rows it runs over at once (see `row_tiles`), 0 where it runs over all there is.
         by_length: whether that depends on a length that the caller chose.
-        dear: whether something dear is computed of each element, and nothing folded.
+        last_vector: whether something dear is computed of each element, and nothing that is stored is read: some may be
+            computed twice then.
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
@@ -77,8 +78,7 @@ class Nest:
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
-        full = [n for n in cluster.members if cluster.is_full(n) and isinstance(n.op.lower, Elementwise)]
-        self.dear = not cluster.reduced and any(not is_cheap(n) for n in full)
+        self.last_vector = self._may_compute_twice()
         self.known = self._known_turns()
         self.lanes = self._lanes()
         self.inner = self._vectors_along()
@@ -164,6 +164,12 @@ class Nest:
         folds = sum(map(self.cluster.folds, self.cluster.members))
         return shortest <= length <= (2 * LONGEST if folds >= MANY_FOLDS else LONGEST)
 
+    def _may_compute_twice(self) -> bool:
+        members = self.cluster.members
+        dear = (isinstance(n.op.lower, Elementwise) and not is_cheap(n) for n in members if self.cluster.is_full(n))
+        read = {a.buffer for a in (*self.loads(), *self.picked())}
+        return not self.cluster.reduced and any(dear) and not read & {a.buffer for a in self.stores()}
+
     def _known_turns(self) -> dict[int, int]:
         if self.row_lanes:
             along = len(self.loops) - 2
@@ -175,7 +181,7 @@ class Nest:
             n = self.loops[k].extent
             turns *= n
             innermost = k == len(self.loops) - 1
-            most = KNOWN if innermost and (self.dear or 2 * (n % full) <= full) else SHORT
+            most = KNOWN if innermost and (self.last_vector or 2 * (n % full) <= full) else SHORT
             if 1 < turns <= most and not isinstance(n, Extent):
                 known[k] = n
         return known

@@ -21,31 +21,27 @@ if TYPE_CHECKING:
 
 
 class RowTiles:
-    """The tiles of a nest in the making.
-
-    Attributes:
-        read, stored: the tile of each access by row; some have a number for each row only.
-    """
+    """The tiles of a nest in the making: of what is read by row, and of what is stored. Some have a number for each row
+    only."""
 
     def __init__(self, w: LoopWriter) -> None:
         self.w = w
         self.rows = len(w.loops) - 1
         self.along = self.rows - 1
-        self.read: dict[Access, str] = {}
-        self.stored: dict[Access, str] = {}
+        self.tiles: dict[tuple[Access, bool], str] = {}  # and whether they are stored
 
     def by_row(self, a: Access) -> bool:
         """Whether an access differs from row to row."""
         return bool(self._stride(a, self.rows))
 
-    def place(self, tiles: dict[Access, str], a: Access) -> tuple[str, str]:
+    def place(self, a: Access, stored: bool) -> tuple[str, str]:
         """The tile of an access, and the index in it."""
-        w, dtype = self.w, a.buffer.type.dtype
-        if a not in tiles:
-            behind = BEHIND if self._long(a) else 0
-            tiles[a] = w.arguments.scratch((id(tiles), a), [self.along] if behind else [], dtype, w.row_lanes, behind)
+        w, long, key = self.w, self._long(a), (a, stored)
+        if key not in self.tiles:
+            self.tiles[key] = w.arguments.scratch(("tile", *key), [self.along] if long else [], a.buffer.type.dtype,
+                                                  w.row_lanes, BEHIND if long else 0)
         lane = f"i{self.rows}"
-        return tiles[a], f"i{self.along} * {w.row_lanes} + {lane}" if self._long(a) else lane
+        return self.tiles[key], f"i{self.along} * {w.row_lanes} + {lane}" if long else lane
 
     def row(self, body: Body) -> str:
         """The number of the lane's row; lanes behind the last one are of that."""
@@ -61,12 +57,15 @@ class RowTiles:
         w, inner = self.w, Body(out.axes, out)
         begin, end = ("start", "stop") if split else ("0", w.arguments.extent(self.rows))
         inner.add(f"rows = minimum({end} - block, {w.row_lanes})")
-        for a, tile in self.read.items():
-            self._move(inner, a, tile, stored=False)
+        self._move_all(inner, stored=False)
         inner.lines += stages.lines
-        for a, tile in self.stored.items():
-            self._move(inner, a, tile, stored=True)
+        self._move_all(inner, stored=True)
         out.nest([f"for block in range({begin}, {end}, {w.row_lanes}):"], inner.lines)
+
+    def _move_all(self, body: Body, stored: bool) -> None:
+        for (a, is_stored), tile in self.tiles.items():
+            if is_stored == stored:
+                self._move(body, a, tile, stored)
 
     def _move(self, body: Body, a: Access, tile: str, stored: bool) -> None:
         w, dtype = self.w, a.buffer.type.dtype

@@ -114,12 +114,10 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
 def _has_last_vector(w: LoopWriter) -> bool:
     """Whether the last turns of the innermost loop are to be a whole vector, which begins before the end of the one
     before it, where LLVM would compute them one by one: of a loop that runs again and again, and computes what is dear.
-    (Folds would have more lanes to join.) Some numbers are computed twice, so nothing may be read that is stored."""
+    (Folds would have more lanes to join.)"""
     k = len(w.loops) - 1
-    if not w.dear or k < 1 or w.loaded.keys() & {w.placed(n).buffer for n in w.stored}:
-        return False
     n, width = w.known.get(k, 0), w.full_vector
-    return k not in w.known or (k == w.lanes and n > width and n % width != 0)
+    return w.last_vector and k > 0 and (k not in w.known or (k == w.lanes and n > width and n % width != 0))
 
 
 def _with_last_vector(w: LoopWriter, lines: Sequence[str]) -> list[str]:

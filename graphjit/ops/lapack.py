@@ -26,6 +26,13 @@ def _routines(dtype: DType, *names: str) -> list[Callable[..., Any]]:
     return found
 
 
+@functools.cache
+def _trsm(dtype: DType) -> Callable[..., Any]:
+    from scipy.linalg.blas import get_blas_funcs
+    found: Callable[..., Any] = get_blas_funcs("trsm", dtype=dtype)
+    return found
+
+
 def _many_small(x: Array) -> bool:
     return bool(math.prod(x.shape[:-2]) > 1 and max(x.shape[-2:]) <= SMALL)
 
@@ -76,10 +83,8 @@ def solve_triangular(a: Array, b: Array, upper: bool) -> Array:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     out = np.array(np.broadcast_to(b, (*batch, *b.shape[-2:])), order="C")
     if out.size:
-        from scipy.linalg.blas import get_blas_funcs
         _check(not a.diagonal(0, -2, -1).all(), "Singular matrix")
-        trsm = get_blas_funcs("trsm", dtype=a.dtype)
-        a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
+        trsm, a = _trsm(a.dtype), np.broadcast_to(a, (*batch, *a.shape[-2:]))
         for i in np.ndindex(*batch):  # xᵀ aᵀ = bᵀ, as they lie in BLAS's order: nothing is turned
             x = out[i].T
             if a[i].flags.f_contiguous:

@@ -28,22 +28,27 @@ def sums(graph: Graph) -> Graph:
             and is_float(n.type.dtype)}
     inside: set[Node] = {a for n in sums for a in n.args
                          if a in sums and count[a] == 1 and same_shape(a.type.shape, n.type.shape)}
+    found: dict[Node, tuple[list[Node], dict[Kind, list[Node]]]] = {}
+    for total in sums - inside:
+        assert isinstance(total, Apply)
+        terms = list(_terms(total, inside))
+        alike: dict[Kind, list[Node]] = {}
+        for x in terms:
+            if count[x] == 1 and (kind := _kind(x, total)):
+                alike.setdefault(kind, []).append(x)
+        alike = {kind: some for kind, some in alike.items() if len(some) >= KINDS[kind[0]][0]}
+        if alike:
+            found[total] = terms, alike
+    if not found:
+        return graph
     new: dict[Node, Node] = {}
     for node in graph.nodes:
-        if not isinstance(node, Apply):
+        if isinstance(node, Apply):
+            args = tuple([new[a] for a in node.args])
+            again = node if args == node.args else Apply(node.op, args, node.params, node.type, node.where)
+            new[node] = again if node not in found else _sum(node, *found[node], new)
+        else:
             new[node] = node
-            continue
-        args = tuple([new[a] for a in node.args])
-        new[node] = node if args == node.args else Apply(node.op, args, node.params, node.type, node.where)
-        if node in sums and node not in inside:
-            terms = list(_terms(node, inside))
-            alike: dict[Kind, list[Node]] = {}
-            for x in terms:
-                if count[x] == 1 and (kind := _kind(x, node)):
-                    alike.setdefault(kind, []).append(x)
-            alike = {kind: found for kind, found in alike.items() if len(found) >= KINDS[kind[0]][0]}
-            if alike:
-                new[node] = _sum(node, terms, alike, new)
     return graph.with_outputs([new[o] for o in graph.outputs])
 
 

@@ -77,7 +77,8 @@ def test_values_are_those_of_eager_mode(name: str, rows: int, length: int, dtype
     f, x, c = FUNCTIONS[name], floats(rows, 4, dtype=dtype), floats(length, 4, seed=1, dtype=dtype)
     assert tiled(f, x, c) or length > 63
     for got, want in zip(arrays(gj.compile(f)(x, c)), arrays(f(gj.tensor(x), gj.tensor(c))), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype is np.float32 else 1e-11, atol=2e-5)
+        rtol, atol = (1e-4, 2e-5) if dtype is np.float32 else (1e-11, 1e-12)
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
