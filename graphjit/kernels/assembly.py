@@ -6,11 +6,13 @@ find the same instructions, and as many as products of odd sizes want would cost
 
 The tiles' interface and `Frame` are those of `microkernel`. What differs: masked loads read the end of B in place, and
 C is added to at the end. It may be fetched into the cache while the product is computed: stores that miss it, most of
-all those that lie across two lines, would wait for each other. A bias and relu are added to the sums. The tiles that
-large products are cut into fetch lines that are needed soon, a few at a time: many at once would make the
-multiply-adds wait. Tiles of one and two vectors call what follows the product, if something does, in place of
-storing (`tile_follower`). Registers, in the System V convention: rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in
-rax what rows are left. Instructions are those of AVX512F and AVX512VL.
+all those that lie across two lines, would wait for each other. In a long product what is fetched at the beginning has
+left the first-level cache at the end, soonest where rows lie a power of two apart: there C is fetched into the second
+level first, and nearer shortly before it is needed. A bias and relu are added to the sums. The tiles that large
+products are cut into fetch lines that are needed soon, a few at a time: many at once would make the multiply-adds
+wait. Tiles of one and two vectors call what follows the product, if something does, in place of storing
+(`tile_follower`). Registers, in the System V convention: rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax
+what rows are left. Instructions are those of AVX512F and AVX512VL.
 """
 
 from collections.abc import Iterable
@@ -27,6 +29,7 @@ _A14 = _PANEL  # of tiles that do not pack
 _SOON, _SOON_OTHER, _SOON_THIRD = "%rax", "%r8", "%rcx"  # of tiles that look ahead
 _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
+_LATE = 64  # steps of k before the end at which long products fetch C into the first-level cache
 
 
 def tiles(element: Element, tiles: Iterable[tuple[str, int, int, bool]]) -> str:
@@ -49,7 +52,8 @@ class _Tile:
         self.spread = "vbroadcastss" if element.size == 4 else "vbroadcastsd"
         self.lanes = element.lanes
         # the tiles that most rows of large products are cut into; they have registers to spare
-        self.looks_ahead = vectors == 2 and height > 7 and not packs
+        self.is_large = vectors == 2 and height > 7
+        self.looks_ahead = self.is_large and not packs
         self.follows = vectors <= WIDEST  # those that may be followed
         self.lines: list[str] = []
         self._write(name)
@@ -76,10 +80,8 @@ class _Tile:
                   f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
                   *([f"mov %r8, {_field(Frame.ROWS)}"] if self.looks_ahead else []),
-                  "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)),
-                  f"cmpq $0, {_field(Frame.FETCH)}", "je 2f", f"mov %rcx, {_A}")  # fmt: skip
-        self._fetch("prefetchw", ("",))
-        self.emit("2:")
+                  "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)))  # fmt: skip
+        self._fetch_c()
         if self.follows and not self.looks_ahead:
             self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}", "jz 3f",
                       f"mov {_word(Words.BASE)}, {_A}", f"add {OFFSET}, {_A}", f"mov {_word(Words.OTHER)}, {_A7}",
@@ -99,12 +101,21 @@ class _Tile:
             self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
                       f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
         for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
-            done = f"sub {_field(Frame.NEAR)}, {_K}" if self.looks_ahead and field == Frame.K else f"test {_K}, {_K}"
-            self.emit(f"mov {_field(field)}, {_K}", done, f"jle {behind}f", ".p2align 5", f"{here}:")
+            self.emit(f"mov {_field(field)}, {_K}")
+            if self.is_large and field == Frame.K:
+                self.emit(f"sub {_field(Frame.LATE)}, {_K}")
+                if self.looks_ahead:
+                    self.emit(f"sub {_field(Frame.NEAR)}, {_K}")
+            else:
+                self.emit(f"test {_K}, {_K}")
+            self.emit(f"jle {behind}f", ".p2align 5", f"{here}:")
             self._step(mask)
             if self.looks_ahead:
                 self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
-            self.emit(f"dec {_K}", f"jnz {here}b", f"{behind}:")
+            self.emit(f"dec {_K}", f"jnz {here}b")
+            if self.is_large and field == Frame.K:
+                self._fetch_late(here, behind)
+            self.emit(f"{behind}:")
         self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}", "je 8f", f"mov %rcx, {_A}")
         for i, j in self.cells:
             self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
@@ -174,6 +185,33 @@ class _Tile:
             if j == self.vectors - 1 and i < self.height - 1:
                 self.emit(f"add %rax, {_A}")
 
+    def _fetch_c(self) -> None:
+        """Have C fetched, if it is to be: at once, or into the second-level cache and nearer late."""
+        if self.is_large:
+            self.emit(f"movq $0, {_field(Frame.LATE)}")
+        self.emit(f"cmpq $0, {_field(Frame.FETCH)}", "je 2f")
+        if self.is_large:
+            self.emit(f"cmpq ${2 * _LATE}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}")
+            self._fetch_all("prefetcht1", 21)
+            self.emit("jmp 2f", "20:")
+        self._fetch_all("prefetchw", 22)
+        self.emit("2:")
+
+    def _fetch_late(self, here: int, behind: int) -> None:
+        """Behind most steps of a long product: fetch C into the first-level cache, and go on."""
+        kept = {_A: Frame.A_NEXT, "%rax": Frame.C_NEXT}  # fields that tiles set at the end
+        self.emit(f"mov {_field(Frame.LATE)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f",
+                  f"movq $0, {_field(Frame.LATE)}", *(f"mov {x}, {_field(field)}" for x, field in kept.items()))
+        self._fetch_all("prefetchw", 23)
+        self.emit(*(f"mov {_field(field)}, {x}" for x, field in kept.items()), f"jmp {here}b")
+
+    def _fetch_all(self, instruction: str, label: int) -> None:
+        """All lines of the tile: where rows do not begin with one, they end in one more."""
+        self.emit(f"mov %rcx, {_A}")
+        self._fetch(instruction, ("",))
+        self.emit(f"cmpq $1, {_field(Frame.FETCH)}", f"je {label}f", f"mov %rcx, {_A}")
+        self.emit(*[f"{instruction} {64 * self.vectors - 1}({_A})", f"add %rax, {_A}"] * self.height, f"{label}:")
+
     def _steps_near(self) -> None:
         """The first steps of k, if something follows: in them its lines are fetched, a row of the tile at a time."""
         self.emit(f"mov {_field(Frame.FOLLOWER)}, {_SOON}", f"test {_SOON}, {_SOON}", "jz 16f",
@@ -187,9 +225,9 @@ class _Tile:
         self.emit(f"dec {_K}", "jnz 15b", "19:", f"mov {_field(Frame.C_NEXT)}, %rcx", "16:")
 
     def _look(self, every: Frame, step: Frame, lines: int, others: Iterable[str]) -> None:
-        """Now and then, behind a step of k, fetch a few lines."""
+        """Now and then fetch a few lines behind a step of k. Of rows that begin within one the panel before read it."""
         self.emit(f"test {_K}, {_field(every)}", "jne 11f",
-                  *(f"prefetcht0 {64 * i}({_SOON}{other})" for other in others for i in range(lines)),
+                  *(f"prefetcht0 {64 * i + 63}({_SOON}{other})" for other in others for i in range(lines)),
                   f"add {_field(step)}, {_SOON}", "11:")  # fmt: skip
 
     def _store(self, register: str) -> None:
@@ -209,7 +247,7 @@ class _Tile:
         if self.vectors > 1:  # the loads of a narrow tile leave no room for more
             self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
         if self.packs:
-            self.emit(*(f"prefetcht0 {64 * j}({_AHEAD})" for j in range(self.vectors)))
+            self.emit(*(f"prefetcht0 {64 * j + 63}({_AHEAD})" for j in range(self.vectors)))
         if self.vectors <= self.height:
             for j, b in enumerate(held):
                 self._load_b(j, b, mask)

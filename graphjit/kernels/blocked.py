@@ -19,7 +19,6 @@ from graphjit.kernels.blocking import (
     cycles,
     fetches,
     k_block_of,
-    k_limit,
     tile_line,
 )
 from graphjit.kernels.packing import Packing
@@ -47,7 +46,7 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     strips, tiles = handed == "strips", handed == "tiles"
     _, breadth, edge, dots = cut(problem, element, tiles)
     # measured: a block of A is less than half of the second-level cache
-    m_block = a_block = balanced(m, target().l2 * 3 // (8 * k_limit(element) * size))
+    m_block = a_block = balanced(m, target().l2 * 3 // (8 * max(k_block, 341) * size))
     if strips:
         tallest = shape.packing[0] if a_packing else balanced(m, shape.heights[breadth - 1])
         m_block = min(m_block, tallest * max(STRIP, ceil(PACKING_PAYS / tallest),

@@ -124,7 +124,8 @@ class _Loops:
             with loop(0, at["k"].max(1), at["k_block"]) as k0:
                 depth = at["k_block"].min(at["k"] - k0)
                 add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
-                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, add.max(at["fetch"])
+                across = depth.flag((self.c & LINE - 1) + (at["c_row"] & LINE - 1) != 0)
+                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, add.max(at["fetch"]) * (across + 1)
                 self.frame[Frame.BIAS] = self.zero
                 self.emit_rows(Block(k0, depth, at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)))
 

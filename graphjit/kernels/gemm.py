@@ -131,7 +131,8 @@ def plan_handing(m: int, n: int, k: int, dtype: Any, a_strides: tuple[int, int],
     element = element_of(np.dtype(dtype))
     problem = Problem(m, n, k, (), Matrix(*a_strides, ()), Matrix(*b_strides, ()), Matrix(n, 1, ()), ())
     room: Any = tile_product if tile_product.fits(problem, element) else blocked
-    deepest = tile_product.DEEP if room is tile_product else blocking.k_limit(element)
+    packing = blocking.b_packing_of(problem, element)
+    deepest = tile_product.DEEP if room is tile_product else blocking.k_limit(element, packing)
     if not 0 < k <= deepest or min(m, n) == 0 or (room is blocked and not target().assembly):
         return None
     if how == "tiles" and (room is tile_product or not blocked.hands_on_tiles(problem, element)):

@@ -33,7 +33,7 @@ class Frame(IntEnum):
     A_STEP = 9  # from one tile's A to that of the next
     A_NEXT = 10  # where the next tile's A and C would be; set by tiles
     C_NEXT = 11
-    FETCH = 12  # 1: bring C into the cache while it is computed (tiles in assembly)
+    FETCH = 12  # 1, 2: bring C into the cache while it is computed (tiles in assembly); 2: rows lie across its lines
     SOON = 13  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, so far
     SOON_OTHER = 14  # apart, each time that the steps of k left are a multiple of EVERY + 1 (a power of two)
     SOON_STEP = 15  # from these lines to the next ones, and to those that the next tile begins with
@@ -46,7 +46,8 @@ class Frame(IntEnum):
     FOLLOWER = 22  # what is called in place of storing to C, as `tile_follower.Words`; 0 for nothing
     NEAR = 23  # steps of k in which tiles of many rows fetch what it reads beside C,
     NEAR_EVERY = 24  # a row each time that those left are a multiple of this + 1 (a power of two)
-    A_ROW = 25  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    LATE = 25  # tiles' own: the steps of k behind which they fetch C
+    A_ROW = 26  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
 NEVER = -1

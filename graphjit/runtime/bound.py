@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.arrays import HUGE, on_huge_pages
 from graphjit.codegen.call import Address, Entry, Handed, KernelCall, Scratch, Status
 from graphjit.codegen.lower import Lowered
 from graphjit.ir import Apply, Const, Input, Node
@@ -56,7 +57,8 @@ class Bound:
         if self._shares:
             look_again()
         self.plan = self._plan()
-        self._memory = np.zeros(self.plan.size + ALIGN, np.uint8)
+        nbytes = self.plan.size + ALIGN
+        self._memory = on_huge_pages(nbytes) if nbytes >= HUGE else np.zeros(nbytes, np.uint8)
         self.arena_address = -(-self._memory.ctypes.data // ALIGN) * ALIGN
         self._start = self.arena_address - self._memory.ctypes.data
         self.constants: dict[Node, Array] = {}
