@@ -29,7 +29,8 @@ _A14 = _PANEL  # of tiles that do not pack
 _SOON, _SOON_OTHER, _SOON_THIRD = "%rax", "%r8", "%rcx"  # of tiles that look ahead
 _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
-_LATE = 64  # steps of k before the end at which long products fetch C into the first-level cache
+_LATE = 64  # steps of k before the end at which longer products fetch C into the first-level cache
+LONGER = 2 * _LATE
 
 
 def tiles(element: Element, tiles: Iterable[tuple[str, int, int, bool]]) -> str:
@@ -191,7 +192,7 @@ class _Tile:
             self.emit(f"movq $0, {_field(Frame.LATE)}")
         self.emit(f"cmpq $0, {_field(Frame.FETCH)}", "je 2f")
         if self.is_large:
-            self.emit(f"cmpq ${2 * _LATE}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}")
+            self.emit(f"cmpq ${LONGER}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}")
             self._fetch_all("prefetcht1", 21)
             self.emit("jmp 2f", "20:")
         self._fetch_all("prefetchw", 22)

@@ -10,15 +10,18 @@ from dataclasses import replace
 from math import ceil
 
 from graphjit.kernels import edges
+from graphjit.kernels.assembly import LONGER
 from graphjit.kernels.blocked_loops import NAMES, emit
 from graphjit.kernels.blocking import (
     PACKING_PAYS,
     a_packing_of,
     b_packing_of,
+    block_of_a,
     cut,
     cycles,
     fetches,
     k_block_of,
+    k_limit,
     tile_line,
 )
 from graphjit.kernels.packing import Packing
@@ -32,6 +35,7 @@ LONG = 192  # steps of k in which tiles fetch what another loop reads from afar
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
+FEW = 8  # rows of a tile at most, where those of C are whole pages apart
 MANY = 2048  # rows of which shares may each pack all of B
 
 
@@ -45,8 +49,8 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     k_block = k_block_of(problem, element)
     strips, tiles = handed == "strips", handed == "tiles"
     _, breadth, edge, dots = cut(problem, element, tiles)
-    # measured: a block of A is less than half of the second-level cache
-    m_block = a_block = balanced(m, target().l2 * 3 // (8 * max(k_block, 341) * size))
+    depth = max(k_block if a_packing else 0, k_limit(element, Packing.TRANSPOSE))
+    m_block = a_block = balanced(m, block_of_a() // (depth * size))
     if strips:
         tallest = shape.packing[0] if a_packing else balanced(m, shape.heights[breadth - 1])
         m_block = min(m_block, tallest * max(STRIP, ceil(PACKING_PAYS / tallest),
@@ -59,7 +63,9 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
-    heights = tile_heights(m_block - fused)
+    # measured: rows a page apart displace each other from the first-level cache, if they are not fetched late
+    apart = problem.c.col == 1 and problem.c.row * size % 4096 == 0 and k < LONGER and target().assembly
+    heights = tile_heights(m_block - fused, [min(height, FEW) for height in shape.heights] if apart else None)
     height = heights >> 8 * (breadth - 1) & 255
     by_rows = bool(handed) or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size

@@ -42,13 +42,17 @@ def a_packing_of(problem: Problem, element: Element) -> Packing:
 
 
 def k_block_of(problem: Problem, element: Element) -> int:
-    """Steps of k that are multiplied at once: see `k_limit`. Where tiles lie in a buffer on their way to C, a panel
-    that is well inside the second-level one, unless several panels read more of A than fits beside it. Whole lines
-    of memory: what is transposed then lies in as few of them as can be."""
+    """Steps of k that are multiplied at once: as `k_limit` has it, but no more than let all rows of A be one block, for
+    each block of rows reads all of B. Where tiles lie in a buffer on their way to C, a panel that is well inside the
+    second-level cache, unless several panels read more of A than fits beside it. Whole lines of memory: what is
+    transposed then lies in as few of them as can be."""
     limit, line = k_limit(element, b_packing_of(problem, element)), 64 // element.size
     m, n, k, size = problem.m, problem.n, problem.k, element.size
     if problem.c.col != 1 and (n * size <= panel_row(element) or m * k * size <= target().l2 // 2):
         limit = max(limit, target().l2 // 8 // panel_row(element))
+    elif a_packing_of(problem, element):
+        all_rows = block_of_a() // (m * size)
+        limit = all_rows if k_limit(element, Packing.TRANSPOSE) <= all_rows < limit else limit
     return ceil(balanced(k, limit) / line) * line
 
 
@@ -58,6 +62,11 @@ def k_limit(element: Element, b_packing: Packing = Packing.COPY) -> int:
     fetched = target().assembly and b_packing <= Packing.COPY
     room = target().l1 * 2 if fetched else target().l1 * 4 // 3
     return max(128, room // (panel_row(element) + tile_line(element)))
+
+
+def block_of_a() -> int:
+    """Bytes of a block of A at most; measured: less than half of the second-level cache."""
+    return target().l2 * 3 // 8
 
 
 def tile_line(element: Element) -> int:
