@@ -17,7 +17,7 @@ what rows are left. Instructions are those of AVX512F and AVX512VL.
 
 from collections.abc import Iterable
 
-from graphjit.kernels.microkernel import AHEAD, Frame
+from graphjit.kernels.microkernel import AHEAD, Fetch, Frame
 from graphjit.kernels.register_loop import BASES, OFFSET, ROOM, ROW, WIDEST, WORDS, Words
 from graphjit.kernels.target import Element
 
@@ -187,12 +187,13 @@ class _Tile:
                 self.emit(f"add %rax, {_A}")
 
     def _fetch_c(self) -> None:
-        """Have C fetched, if it is to be: at once, or into the second-level cache and nearer late."""
+        """Have C fetched, if it is to be: at once, or late, and into the second-level cache before."""
         if self.is_large:
             self.emit(f"movq $0, {_field(Frame.LATE)}")
         self.emit(f"cmpq $0, {_field(Frame.FETCH)}", "je 2f")
         if self.is_large:
-            self.emit(f"cmpq ${LONGER}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}")
+            self.emit(f"cmpq ${LONGER}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}",
+                      f"testq ${Fetch.FAR}, {_field(Frame.FETCH)}", "jz 2f")  # fmt: skip
             self._fetch_all("prefetcht1", 21)
             self.emit("jmp 2f", "20:")
         self._fetch_all("prefetchw", 22)
@@ -210,7 +211,7 @@ class _Tile:
         """All lines of the tile: where rows do not begin with one, they end in one more."""
         self.emit(f"mov %rcx, {_A}")
         self._fetch(instruction, ("",))
-        self.emit(f"cmpq $1, {_field(Frame.FETCH)}", f"je {label}f", f"mov %rcx, {_A}")
+        self.emit(f"testq ${Fetch.ACROSS}, {_field(Frame.FETCH)}", f"jz {label}f", f"mov %rcx, {_A}")
         self.emit(*[f"{instruction} {64 * self.vectors - 1}({_A})", f"add %rax, {_A}"] * self.height, f"{label}:")
 
     def _steps_near(self) -> None:

@@ -92,7 +92,7 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
         "m_block": m_block, "vectors": vectors, "panel_vectors": breadth, "heights": heights,
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
-        "fetch": int(fetches(problem, element) and not tiles), "far_b": int(far),
+        "fetch": 0 if tiles else fetches(problem, element), "far_b": int(far),
         "packed_b": packed_b, "panel_step": one_panel // breadth if strips else 0,
         "follower": "follower" if strips else 0, "tile_follower": "follower" if tiles else 0,
         "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,

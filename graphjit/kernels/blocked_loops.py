@@ -15,7 +15,7 @@ from graphjit.kernels.dot import sums_array
 from graphjit.kernels.emit import ENTRY, I64, Int, call, load, loop, only_if, power_of_two
 from graphjit.kernels.epilogue import NUMBERS, apply
 from graphjit.kernels.follower import HANDED, LEAST, Follower, follow_function, rest_function
-from graphjit.kernels.microkernel import NEVER, Frame
+from graphjit.kernels.microkernel import NEVER, Fetch, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
@@ -124,8 +124,9 @@ class _Loops:
             with loop(0, at["k"].max(1), at["k_block"]) as k0:
                 depth = at["k_block"].min(at["k"] - k0)
                 add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
-                across = depth.flag((self.c & LINE - 1) + (at["c_row"] & LINE - 1) != 0)
-                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, add.max(at["fetch"]) * (across + 1)
+                across = depth.flag((self.c & LINE - 1) + (at["c_row"] & LINE - 1) != 0) * Fetch.ACROSS
+                fetch = add.max(at["fetch"])
+                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, (fetch + across).where(fetch > 0, 0)
                 self.frame[Frame.BIAS] = self.zero
                 self.emit_rows(Block(k0, depth, at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)))
 

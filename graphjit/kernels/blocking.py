@@ -5,6 +5,7 @@ from math import ceil
 from typing import NamedTuple
 
 from graphjit.kernels import dot, edges
+from graphjit.kernels.microkernel import Fetch
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.register_loop import ROOM, WIDEST
@@ -26,10 +27,12 @@ def b_packing_of(problem: Problem, element: Element) -> Packing:
     return Packing.COPY if pays and fits else Packing.NONE
 
 
-def fetches(problem: Problem, element: Element) -> bool:
-    """Whether C is to be fetched into the first-level cache, from where other operands displace it."""
+def fetches(problem: Problem, element: Element) -> int:
+    """How C is to be fetched into the first-level cache, from where other operands displace it: see `Fetch`."""
     m, n, k = problem.m, problem.n, problem.k
-    return 4 * (m * n + m * k + k * n) * element.size > 3 * target().l1
+    if 4 * (m * n + m * k + k * n) * element.size <= 3 * target().l1:
+        return 0
+    return Fetch.DO + (Fetch.FAR if 2 * m * n * element.size > target().l2 else 0)
 
 
 def a_packing_of(problem: Problem, element: Element) -> Packing:

@@ -18,6 +18,14 @@ from graphjit.kernels.target import Element, target
 AHEAD = 8  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
 
 
+class Fetch(IntEnum):
+    """Parts of what tiles are told of fetching C; 0: not at all."""
+
+    DO = 1
+    ACROSS = 2  # its rows begin within lines
+    FAR = 4  # it lies beyond the second-level cache
+
+
 class Frame(IntEnum):
     """What does not change from tile to tile, in an array of int64 the tiles get the address of."""
 
@@ -33,7 +41,7 @@ class Frame(IntEnum):
     A_STEP = 9  # from one tile's A to that of the next
     A_NEXT = 10  # where the next tile's A and C would be; set by tiles
     C_NEXT = 11
-    FETCH = 12  # 1, 2: bring C into the cache while it is computed (tiles in assembly); 2: rows lie across its lines
+    FETCH = 12  # whether and how to bring C into the cache while it is computed, as `Fetch` (tiles in assembly)
     SOON = 13  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, so far
     SOON_OTHER = 14  # apart, each time that the steps of k left are a multiple of EVERY + 1 (a power of two)
     SOON_STEP = 15  # from these lines to the next ones, and to those that the next tile begins with
