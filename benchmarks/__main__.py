@@ -140,6 +140,7 @@ def add(record: Record, found: dict[str, Any], first: bool) -> None:
     record.rounds += found["rounds"]
     record.peak, record.imported = found["peak"], found["imported"]
     record.busy = min(found["busy"], record.busy or 1e9)
+    record.kept = min(found["kept"], record.kept)
     if first:
         record.numbers, record.cold, record.resized = found["numbers"], found["first"], found.get("resized")
     else:

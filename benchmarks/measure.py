@@ -21,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.apart import Watch
 from benchmarks.peers import PEERS, Runner, Unsupported
 from benchmarks.workloads import WORKLOADS
 
 ROUND = 0.005   # seconds of steps between two looks at the clock
 WARM_UP = 0.1   # seconds before the first look
 TURNS = 6       # of steps that are compared with each other
+WAITS = 8       # times as long as the budget it may take to find rounds in which all cores are there
 QUANTILES = 9   # of the rounds that are kept; the middle one is their median
 COMPARED = 3    # numbers that all frameworks have to agree on
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,14 +66,17 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
     if not w.like:
         found["numbers"] = compared(runner, runner.numbers(result))
 
-    found["rounds"], found["busy"] = rounds(runner, budget)
+    watch = Watch(threads) if threads > 1 else None
+    found["rounds"], found["busy"], found["kept"] = rounds(runner, budget, watch)
     found["peak"] = peak_memory()
     if first and runner.resized is not None and not form.slow:
         start = time.perf_counter()
         runner.wait(runner.resized())
         found["resized"] = time.perf_counter() - start
     if not first and threads > 1 and runner.alone is not None:
-        found["turns"] = turns([runner.alone(), runner], budget)
+        found["turns"] = turns([runner.alone(), runner], budget, watch)
+    if watch is not None:
+        watch.close()
     if first and w.like:
         found["numbers"] = compared(form.build(WORKLOADS[w.like]), [])
     return found
@@ -96,8 +101,9 @@ def compared(runner: Runner, numbers: list[float]) -> list[float]:
     return numbers[:COMPARED]
 
 
-def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
-    """Seconds a step over many rounds, as quantiles of them, and processor time over time."""
+def rounds(runner: Runner, budget: float, watch: Watch | None) -> tuple[list[float], float, float]:
+    """Seconds a step over many rounds, as quantiles of them; processor time over time; the share of all rounds that
+    these are: those between two moments in which the ``watch`` finds all cores there. If it finds few, all count."""
 
     def once(count: int) -> float:
         result = None
@@ -114,16 +120,27 @@ def rounds(runner: Runner, budget: float) -> tuple[list[float], float]:
     count = max(1, round(ROUND / estimate))
     gc.collect()
     times: list[float] = []
-    busy, start = time.process_time(), time.perf_counter()
-    while (spent := time.perf_counter() - start) < budget or (len(times) < 5 and spent < 5 * budget):
-        times.append(once(count) / runner.steps)
-    quantiles = np.quantile(times, np.linspace(0.02, 0.98, QUANTILES))
-    return [float(f"{t:.5g}") for t in quantiles], (time.process_time() - busy) / spent
+    kept: list[float] = []
+    busy, begin, apart = 0.0, time.perf_counter(), watch is None or watch.apart()
+    while True:
+        start = time.process_time()
+        times.append(once(count))
+        busy += time.process_time() - start
+        before, apart = apart, watch is None or watch.apart()
+        if before and apart:
+            kept.append(times[-1])
+        spent = time.perf_counter() - begin
+        enough = len(kept) >= 5 and sum(kept) * count >= budget
+        if enough or spent > WAITS * budget:
+            break
+    chosen = kept if len(kept) >= 5 else times
+    quantiles = np.quantile(chosen, np.linspace(0.02, 0.98, QUANTILES)) / runner.steps
+    return [float(f"{t:.5g}") for t in quantiles], busy / (sum(times) * count), len(kept) / len(times)
 
 
-def turns(runners: Sequence[Runner], budget: float) -> list[float]:
+def turns(runners: Sequence[Runner], budget: float, watch: Watch | None) -> list[float]:
     """Seconds a step of each, measured in turns: the clock of a machine drifts."""
-    times = [[rounds(runner, budget / TURNS)[0] for runner in runners] for _ in range(TURNS)]
+    times = [[rounds(runner, budget / TURNS, watch)[0] for runner in runners] for _ in range(TURNS)]
     return [float(np.median(each)) for each in zip(*times, strict=True)]
 
 

@@ -14,6 +14,7 @@ from benchmarks.workloads import TABLE, WORKLOADS
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 NONE = "-"
+KEPT = 0.1  # of the rounds on several threads, or they say little
 UNDISTURBED = 0.9  # least share of one core for a figure that can be relied on
 
 # A title and a colour for each family (Okabe and Ito's palette, which colour-blind people can tell apart).
@@ -152,6 +153,9 @@ def troubles(run: Run) -> list[str]:
                  if r.counts and r.busy is not None and r.busy < UNDISTURBED]
     if disturbed and run.machine.threads == 1:
         lines.append("something else ran, and this share of the core was left: " + ", ".join(disturbed))
+    apart = [f"{r.workload} in {PEERS[r.peer].title} ({r.kept:.0%})" for r in run.records if r.counts and r.kept < KEPT]
+    if apart:
+        lines.append("few rounds, this share, had cores of their own: " + ", ".join(apart))
     return lines
 
 
