@@ -22,17 +22,16 @@ def write_columns(w: LoopWriter, top: Body) -> int:
     few = w.known.get(j, SHORT + 1) <= SHORT  # nothing to share, and their number stands in the source
     split = not outer and not few
     out = Body(frozenset(a for k in outer for a in w.loops[k].axes), top) if outer else top
-    stages = out if w.row_tiles is None else Body(out.axes, out)
+    stages = w.reach.stages(out)
     for stage in range(w.last + 1):
         roots = w.full_roots(stage)
         if roots:
             outer_values(w, roots, stages, j, split)
             _stage(w, stage, roots, stages, j, split)
     late_values(w, stages, j, split)
-    if w.row_tiles is not None:
-        w.row_tiles.blocks(out, stages, split)
+    w.reach.around(stages, out, split)
     if outer:
-        top.nest([w.header(k, split=k == 0) for k in outer], out.lines)
+        top.nest([w.reach.header(k, split=k == 0) for k in outer], out.lines)
     return j if split else 0 if outer else -1
 
 
@@ -44,7 +43,7 @@ def late_values(w: LoopWriter, out: Body, j: int, split: bool) -> None:
         for node in late:
             w.put(node, body)
         body.flush()
-        out.nest([w.header(j, split)], body.lines)
+        out.nest([w.reach.header(j, split)], body.lines)
 
 
 def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bool) -> None:
@@ -73,11 +72,11 @@ def outer_values(w: LoopWriter, roots: list[Apply], out: Body, j: int, split: bo
     names: dict[Apply, str] = {}
     for node in todo:
         value = w.value(node, w.cluster.members[node], body)
-        names[node] = w.scratch(("outer", node), [j], node.type.dtype)
+        names[node] = w.reach.scratch(("outer", node), [j], node.type.dtype)
         body.lines.append(store(names[node], f"i{j}", value, node.type.dtype))
     for node, name in names.items():
         w.arrays[node] = (name, f"i{j}")
-    out.nest([w.header(j, split)], body.lines)
+    out.nest([w.reach.header(j, split)], body.lines)
 
 
 def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, split: bool) -> None:
@@ -85,7 +84,7 @@ def _stage(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: int, spl
     at = f"i{j}"
     finish = [f"{arrays[n][0]}[{at}] = f32({total}[{at}])" for n, total in w.totals.items() if n in arrays]
     if finish:
-        out.nest([w.header(j, split)], finish)
+        out.nest([w.reach.header(j, split)], finish)
     w.mark_written(roots)
     w.arrays.update(arrays)
 
@@ -116,14 +115,14 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
             continue
         dtype, kind = node.type.dtype, fold_kind(node)
         value = w.operand(node, 0, w.cluster.members[node], body)
-        acc = w.scratch(("fold", node), [j], dtype)
+        acc = w.reach.scratch(("fold", node), [j], dtype)
         body.stores.append((body, store(acc, at, FOLD[kind].format(load(acc, at, dtype), value), dtype)))
         zero = store(acc, at, start_of(kind, dtype), dtype)
         arrays[node] = (acc, at)
         w.count_fold()
         if kind == "sum" and dtype == FLOAT32 and long:
             # float32 partial sums of a block of rows, added up in float64
-            total = w.scratch(("total", node), [j], FLOAT64)
+            total = w.reach.scratch(("total", node), [j], FLOAT64)
             start.append(f"{total}[{at}] = f64(0.0)")
             block_start.append(zero)
             block_end.append(f"{total}[{at}] = {total}[{at}] + f64({acc}[{at}])")
@@ -132,17 +131,17 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
             start.append(zero)
     w.keep_stage(stage, body)
     body.flush()
-    rows.nest([w.header(j, split)], body.lines)
+    rows.nest([w.reach.header(j, split)], body.lines)
     if start:
-        out.nest([w.header(j, split)], start)
+        out.nest([w.reach.header(j, split)], start)
     if not block_end:
         out.nest(headers, rows.lines)
         return arrays
     (begin, end), b = bounds[last], f"block{last}"
     inner = Body(frozenset())
-    inner.nest([w.header(j, split)], block_start)
+    inner.nest([w.reach.header(j, split)], block_start)
     inner.nest([f"for i{last} in range({b}, minimum({b} + {COLUMN_BLOCK}, {end})):"], rows.lines)
-    inner.nest([w.header(j, split)], block_end)
+    inner.nest([w.reach.header(j, split)], block_end)
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {COLUMN_BLOCK}):"], inner.lines)
     return arrays
 

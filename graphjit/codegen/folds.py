@@ -121,7 +121,7 @@ def _columns(w: LoopWriter, top: Body, part: Body, last: Body, chunks: str) -> N
         join.append(store(kept, at, fold.format(load(kept, at, dtype), load(parts, place, dtype)), dtype))
         if kept != array:
             end.append(f"{array}[{at}] = {short(node.type.dtype)}({kept}[{at}])")
-    header = w.header(j, split=False)
+    header = w.reach.header(j, split=False)
     part.nest([header], keep)
     last.nest([header], begin)
     last.nest([f"for chunk in range({chunks}):", header], join)

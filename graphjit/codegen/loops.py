@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import pairwise, starmap
 
 from graphjit.codegen.access import Access, Place, access, place
 from graphjit.codegen.arguments import Arguments, Scalar, Written, turns
 from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
+from graphjit.codegen.buffers import Buffers
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
@@ -30,7 +31,7 @@ from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
 from graphjit.passes.layout import base, base_layout
-from graphjit.types import DType, Extent, is_one
+from graphjit.types import Extent, is_one
 
 CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today
 MOST = 1 << 62  # of a stride
@@ -48,7 +49,7 @@ class LoopWriter(Nest):
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
         self.arguments = Arguments(self.known)
-        self.row_tiles = RowTiles(self) if self.row_lanes else None
+        self.reach = RowTiles(self) if self.row_lanes else Buffers(self)
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
@@ -76,7 +77,7 @@ class LoopWriter(Nest):
             stride = a.strides[loop.axes[-1]]
             if stride:
                 axes = frozenset(loop.axes)
-                i = self.row_tiles.row(body.home(axes)) if self.row_tiles and k == self.row_tiles.rows else f"i{k}"
+                i = self.reach.turn(k, body.home(axes))
                 terms.append((axes, i if is_one(stride) else f"{i} * {self.stride(a, k)}"))
         if not terms:
             return "0"
@@ -136,14 +137,11 @@ class LoopWriter(Nest):
                 return self.operand(node, 0, below, body)
             return self.read(access(node, imap, self.n_axes), home, key)
         if node in self.written:
-            a = self.written[node]
-            if self.row_tiles is not None:
-                return self.read_scratch(*self.row_tiles.place(a, stored=True), node.type.dtype, home, key)
-            return self.read(a, home, key)
+            return self.reach.stored(self.written[node], home, key)
         if node in self.row_scratch:
-            return self.read_scratch(self.row_scratch[node], self.scratch_index(imap), node.type.dtype, home, key)
+            return self.named(load(self.row_scratch[node], self.scratch_index(imap), node.type.dtype), home, key)
         if node in self.arrays:
-            return self.read_scratch(*self.arrays[node], node.type.dtype, home, key)
+            return self.named(load(*self.arrays[node], node.type.dtype), home, key)
         if not isinstance(node, Apply) or not (node in self.cluster.members or node in self.inline):
             return self.read(access(node, imap, self.n_axes), home, key)
         if self.cluster.folds(node):
@@ -153,13 +151,13 @@ class LoopWriter(Nest):
         return self.compute(node, imap, home, key)
 
     def read(self, a: Access, home: Body, key: Hashable) -> str:
-        dtype = a.buffer.type.dtype
         self.loaded.setdefault(a.buffer, set()).add(a)
-        if self.row_tiles is not None and self.row_tiles.by_row(a):
-            return self.read_scratch(*self.row_tiles.place(a, stored=False), dtype, home, key)
-        text = load(self.arguments.pointer(a.buffer, a.offset), self.index(a, home), dtype)
+        return self.named(load(*self.reach.source(a, home), a.buffer.type.dtype), home, key)
+
+    def named(self, text: str, home: Body, key: Hashable, comment: str = "") -> str:
+        """Compute a value there, under a new name."""
         name = self.fresh()
-        home.add(f"{name} = {text}")
+        home.add(f"{name} = {text}", comment)
         home.known[key] = name
         return name
 
@@ -191,10 +189,7 @@ class LoopWriter(Nest):
         if text.isidentifier():
             home.known[key] = text
             return text
-        name = self.fresh()
-        home.add(f"{name} = {text}", comment)
-        home.known[key] = name
-        return name
+        return self.named(text, home, key, comment)
 
     def _picked(self, node: Apply, imap: IndexMap, home: Body) -> str:
         """The element that a gather picks."""
@@ -217,11 +212,7 @@ class LoopWriter(Nest):
         imap = result_map(node, self.cluster.members[node])
         value = self.value(node, imap, body)
         a = self.placed(node)
-        if self.row_tiles is not None:
-            line = store(*self.row_tiles.place(a, stored=True), value, node.type.dtype)
-        else:
-            pointer = self.arguments.pointer(a.buffer, a.offset, writes=True)
-            line = store(pointer, self.index(a, body), value, node.type.dtype)
+        line = store(*self.reach.destination(a, body), value, node.type.dtype)
         if a.buffer is not node and isinstance(a.buffer, Input):
             self.arguments.writes[node] = None  # its value is found in the state's buffer from now on
         body.stores.append((body.home(used(imap)), line))
@@ -241,19 +232,13 @@ class LoopWriter(Nest):
             if self.stage[node] == stage and node not in self.row_scratch:
                 imap = self.cluster.members[node]
                 value = self.value(node, imap, body)
-                name = self.scratch(node, self._spans(), node.type.dtype)
+                name = self.reach.scratch(node, self._spans(), node.type.dtype)
                 body.add(store(name, self.scratch_index(imap), value, node.type.dtype))
                 self.row_scratch[node] = name
 
     def _spans(self) -> list[int]:
         """The loops that scratch spans: all but the outer ones."""
         return [k for k, kind in enumerate(self.loop_kind) if kind != "O"]
-
-    def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
-        """Memory for a value at each turn of some loops."""
-        if self.row_tiles is not None:
-            return self.arguments.scratch(key, [k for k in loops if k != self.row_tiles.rows], dtype, self.row_lanes)
-        return self.arguments.scratch(key, loops, dtype)
 
     def scratch_index(self, imap: IndexMap) -> str:
         """Row-major over the loops that scratch spans."""
@@ -262,22 +247,10 @@ class LoopWriter(Nest):
         for position, k in enumerate(spans):
             if frozenset(self.loops[k].axes) <= used(imap):
                 inside = spans[position + 1:]
-                terms.append(" * ".join([f"i{k}", *([str(self.row_lanes) for _ in inside] if self.row_lanes else
-                                                    [self.arguments.extent(j) for j in inside])]))
+                terms.append(" * ".join([f"i{k}", *map(self.reach.span, inside)]))
         return " + ".join(terms) or "0"
 
-    def read_scratch(self, name: str, index: str, dtype: DType, home: Body, key: Hashable) -> str:
-        value = self.fresh()
-        home.add(f"{value} = {load(name, index, dtype)}")
-        home.known[key] = value
-        return value
-
     # ---- the nest
-
-    def header(self, k: int, split: bool) -> str:
-        if self.row_tiles is not None and k == self.row_tiles.rows:
-            return f"for i{k} in lanes({self.row_lanes}):"
-        return f"for i{k} in range(start, stop):" if split else self.header_of(k, self.arguments.extent(k))
 
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
         """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns."""

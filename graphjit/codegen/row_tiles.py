@@ -10,31 +10,51 @@ One row fills no vector well, and to join the lanes of one takes as long as a de
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from graphjit.codegen.access import Access
+from graphjit.codegen.buffers import Buffers, Place
 from graphjit.codegen.source import Body, load, store
 from graphjit.kernels.row_tiles import BEHIND, mover
+from graphjit.types import DType
 
 if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
 
 
-class RowTiles:
+class RowTiles(Buffers):
     """The tiles of a nest in the making: of what is read by row, and of what is stored. Some have a number for each row
     only."""
 
     def __init__(self, w: LoopWriter) -> None:
-        self.w = w
+        super().__init__(w)
         self.rows = len(w.loops) - 1
         self.along = self.rows - 1
         self.tiles: dict[tuple[Access, bool], str] = {}  # and whether they are stored
 
-    def by_row(self, a: Access) -> bool:
-        """Whether an access differs from row to row."""
-        return bool(self._stride(a, self.rows))
+    def turn(self, k: int, body: Body) -> str:
+        """Of the loop over rows, the number of the lane's row; lanes behind the last one are of that."""
+        if k != self.rows:
+            return super().turn(k, body)
+        known = body.find("row")
+        if known is None:
+            known = self.w.fresh("r")
+            body.add(f"{known} = block + minimum(i{k}, rows - 1)")
+            body.known["row"] = known
+        return known
 
-    def place(self, a: Access, stored: bool) -> tuple[str, str]:
+    def source(self, a: Access, body: Body) -> Place:
+        """In a tile, if it differs from row to row."""
+        return self._tile(a, stored=False) if self._stride(a, self.rows) else super().source(a, body)
+
+    def destination(self, a: Access, body: Body) -> Place:
+        return self._tile(a, stored=True)
+
+    def stored(self, a: Access, body: Body, key: Hashable) -> str:
+        return self.w.named(load(*self._tile(a, stored=True), a.buffer.type.dtype), body, key)
+
+    def _tile(self, a: Access, stored: bool) -> Place:
         """The tile of an access, and the index in it."""
         w, long, key = self.w, self._long(a), (a, stored)
         if key not in self.tiles:
@@ -43,16 +63,19 @@ class RowTiles:
         lane = f"i{self.rows}"
         return self.tiles[key], f"i{self.along} * {w.row_lanes} + {lane}" if long else lane
 
-    def row(self, body: Body) -> str:
-        """The number of the lane's row; lanes behind the last one are of that."""
-        known = body.find("row")
-        if known is None:
-            known = self.w.fresh("r")
-            body.add(f"{known} = block + minimum(i{self.rows}, rows - 1)")
-            body.known["row"] = known
-        return known
+    def scratch(self, key: object, loops: Sequence[int], dtype: DType) -> str:
+        return self.w.arguments.scratch(key, [k for k in loops if k != self.rows], dtype, self.w.row_lanes)
 
-    def blocks(self, out: Body, stages: Body, split: bool) -> None:
+    def span(self, k: int) -> str:
+        return str(self.w.row_lanes)
+
+    def header(self, k: int, split: bool) -> str:
+        return f"for i{k} in lanes({self.w.row_lanes}):" if k == self.rows else super().header(k, split)
+
+    def stages(self, out: Body) -> Body:
+        return Body(out.axes, out)
+
+    def around(self, stages: Body, out: Body, split: bool) -> None:
         """Put the loop over blocks around the stages."""
         w, inner = self.w, Body(out.axes, out)
         begin, end = ("start", "stop") if split else ("0", w.arguments.extent(self.rows))

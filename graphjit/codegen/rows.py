@@ -134,7 +134,7 @@ def _with_last_vector(w: LoopWriter, lines: Sequence[str]) -> list[str]:
 
 
 def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
-    headers = [w.header(k, split=k == 0) for k in outer]
+    headers = [w.reach.header(k, split=k == 0) for k in outer]
     near = _nearest(w)
     if near is not None:
         begin, end = ("start", "stop") if near == 0 else ("0", w.arguments.extent(near))
