@@ -41,9 +41,11 @@ def lasting(shape: Sequence[int], dtype: DType) -> Array:
 
 def on_huge_pages(nbytes: int) -> Array:
     """Bytes, cleared, that begin at a huge page: a processor knows the places of few pages at once, and a second-level
-    cache holds more of what lies together. They take no more memory than other arrays do."""
+    cache holds more of what lies together. They take no more memory than other arrays do. Where there are no huge
+    pages, they begin at a line of the cache."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # not on Linux
-        return np.zeros(nbytes, np.uint8)
+        memory = np.zeros(nbytes + LINE, np.uint8)
+        return memory[-memory.ctypes.data % LINE:][:nbytes]
     area = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory = np.frombuffer(area, np.uint8)
     start = -memory.ctypes.data % HUGE
