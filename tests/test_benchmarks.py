@@ -1,5 +1,6 @@
 """The benchmark suite's pure parts, and one real measurement of graphjit."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -9,8 +10,9 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import measure, report
+from benchmarks.apart import Watch
 from benchmarks.kinds import ConvNet, Mlp
-from benchmarks.peers import PEERS, choose
+from benchmarks.peers import PEERS, Runner, choose
 from benchmarks.results import Machine, Record, Run, geometric_mean, mark_wrong
 from benchmarks.workloads import TABLE, WORKLOADS
 
@@ -193,6 +195,38 @@ def test_graphjit_is_measured_compiled_and_eager(tmp_path):
     assert [r.status for r in found] == ["ok", "ok"], [r.detail for r in found]
     assert compiled.cold > 0 and compiled.warm > 0 and compiled.resized > 0 and compiled.peak > 1 << 20
     np.testing.assert_allclose(compiled.numbers, eager.numbers, rtol=1e-5)
+
+
+class Told:
+    """A watch that says what it is told to, in turn."""
+
+    def __init__(self, *answers):
+        self.answers = itertools.cycle(answers)
+
+    def apart(self):
+        return next(self.answers)
+
+
+@pytest.mark.parametrize(("answers", "share"), [((True,), 1.0), ((False,), 0.0), ((True, False), 0.0)])
+def test_rounds_next_to_shared_cores_are_left_out(answers, share):
+    calls = []
+    runner = Runner(step=lambda: calls.append(len(calls)), numbers=lambda _: [])
+    times, _, kept = measure.rounds(runner, 0.01, Told(*answers))
+    assert kept == share
+    assert len(times) == measure.QUANTILES and min(times) > 0  # where none is kept, all count
+
+
+def test_few_kept_rounds_are_said(run):
+    run.records[0].kept = 0.05
+    assert any("cores of their own" in line and "mnist in graphjit (5%)" in line for line in report.troubles(run))
+
+
+def test_a_watch_answers_until_it_is_closed():
+    watch = Watch(1)
+    assert {watch.apart() for _ in range(20)} <= {True, False}
+    watch.close()
+    with pytest.raises((ValueError, BrokenPipeError)):
+        watch.apart()
 
 
 def test_graphjit_on_one_thread_is_measured_beside_itself_on_two(tmp_path):

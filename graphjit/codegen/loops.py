@@ -21,10 +21,10 @@ from itertools import pairwise, starmap
 from graphjit.codegen.access import Access, Place, access, place
 from graphjit.codegen.arguments import Arguments, Scalar, Written, turns
 from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
-from graphjit.codegen.buffers import Buffers
 from graphjit.codegen.cluster import Cluster, used
 from graphjit.codegen.kinds import template
 from graphjit.codegen.nest import Nest, is_cheap, static_map
+from graphjit.codegen.reach import Reach
 from graphjit.codegen.row_tiles import RowTiles
 from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
 from graphjit.errors import InternalCompilerError, Where
@@ -49,7 +49,7 @@ class LoopWriter(Nest):
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
         self.arguments = Arguments(self.known)
-        self.reach = RowTiles(self) if self.row_lanes else Buffers(self)
+        self.reach = RowTiles(self) if self.row_lanes else Reach(self)
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from graphjit.codegen.access import Access
-from graphjit.codegen.buffers import Buffers, Place
+from graphjit.codegen.reach import Reach, Spot
 from graphjit.codegen.source import Body, load, store
 from graphjit.kernels.row_tiles import BEHIND, mover
 from graphjit.types import DType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
 
 
-class RowTiles(Buffers):
+class RowTiles(Reach):
     """The tiles of a nest in the making: of what is read by row, and of what is stored. Some have a number for each row
     only."""
 
@@ -44,17 +44,17 @@ class RowTiles(Buffers):
             body.known["row"] = known
         return known
 
-    def source(self, a: Access, body: Body) -> Place:
+    def source(self, a: Access, body: Body) -> Spot:
         """In a tile, if it differs from row to row."""
         return self._tile(a, stored=False) if self._stride(a, self.rows) else super().source(a, body)
 
-    def destination(self, a: Access, body: Body) -> Place:
+    def destination(self, a: Access, body: Body) -> Spot:
         return self._tile(a, stored=True)
 
     def stored(self, a: Access, body: Body, key: Hashable) -> str:
         return self.w.named(load(*self._tile(a, stored=True), a.buffer.type.dtype), body, key)
 
-    def _tile(self, a: Access, stored: bool) -> Place:
+    def _tile(self, a: Access, stored: bool) -> Spot:
         """The tile of an access, and the index in it."""
         w, long, key = self.w, self._long(a), (a, stored)
         if key not in self.tiles:

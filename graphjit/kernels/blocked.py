@@ -14,6 +14,7 @@ from graphjit.kernels.assembly import LONGER
 from graphjit.kernels.blocked_loops import NAMES, emit
 from graphjit.kernels.blocking import (
     PACKING_PAYS,
+    SAME_SET,
     a_packing_of,
     b_packing_of,
     block_of_a,
@@ -35,7 +36,7 @@ LONG = 192  # steps of k in which tiles fetch what another loop reads from afar
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
-FEW = 8  # rows of a tile at most, where those of C are whole pages apart
+FEW = 8  # rows of a tile at most, where those of C lie `SAME_SET` apart
 MANY = 2048  # rows of which shares may each pack all of B
 
 
@@ -63,8 +64,8 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
-    # measured: rows a page apart displace each other from the first-level cache, if they are not fetched late
-    apart = problem.c.col == 1 and problem.c.row * size % 4096 == 0 and k < LONGER and target().assembly
+    # measured: rows so far apart displace each other from the first-level cache, if they are not fetched late
+    apart = problem.c.col == 1 and problem.c.row * size % SAME_SET == 0 and k < LONGER and target().assembly
     heights = tile_heights(m_block - fused, [min(height, FEW) for height in shape.heights] if apart else None)
     height = heights >> 8 * (breadth - 1) & 255
     by_rows = bool(handed) or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)

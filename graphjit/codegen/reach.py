@@ -12,11 +12,11 @@ from graphjit.types import DType
 if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
 
-Place = tuple[str, str]  # a pointer and an index, in the source
+Spot = tuple[str, str]  # a pointer and an index, in the source
 
 
-class Buffers:
-    """What `LoopWriter` asks where values come from and go to."""
+class Reach:
+    """What `LoopWriter` asks where values come from and go to: their buffers."""
 
     def __init__(self, w: LoopWriter) -> None:
         self.w = w
@@ -25,11 +25,11 @@ class Buffers:
         """The number of a loop's turn."""
         return f"i{k}"
 
-    def source(self, a: Access, body: Body) -> Place:
+    def source(self, a: Access, body: Body) -> Spot:
         """Where a value is read."""
         return self.w.arguments.pointer(a.buffer, a.offset), self.w.index(a, body)
 
-    def destination(self, a: Access, body: Body) -> Place:
+    def destination(self, a: Access, body: Body) -> Spot:
         """Where a value is stored."""
         return self.w.arguments.pointer(a.buffer, a.offset, writes=True), self.w.index(a, body)
 
