@@ -15,9 +15,10 @@ wait. Tiles of one and two vectors call what follows the product, if something d
 what rows are left. Instructions are those of AVX512F and AVX512VL.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from graphjit.kernels.microkernel import AHEAD, Fetch, Frame
+from graphjit.kernels.microkernel import AHEAD, NEVER, Fetch, Frame
 from graphjit.kernels.register_loop import BASES, OFFSET, ROOM, ROW, WIDEST, WORDS, Words
 from graphjit.kernels.target import Element
 
@@ -31,6 +32,7 @@ _REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 _LATE = 64  # steps of k before the end at which longer products fetch C into the first-level cache
 LONGER = 2 * _LATE
+NARROW = 3  # vectors of rows of which the last one counts
 
 
 def tiles(element: Element, tiles: Iterable[tuple[str, int, int, bool]]) -> str:
@@ -57,10 +59,22 @@ class _Tile:
         self.looks_ahead = self.is_large and not packs
         self.follows = vectors <= WIDEST  # those that may be followed
         self.lines: list[str] = []
+        self.behind: list[str] = []
         self._write(name)
+        self.lines += self.behind
 
     def emit(self, *lines: str) -> None:
         self.lines += lines
+
+    @contextmanager
+    def aside(self, jump: str, label: int, back: int = 0) -> Iterator[None]:
+        """What small products do not do stands behind the function: this jump leads there, and it comes back here or
+        to a label."""
+        self.emit(f"{jump} {label}f")
+        lines, self.lines = self.lines, [f"{label}:"]
+        yield
+        self.behind += [*self.lines, f"jmp {back or label + 100}b"]
+        self.lines = lines if back else [*lines, f"{label + 100}:"]
 
     def sum(self, i: int, j: int) -> str:
         return f"%zmm{i * self.vectors + j}"
@@ -79,16 +93,17 @@ class _Tile:
         self.emit(".p2align 5", f"{name}:", *(f"push %{register}" for register in _SAVED),
                   f"mov {_field(Frame.A_ROW)}, {_A_ROW}", f"lea ({_A_ROW},{_A_ROW},2), {_A_ROW3}",
                   f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
-                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1",
-                  *([f"mov %r8, {_field(Frame.ROWS)}"] if self.looks_ahead else []),
-                  "1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)))  # fmt: skip
+                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1")  # fmt: skip
+        if self.is_large:
+            self._ask_for_aids()
+        self.emit("1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)))
         self._fetch_c()
         if self.follows and not self.looks_ahead:
-            self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}", "jz 3f",
-                      f"mov {_word(Words.BASE)}, {_A}", f"add {OFFSET}, {_A}", f"mov {_word(Words.OTHER)}, {_A7}",
-                      f"mov {_word(Words.THIRD)}, {_B}")  # fmt: skip
-            self._fetch("prefetcht0", ("", f",{_A7}", f",{_B}"))
-            self.emit("3:")
+            self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}")
+            with self.aside("jnz", 3):
+                self.emit(f"mov {_word(Words.BASE)}, {_A}", f"add {OFFSET}, {_A}", f"mov {_word(Words.OTHER)}, {_A7}",
+                          f"mov {_word(Words.THIRD)}, {_B}")  # fmt: skip
+                self._fetch("prefetcht0", ("", f",{_A7}", f",{_B}"))
         self.emit(f"mov %rsi, {_A}", f"mov %rdx, {_B}")
         if self.height > 7:
             self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
@@ -97,59 +112,68 @@ class _Tile:
         if self.packs:
             self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
                       f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
-        if self.looks_ahead:
-            self._steps_near()
-            self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
-                      f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
-        for field, mask, here, behind in ((Frame.K, "", 4, 5), (Frame.K_TAIL, "{%k1}{z}", 6, 7)):
-            self.emit(f"mov {_field(field)}, {_K}")
-            if self.is_large and field == Frame.K:
-                self.emit(f"sub {_field(Frame.LATE)}, {_K}")
-                if self.looks_ahead:
-                    self.emit(f"sub {_field(Frame.NEAR)}, {_K}")
-            else:
-                self.emit(f"test {_K}, {_K}")
-            self.emit(f"jle {behind}f", ".p2align 5", f"{here}:")
-            self._step(mask)
-            if self.looks_ahead:
-                self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
-            self.emit(f"dec {_K}", f"jnz {here}b")
-            if self.is_large and field == Frame.K:
-                self._fetch_late(here, behind)
-            self.emit(f"{behind}:")
-        self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}", "je 8f", f"mov %rcx, {_A}")
-        for i, j in self.cells:
-            self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
-            if j == self.vectors - 1 and i < self.height - 1:
-                self.emit(f"add %rax, {_A}")
-        self.emit("8:")
-        self._epilogue()
+        if self.is_large:
+            self.emit(f"cmpq $0, {_field(Frame.AIDED)}", "jne 24f")
+        self.emit(f"mov {_field(Frame.K)}, {_K}", f"test {_K}, {_K}", "jle 5f", ".p2align 5", "4:")
+        self._step("")
+        self.emit(f"dec {_K}", "jnz 4b", "5:", f"mov {_field(Frame.K_TAIL)}, {_K}", f"test {_K}, {_K}")
+        with self.aside("jg", 6):
+            self._step("{%k1}{z}")
+            self.emit(f"dec {_K}", "jnz 6b")
+        self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}")
+        with self.aside("jne", 8):
+            self.emit(f"mov %rcx, {_A}")
+            for i, j in self.cells:
+                self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
+                if j == self.vectors - 1 and i < self.height - 1:
+                    self.emit(f"add %rax, {_A}")
+        self.emit(f"mov {_field(Frame.BIAS)}, {_A}", f"test {_A}, {_A}")
+        with self.aside("jnz", 14):
+            self._epilogue()
         if self.follows:
-            self._follow()
-            self.emit("17:")
-        if self.vectors == 1:
-            # a store touches as many cache lines as its vector does, live or not
-            self.emit(f"cmpl ${(1 << self.lanes // 2) - 1}, {_field(Frame.MASK)}", "jbe 9f")
-            self._store("zmm")
-            self.emit("jmp 10f", "9:")
-            self._store("ymm")
-            self.emit("10:")
-        else:
-            self._store("zmm")
+            self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}")
+            with self.aside("jnz", 17, back=18):
+                self._follow()
+        self._store()
         self.emit("18:")
         if not self.packs:
-            if self.looks_ahead:
-                self.emit(f"mov {_field(Frame.ROWS)}, %r8", f"subq ${self.height}, {_field(Frame.ROWS)}")
             self.emit(f"add {_field(Frame.A_STEP)}, %rsi", f"sub ${self.height}, %r8", f"cmp ${self.height}, %r8",
                       "jge 1b", "mov %r8, %rax", f"mov %rsi, {_field(Frame.A_NEXT)}",
                       f"mov %rcx, {_field(Frame.C_NEXT)}")  # fmt: skip
-        self.emit(*(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")  # fmt: skip
+        self.emit(*(f"pop %{register}" for register in reversed(_SAVED)), "vzeroupper", "ret")
+        if self.is_large:
+            self._write_aided()
+
+    def _ask_for_aids(self) -> None:
+        """Whether tiles of large products are to do more than multiply while they do."""
+        self.emit(f"mov {_field(Frame.FETCH)}, %rax", f"cmpq ${LONGER}, {_field(Frame.K)}", "jge 9f", "xor %eax, %eax",
+                  "9:", f"movq $0, {_field(Frame.LATE)}")  # fmt: skip
+        if self.looks_ahead:
+            self.emit(f"mov {_field(Frame.SOON_EVERY)}, {_K}", f"sub ${NEVER}, {_K}", f"or {_K}, %rax",
+                      f"or {_field(Frame.FOLLOWER)}, %rax")  # fmt: skip
+        self.emit(f"mov %rax, {_field(Frame.AIDED)}")
+
+    def _write_aided(self) -> None:
+        """The loop over k that fetches what is needed soon, and C."""
+        self.emit("24:")
+        if self.looks_ahead:
+            self.emit(f"mov %r8, {_field(Frame.ROWS)}")
+            self._steps_near()
+            self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
+                      f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
+        self.emit(f"mov {_field(Frame.K)}, {_K}", *([f"sub {_field(Frame.NEAR)}, {_K}"] if self.looks_ahead else []),
+                  f"sub {_field(Frame.LATE)}, {_K}", "jle 26f", ".p2align 5", "25:")  # fmt: skip
+        self._step("")
+        if self.looks_ahead:
+            self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
+        self.emit(f"dec {_K}", "jnz 25b")
+        self._fetch_late(25, 26)
+        self.emit("26:", *([f"mov {_field(Frame.ROWS)}, %r8"] if self.looks_ahead else []), "jmp 5b")
 
     def _epilogue(self) -> None:
         """What `epilogue` does to C in memory, done to its sums."""
         zero = f"%zmm{_REGISTERS - 1}"
-        self.emit(f"mov {_field(Frame.BIAS)}, {_A}", f"test {_A}, {_A}", "jz 14f",
-                  f"cmpq $0, {_field(Frame.BIAS_OF_ROWS)}", "jne 12f")  # fmt: skip
+        self.emit(f"cmpq $0, {_field(Frame.BIAS_OF_ROWS)}", "jne 12f")
         for i, j in self.cells:
             self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
         self.emit("jmp 13f", "12:")
@@ -157,26 +181,20 @@ class _Tile:
         for i, j in self.cells:
             self.emit(f"vadd{self.kind} {size * i}({_A}){{1to{self.lanes}}}, {self.sum(i, j)}, {self.sum(i, j)}")
         self.emit(f"addq ${size * self.height}, {_field(Frame.BIAS)}",
-                  "13:", f"cmpq $0, {_field(Frame.RELU)}", "je 14f", f"vpxord {zero}, {zero}, {zero}")  # fmt: skip
+                  "13:", f"cmpq $0, {_field(Frame.RELU)}", "je 16f", f"vpxord {zero}, {zero}, {zero}")  # fmt: skip
         for cell in self.cells:
             x = self.sum(*cell)
             # neither less nor equal: NaN stays, as in max(x, 0)
             self.emit(f"vcmpnle{self.kind} {zero}, {x}, %k2", f"vmovap{self.kind[1]} {x}, {x}{{%k2}}{{z}}")
-        self.emit("14:")
+        self.emit("16:")
 
     def _follow(self) -> None:
         """Call what follows the product, from the tile's last row."""
-        self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}", "jz 17f")
-        if not self.looks_ahead:
-            self.emit(f"mov %r8, {_field(Frame.ROWS)}")
-        self.emit(f"imul ${self.height - 1}, {ROW}, {_A}", f"add {_A}, {OFFSET}",
+        self.emit(f"mov %r8, {_field(Frame.ROWS)}", f"imul ${self.height - 1}, {ROW}, {_A}", f"add {_A}, {OFFSET}",
                   *(f"mov {_word(Words.BASE + i)}, {base}" for i, base in enumerate(BASES)),
                   f"mov {_word(Words.TABLE)}, {_B_ROW}", f"call *{8 * (ROOM * self.vectors + self.height)}({_B_ROW})",
                   f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"imul ${self.height}, {ROW}, {_A}",
-                  f"add {_A}, {OFFSET}")  # fmt: skip
-        if not self.looks_ahead:
-            self.emit(f"mov {_field(Frame.ROWS)}, %r8")
-        self.emit("jmp 18f")
+                  f"add {_A}, {OFFSET}", f"mov {_field(Frame.ROWS)}, %r8")  # fmt: skip
 
     def _fetch(self, instruction: str, others: Iterable[str]) -> None:
         """Have the tile's lines fetched, in all arrays that lie so far from where the first one is."""
@@ -188,16 +206,14 @@ class _Tile:
 
     def _fetch_c(self) -> None:
         """Have C fetched, if it is to be: at once, or late, and into the second-level cache before."""
-        if self.is_large:
-            self.emit(f"movq $0, {_field(Frame.LATE)}")
-        self.emit(f"cmpq $0, {_field(Frame.FETCH)}", "je 2f")
-        if self.is_large:
-            self.emit(f"cmpq ${LONGER}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}",
-                      f"testq ${Fetch.FAR}, {_field(Frame.FETCH)}", "jz 2f")  # fmt: skip
-            self._fetch_all("prefetcht1", 21)
-            self.emit("jmp 2f", "20:")
-        self._fetch_all("prefetchw", 22)
-        self.emit("2:")
+        self.emit(f"cmpq $0, {_field(Frame.FETCH)}")
+        with self.aside("jne", 2):
+            if self.is_large:
+                self.emit(f"cmpq ${LONGER}, {_field(Frame.K)}", "jl 20f", f"movq ${_LATE}, {_field(Frame.LATE)}",
+                          f"testq ${Fetch.FAR}, {_field(Frame.FETCH)}", "jz 102b")  # fmt: skip
+                self._fetch_all("prefetcht1", 21)
+                self.emit("jmp 102b", "20:")
+            self._fetch_all("prefetchw", 22)
 
     def _fetch_late(self, here: int, behind: int) -> None:
         """Behind most steps of a long product: fetch C into the first-level cache, and go on."""
@@ -232,12 +248,29 @@ class _Tile:
                   *(f"prefetcht0 {64 * i + 63}({_SOON}{other})" for other in others for i in range(lines)),
                   f"add {_field(step)}, {_SOON}", "11:")  # fmt: skip
 
-    def _store(self, register: str) -> None:
+    def _store(self) -> None:
+        """Store C. A store with a mask takes longer than one without, and touches as many lines of memory as its vector
+        does, live lanes or not: the last vectors of short rows go by the narrowest instruction."""
+        full, half = (1 << self.lanes) - 1, (1 << self.lanes // 2) - 1
+        kinds = [("e", full, "zmm", "", "vmovup"), ("e", 1, "xmm", "", "vmovs"), ("be", half, "ymm", "{%k1}", "vmovup")]
+        kinds = kinds[: 3 if self.vectors <= NARROW else 1]
+        self.emit(f"mov {_field(Frame.MASK)}, {_A}", f"cmp ${full}, {_A}")
+        with self.aside("jne", 30, back=18):
+            kinds = [("je", 1, "xmm", "", "vmovs"), ("jbe", half, "ymm", "{%k1}", "vmovup")] * (self.vectors <= NARROW)
+            for label, (jump, mask, *_) in enumerate(kinds, 31):
+                self.emit(f"cmp ${mask}, {_A}", f"{jump} {label}f")
+            self._store_as("zmm", "{%k1}", "vmovup")
+            for label, (*_, register, masked, move) in enumerate(kinds, 31):
+                self.emit("jmp 18b", f"{label}:")
+                self._store_as(register, masked, move)
+        self._store_as("zmm", "", "vmovup")
+    def _store_as(self, register: str, mask: str, move: str) -> None:
         for i, j in self.cells:
-            value = self.sum(i, j).replace("zmm", register)
-            self.emit(f"vmovu{self.kind} {value}, {64 * j}(%rcx){self.masked(j)}")
-            if j == self.vectors - 1:
-                self.emit("add %rax, %rcx")
+            if j < self.vectors - 1:
+                self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx)")
+            else:
+                self.emit(f"{move}{self.kind[1]} {self.sum(i, j).replace('zmm', register)}, {64 * j}(%rcx){mask}",
+                          "add %rax, %rcx")  # fmt: skip
 
     # ---- one k ----------------------------------------------------------------------------------------------
 

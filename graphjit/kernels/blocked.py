@@ -14,7 +14,6 @@ from graphjit.kernels.assembly import LONGER
 from graphjit.kernels.blocked_loops import NAMES, emit
 from graphjit.kernels.blocking import (
     PACKING_PAYS,
-    SAME_SET,
     a_packing_of,
     b_packing_of,
     block_of_a,
@@ -36,7 +35,7 @@ LONG = 192  # steps of k in which tiles fetch what another loop reads from afar
 MOVE = 1.0  # cycles a number that comes from another core takes, of which half come from there
 STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
-FEW = 8  # rows of a tile at most, where those of C lie `SAME_SET` apart
+FEW = 8  # rows of a tile of several vectors at most, where products are short
 MANY = 2048  # rows of which shares may each pack all of B
 
 
@@ -59,14 +58,15 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
         a_block = balanced(ceil(m / m_block), max(1, a_block // m_block)) * m_block
     [*operands] = problem.matrices[3:]
     # what tiles add to C themselves: nothing, a number for each column, one for each row
-    bias = [(x.row, x.col) for x in operands] if target().assembly else []
+    bias = [(x.row * (m > 1), x.col * (n > 1 or m == 1)) for x in operands] if target().assembly else []
     buffers = 2 * m_block * n * size if strips else 0
     n -= edge
     vectors = ceil(n / element.lanes)
     fused = shape.packing[0] if b_packing is Packing.COPY and m_block >= PACKING_PAYS else 0
-    # measured: rows so far apart displace each other from the first-level cache, if they are not fetched late
-    apart = problem.c.col == 1 and problem.c.row * size % SAME_SET == 0 and k < LONGER and target().assembly
-    heights = tile_heights(m_block - fused, [min(height, FEW) for height in shape.heights] if apart else None)
+    # measured: the ends of short products come more often than multiply-adds hide, those of low tiles are over sooner
+    short = problem.c.col == 1 and k < LONGER and target().assembly and not handed
+    heights = tile_heights(m_block - fused, (shape.heights[0], *(min(height, FEW) for height in shape.heights[1:]))
+                           if short else None)  # fmt: skip
     height = heights >> 8 * (breadth - 1) & 255
     by_rows = bool(handed) or _by_rows(problem, ceil(m / height), ceil(vectors / breadth), b_packing)
     a_row, a_col = problem.a.row * size, problem.a.col * size

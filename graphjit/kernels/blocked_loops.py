@@ -91,6 +91,12 @@ def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
             _Loops(element, at, buffers).emit(start, stop)
 
 
+def fetch_flags(fetch: Int, c: Int, c_row: Int) -> Int:
+    """How C is fetched, if it is, as `Fetch`: other lines where its rows begin within one."""
+    across = fetch.flag((c & LINE - 1) + (c_row & LINE - 1) != 0) * Fetch.ACROSS
+    return (fetch + across).where(fetch > 0, 0)
+
+
 def _take_up(told: Int, depth: Int, frame: FrameArray) -> None:
     """Have tiles hand on what they compute. They fetch a row of what is read beside it so often that they have all of
     theirs in half their time."""
@@ -124,9 +130,8 @@ class _Loops:
             with loop(0, at["k"].max(1), at["k_block"]) as k0:
                 depth = at["k_block"].min(at["k"] - k0)
                 add = depth.flag(builder.or_(k0 > 0, at["accumulate"] != 0))
-                across = depth.flag((self.c & LINE - 1) + (at["c_row"] & LINE - 1) != 0) * Fetch.ACROSS
-                fetch = add.max(at["fetch"])
-                self.frame[Frame.ADD], self.frame[Frame.FETCH] = add, (fetch + across).where(fetch > 0, 0)
+                self.frame[Frame.ADD] = add
+                self.frame[Frame.FETCH] = fetch_flags(add.max(at["fetch"]), self.c, at["c_row"])
                 self.frame[Frame.BIAS] = self.zero
                 self.emit_rows(Block(k0, depth, at["epilogue"].where(k0 + at["k_block"] >= at["k"], 0)))
 

@@ -13,6 +13,7 @@ from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import balanced, panel_row, tile_shape
 
 SAME_SET = 4096  # bytes apart, lines of memory compete for a few places of the first-level cache
+EDGE_PAYS = 8  # steps of k; in fewer the last columns are stored as soon by masked vectors, row by row
 PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
 
 
@@ -94,7 +95,7 @@ def cut(problem: Problem, element: Element, handed: bool = False) -> Cut:
     if handed:
         return Cut(*_panels(problem, element, vectors, WIDEST), 0, False)
     cuts = [Cut(*_panels(problem, element, vectors), 0, False)]
-    if rest and problem.n > element.lanes and problem.k > 0:
+    if rest and problem.n > element.lanes and problem.k >= EDGE_PAYS:
         cycles, breadth = _panels(problem, element, vectors - 1)
         if edges.may_have_edge(problem, element):
             cuts.append(Cut(cycles + _edge_cycles(problem, element, rest), breadth, rest, False))

@@ -7,12 +7,11 @@ along k; A is read once, where it is.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from graphjit.kernels.dot_tiles import dot_table, heights
-from graphjit.kernels.emit import Int, call, load, loop, masked_store, store
+from graphjit.kernels.emit import Int, call, load, loop, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.packing import Packing, pack_function
 from graphjit.kernels.problem import Problem
@@ -110,67 +109,44 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
 
 
 def sums_array(builder: Any, element: Element) -> Int:
-    """The address of an array on the stack for the sums of a tile: it is written in vectors, and read in vectors from
-    the last sum on."""
+    """The address of an array on the stack for the sums of a tile."""
     most = max(width * height for width, height in enumerate(heights(), 1))
-    return array(builder, element.type, most + 2 * element.lanes)
+    return array(builder, element.type, most)
 
 
 def put_sums(element: Element, at: Slots, sums: Int, how: Sequence[Int], sizes: Sequence[Int], places: Sequence[Int],
              adds: Any) -> None:
-    """Rows of C from the first to the last, `n` columns, sums over `k`; how B is packed, where to, and cut."""
-    builder, module, lanes = at.builder, at.builder.module, element.lanes
+    """Rows of C from the first to the last, `n` columns, sums over `k`; how B is packed, where to, and cut. They are
+    added to C, if it `adds`."""
+    builder, module, lanes, size = at.builder, at.builder.module, element.lanes, element.size
     (packing, workspace, broadest, by_width), (first, last, n, k), (a, b, c) = how, sizes, places
     pack, table = pack_function(module, element), dot_table(module, element)
     c_row, c_col, a_row = at["c_row"], at["c_col"], at["a_row"]
-    packs, line = packing != 0, (k + (lanes - 1)) // lanes * (lanes * element.size)
+    packs, line = packing != 0, (k + (lanes - 1)) // lanes * (lanes * size)
     with builder.if_then(packs):
         call(pack, builder, [packing, b, at["b_col"], at["b_row"], workspace, line, n, k])
     b, b_col = workspace.where(packs, b), line.where(packs, at["b_col"])
     with loop(0, n, broadest) as j0:
         width = broadest.min(n - j0)
         tallest = by_width >> (width - 1) * 8 & 255
+        detours = builder.or_(adds, builder.and_(width > 1, c_col != size))
+        step = (width * size).where(detours, c_row)
         with loop(first, last, tallest) as i0:
             height, to = tallest.min(last - i0), c + c_row * i0 + c_col * j0
-            call_tile(table, width, height, [a + a_row * i0, a_row, b + b_col * j0, b_col, k, sums])
-            _put(element, at, sums, to, height, width, adds)
+            call_tile(table, width, height, [a + a_row * i0, a_row, b + b_col * j0, b_col, k, sums.where(detours, to),
+                                             step])  # fmt: skip
+            with builder.if_then(detours), loop(0, height) as i, loop(0, width) as j:
+                _put(element, load(sums + (i * width + j) * size, element.type, size), to + c_row * i + c_col * j, adds)
 
 
-def _put(element: Element, at: Slots, sums: Int, to: Int, rows: Int, columns: Int, adds: Any) -> None:
-    """Sums of a tile to where they belong in C, or `adds` them to what is there."""
-    builder, size = at.builder, element.size
-    # what may be contiguous in C: rows, or a single column, or all of the tile
-    upright, lanes = columns == 1, element.lanes
-    lines, length = Int(builder, 1).where(upright, rows), rows.where(upright, columns)
-    line, number = at["c_col"].where(upright, at["c_row"]), at["c_row"].where(upright, at["c_col"])
-
-    def one_by_one() -> None:
-        with loop(0, lines) as i, loop(0, length) as j:
-            place, value = to + line * i + number * j, load(sums + (i * length + j) * size, element.type, size)
-            before = builder.block
-            with builder.if_then(adds):
-                more = builder.fadd(load(place, element.type, size), value)
-                adding = builder.block
-            total = builder.phi(element.type)
-            total.add_incoming(value, before)
-            total.add_incoming(more, adding)
-            store(total, place, size)
-
-    def by_vectors(lanes: int, source: Int, place: Int, count: Int) -> None:
-        part = replace(element, lanes=lanes)
-        masked_store(builder.module, part, load(source, part.vector, size), place, count)
-
-    if not target().masks:
-        one_by_one()
-        return
-    with builder.if_else(builder.and_(number == size, builder.not_(adds))) as (quick, slow):
-        with quick:
-            whole = builder.and_(line == length * size, builder.not_(upright))
-            with builder.if_else(whole) as (together, apart):
-                with together, loop(0, rows * columns, lanes) as k:
-                    by_vectors(lanes, sums + k * size, to + k * size, (rows * columns - k).min(lanes))
-                # a vector that is not much longer than a line comes out of the single store that it went into
-                with apart, loop(0, lines) as i:
-                    by_vectors(min(lanes, max(heights())), sums + i * length * size, to + line * i, length)
-        with slow:
-            one_by_one()
+def _put(element: Element, value: Any, place: Int, adds: Any) -> None:
+    """Store a sum where it belongs in C, or add it to what is there."""
+    builder = place.builder
+    before = builder.block
+    with builder.if_then(adds):
+        more = builder.fadd(load(place, element.type, element.size), value)
+        adding = builder.block
+    total = builder.phi(element.type)
+    total.add_incoming(value, before)
+    total.add_incoming(more, adding)
+    store(total, place, element.size)

@@ -15,8 +15,8 @@ from graphjit.kernels.emit import F32, I32, I64, Int, intrinsic, load, masked_lo
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import assembled, tile_table
 
-# `tile(a, a row, b, b column, k, sums)`: sums[i, j], whole vectors of them
-TILE = ir.FunctionType(ir.VoidType(), [I64] * 6)
+# `tile(a, a row, b, b column, k, to, step)`: rows of sums, each so many bytes behind the one before
+TILE = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def dot_table(module: Any, element: Element) -> Any:
     return tile_table(module, f"{prefix}tiles", TILE, len(heights()), make)
 
 
-# ---- AVX-512 assembly: rdi a, rsi a row, rdx b, rcx b column, r8 k, r9 sums ---------------------------------
+# ---- AVX-512 assembly: rdi a, rsi a row, rdx b, rcx b column, r8 k, r9 to, 8(%rsp) step ---------------------
 
 
 def _assembly(element: Element, name: str, height: int, width: int) -> list[str]:
@@ -87,8 +87,35 @@ def _assembly(element: Element, name: str, height: int, width: int) -> list[str]
         for first, second in pairs:
             lines += [f"{low} %zmm{second}, %zmm{first}, %zmm30", f"{high} %zmm{second}, %zmm{first}, %zmm31",
                       f"vadd{kind} %zmm30, %zmm31, %zmm{first}"]  # fmt: skip
-    lines += [f"vmovu{kind} %zmm{vector}, {64 * i}(%r9)" for i, vector in enumerate(vectors)]
-    return [*lines, "vzeroupper", "ret"]
+    return [*lines, *_stores(element, height, width, vectors), "vzeroupper", "ret"]
+
+
+def _stores(element: Element, height: int, width: int, vectors: list[int]) -> list[str]:
+    """Store rows of sums, from vectors that are full of them: whole vectors where rows lie together."""
+    size, lanes, cells = element.size, element.lanes, height * width
+    rest = cells - (len(vectors) - 1) * lanes
+    lines = [*_mask(width), "mov 8(%rsp), %rdi", f"cmp ${width * size}, %rdi", "je 5f"]
+    for first in range(0, cells, width):
+        row, at = vectors[first // lanes], first % lanes
+        if at:
+            following = vectors[min(first // lanes + 1, len(vectors) - 1)]
+            lines.append(f"valign{'dq'[size // 8]} ${at}, %zmm{row}, %zmm{following}, %zmm31")
+        lines += [_store(31 if at else row, width, size, "(%r9)"), "add %rdi, %r9"]
+    lines += ["vzeroupper", "ret", "5:", *_mask(rest)]
+    lines += [_store(vector, lanes, size, f"{64 * i}(%r9)") for i, vector in enumerate(vectors[:-1])]
+    return [*lines, _store(vectors[-1], rest, size, f"{64 * (len(vectors) - 1)}(%r9)")]
+
+
+def _mask(count: int) -> list[str]:
+    return [] if count.bit_count() == 1 else [f"mov ${(1 << count) - 1}, %eax", "kmovw %eax, %k1"]
+
+
+def _store(vector: int, count: int, size: int, place: str) -> str:
+    """Store the first numbers of a vector by the narrowest instruction that has all of them."""
+    nbytes = count * size
+    register = f"%{'xyz'[(nbytes > 16) + (nbytes > 32)]}mm{vector}"
+    move = {4: "vmovss", 8: "vmovsd"}.get(nbytes, "vmovups" if size == 4 else "vmovupd")
+    return f"{move} {register}, {place}{'{%k1}' * len(_mask(count)[:1])}"
 
 
 def _pairs(vectors: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -105,7 +132,7 @@ def _emitted(module: Any, element: Element, name: str, height: int, width: int) 
     made.attributes.add("noinline")
     made.attributes.add("nounwind")
     b = ir.IRBuilder(made.append_basic_block("entry"))
-    rows, row, columns, column, k, sums = (Int(b, argument) for argument in made.args)
+    rows, row, columns, column, k, to, step = (Int(b, argument) for argument in made.args)
     kind, lanes, size = element.vector, element.lanes, element.size
     fma = intrinsic(module, f"llvm.fmuladd.{element.suffix}", kind, kind, kind, kind)
     x_rows, y_rows = [rows + row * i for i in range(height)], [columns + column * j for j in range(width)]
@@ -147,8 +174,9 @@ def _emitted(module: Any, element: Element, name: str, height: int, width: int) 
     after = b.block
     b.branch(done)
     b.position_at_end(done)
-    for i, each in enumerate(_sums(b, phis((tail, totals), (after, more)))):
-        store(each, sums + i * (lanes * size), size)
+    sums = _sums(b, phis((tail, totals), (after, more)))
+    for number, (i, j) in enumerate(cells):
+        store(b.extract_element(sums[number // lanes], I32(number % lanes)), to + step * i + j * size, size)
     b.ret_void()
     return made
 

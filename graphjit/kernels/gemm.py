@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.kernels import blocked, blocking, dot, tile_product
+from graphjit.kernels import blocked, blocking, dot, panel, tile_product
 from graphjit.kernels.epilogue import EPILOGUES, NUMBERS
 from graphjit.kernels.problem import Matrix, Problem, simplified
 from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
-KERNELS = {blocked: blocked.blocked_kernel, dot: dot.dot_kernel, tile_product: tile_product.tile_kernel}
+KERNELS = {blocked: blocked.blocked_kernel, panel: panel.panel_kernel, dot: dot.dot_kernel,
+           tile_product: tile_product.tile_kernel}  # fmt: skip
 CYCLE = 0.35  # ns
 SHARED = 1 << 20  # multiply-adds of a product that is worth sharing
 MATRICES = 8  # of a batch that are shared out whole
@@ -118,6 +119,8 @@ def plan(
             and not any(blocking.cut(way, element).dots for way in both)):  # fmt: skip
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     made = room.arguments(way, element)
+    if room is blocked and (one := panel.arguments(way, made)):
+        room, made = panel, one
     return _described(problem, way, room, element, made, estimate, accumulate, epilogue)
 
 
@@ -156,7 +159,7 @@ def _described(problem: Problem, way: Problem, room: Any, element: Element, made
     # measured: a tile product reads its operands as fast from far away, and each call would split all of B once more
     rows = 0 if room is tile_product else _rows_of_unit(problem, way, arguments.get("by_rows", 1), element)
     # each call reads all of B: where that is far away, the rows of C should be more than those of B
-    packs = rows and (arguments["b_packing"] or arguments.get("a_packing", 0))
+    packs = rows and (arguments.get("b_packing", 0) or arguments.get("a_packing", 0))
     least = max(PACKED if packs else 1, k if k * n * element.size > target().l2 // 2 else 1)
     least = ceil(least / (max(rows, 1) * align)) * align
     steps = ((problem.a.row, (problem.k - 1) * problem.a.col), (problem.c.row, (problem.n - 1) * problem.c.col))
@@ -188,7 +191,8 @@ def family(dtype: Any) -> tuple[IRKernel, ...]:
     """All kernels that products of this dtype may take."""
     element = element_of(np.dtype(dtype))
     tiles = (tile_product.tile_kernel(element),) if target().tile_unit and element.size == 4 else ()
-    return blocked.blocked_kernel(element), dot.dot_kernel(element), *tiles
+    panels = (panel.panel_kernel(element),) if target().assembly else ()
+    return blocked.blocked_kernel(element), dot.dot_kernel(element), *panels, *tiles
 
 
 def element_of(dtype: np.dtype[Any]) -> Element:

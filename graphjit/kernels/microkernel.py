@@ -55,7 +55,8 @@ class Frame(IntEnum):
     NEAR = 23  # steps of k in which tiles of many rows fetch what it reads beside C,
     NEAR_EVERY = 24  # a row each time that those left are a multiple of this + 1 (a power of two)
     LATE = 25  # tiles' own: the steps of k behind which they fetch C
-    A_ROW = 26  # and, for tiles in IR, then 3, 5, 7, ... times this stride
+    AIDED = 26  # tiles' own: whether they fetch anything while they multiply, 0 if not
+    A_ROW = 27  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 
 NEVER = -1
