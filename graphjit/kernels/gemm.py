@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.kernels import blocked, blocking, dot, panel, tile_product
+from graphjit.kernels import blocked, blocking, dot, tile_product, unpacked
 from graphjit.kernels.epilogue import EPILOGUES, NUMBERS
 from graphjit.kernels.problem import Matrix, Problem, simplified
 from graphjit.kernels.slots import BATCH_DIMS, common_slots
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
-KERNELS = {blocked: blocked.blocked_kernel, panel: panel.panel_kernel, dot: dot.dot_kernel,
+KERNELS = {blocked: blocked.blocked_kernel, unpacked: unpacked.unpacked_kernel, dot: dot.dot_kernel,
            tile_product: tile_product.tile_kernel}  # fmt: skip
 CYCLE = 0.35  # ns
 SHARED = 1 << 20  # multiply-adds of a product that is worth sharing
@@ -119,8 +119,8 @@ def plan(
             and not any(blocking.cut(way, element).dots for way in both)):  # fmt: skip
         way = min(problem, problem.transposed, key=lambda way: blocked.shared_cycles(way, element, cores))
     made = room.arguments(way, element)
-    if room is blocked and (one := panel.arguments(way, made)):
-        room, made = panel, one
+    if room is blocked and (one := unpacked.arguments(way, element, made)):
+        room, made = unpacked, one
     return _described(problem, way, room, element, made, estimate, accumulate, epilogue)
 
 
@@ -191,8 +191,8 @@ def family(dtype: Any) -> tuple[IRKernel, ...]:
     """All kernels that products of this dtype may take."""
     element = element_of(np.dtype(dtype))
     tiles = (tile_product.tile_kernel(element),) if target().tile_unit and element.size == 4 else ()
-    panels = (panel.panel_kernel(element),) if target().assembly else ()
-    return blocked.blocked_kernel(element), dot.dot_kernel(element), *panels, *tiles
+    small = (unpacked.unpacked_kernel(element),) if target().assembly else ()
+    return blocked.blocked_kernel(element), dot.dot_kernel(element), *small, *tiles
 
 
 def element_of(dtype: np.dtype[Any]) -> Element:

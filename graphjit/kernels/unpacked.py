@@ -1,0 +1,86 @@
+"""Products of which nothing is packed or cut: rows of C in panels, k in one block.
+
+All that the loops of a blocked product work out, in 300 instructions before the first tile and 100 for each panel, is
+known beforehand then, and the tiles' frame is among the kernel's arguments. Small products, of a batch maybe, take as
+little as half the time. Only for tiles in assembly: they need no other memory, and add a bias themselves.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from graphjit.kernels.blocked_loops import fetch_flags
+from graphjit.kernels.emit import Int, call, loop
+from graphjit.kernels.epilogue import NUMBERS
+from graphjit.kernels.microkernel import Frame
+from graphjit.kernels.packing import Packing
+from graphjit.kernels.problem import Problem
+from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.target import Element, target
+from graphjit.kernels.tiles import FrameArray, panel_function, tile_shape
+from graphjit.runtime.compiler import IRKernel
+
+# panels but for the last one, bytes of their rows; vectors, rows of tiles, and what tiles are told, of these and of it
+_EACH = {"breadth": None, "tallest": None, "step": Frame.A_STEP, "mask": Frame.MASK, "depth": Frame.K,
+         "tail": Frame.K_TAIL}  # fmt: skip
+NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "panels", "line", *(f"{name}{i}" for i in range(2) for name in _EACH),
+         "fetch", "bias", "accumulate", "epilogue")  # fmt: skip
+
+Made = tuple[dict[str, Any], int, int]
+
+
+def arguments(problem: Problem, element: Element, made: Made) -> Made | None:
+    """What `blocked.arguments` made, as this kernel's arguments; None if the product is not one for it."""
+    at, _, _ = made
+    k, vectors, breadth = (at[name] for name in ("k", "vectors", "panel_vectors"))
+    packs = at["b_packing"] != Packing.NONE or at["a_packing"] != Packing.NONE
+    whole = k <= at["k_block"] and (at["m"] <= at["a_block"] or vectors <= breadth) and not at["edge"]
+    in_rows = problem.c.col == 1 and (at["by_rows"] or vectors <= breadth)
+    adds = at["bias"] or not problem.operands
+    if packs or not (whole and in_rows and adds and vectors and target().assembly):
+        return None
+    panels = (vectors - 1) // breadth
+    named = {"units": max(1, at["m"]), "panels": panels, "line": breadth * target().vector, "fetch": at["fetch"],
+             "bias": at["bias"]}  # fmt: skip
+    each, last = (breadth, element.lanes, 0), (vectors - panels * breadth, at["last_lanes"], at["unsafe"])
+    for i, (width, live, tail) in enumerate((each, last)):
+        tallest = at["heights"] >> 8 * (width - 1) & 255
+        values = width, tallest, at["tile_a_row"] * tallest, (1 << live) - 1, k - tail, tail
+        named |= {f"{name}{i}": value for name, value in zip(_EACH, values, strict=True)}
+    return named, 0, named["tallest1"]
+
+
+@functools.cache
+def unpacked_kernel(element: Element) -> IRKernel:
+    """The kernel for a dtype."""
+    shape = tile_shape()
+    key = (element.suffix, shape.heights, shape.packing, target().assembly)
+    return IRKernel(f"unpacked_{element.name}", key, len(NAMES), functools.partial(_emit, element))
+
+
+def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """The loops over the batch and panels."""
+    at, (start, stop) = Slots(builder, NAMES), (Int(builder, value) for value in values[-2:])
+    frame, units, tiles = FrameArray.new(builder), at["units"], panel_function(builder.module, element)
+    frame.set_a(at["a_row"], at["a_col"])
+    frame[Frame.B_ROW], frame[Frame.C_ROW], frame[Frame.ADD] = at["b_row"], at["c_row"], at["accumulate"]
+    frame[Frame.RELU] = start.flag(at["epilogue"] == NUMBERS["bias_relu"])
+    frame[Frame.BIAS_OF_ROWS] = start.flag(at["bias"] == 2)
+    with loop(*matrices(at, start, stop)) as matrix:
+        a, b, c, bias = of_matrix(at, matrix)
+        first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
+        a, c, bias = a + at["a_row"] * first, c + at["c_row"] * first, bias + at["e0_row"] * first
+        frame[Frame.FETCH] = fetch_flags(at["fetch"].max(at["accumulate"]), c, at["c_row"])
+
+        def panel(which: int, number: Int, rows: Int = last - first, a: Int = a, b: Int = b, c: Int = c,
+                  bias: Int = bias) -> None:  # fmt: skip
+            for name, field in _EACH.items():
+                if field is not None:
+                    frame[field] = at[f"{name}{which}"]
+            across, (breadth, tallest) = at["line"] * number, (at[f"{name}{which}"] for name in ("breadth", "tallest"))
+            frame[Frame.BIAS] = bias + across.where(at["bias"] == 1, 0)
+            call(tiles, builder, [frame.address, breadth, tallest, rows, a, b + across, c + across])
+
+        with loop(0, at["panels"]) as number:
+            panel(0, number)
+        panel(1, at["panels"])
