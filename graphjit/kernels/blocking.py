@@ -171,9 +171,11 @@ class _Tiles:
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
     packing = {Packing.TRANSPOSE: 0.3 if problem.k * element.size >= 16 else 1, Packing.GATHER: 1}
-    total = cut(problem, element).cycles
-    total += packing.get(b_packing_of(problem, element), 0.0) * problem.k * problem.n
-    return total + _of_large(problem, element) + 40
+    found, packed = cut(problem, element), b_packing_of(problem, element)
+    total = found.cycles + packing.get(packed, 0.0) * problem.k * problem.n
+    # `unpacked` has little to work out
+    few = packed == Packing.NONE and problem.c.col == 1 and problem.k <= k_block_of(problem, element)
+    return total + _of_large(problem, element) + (5 if few and not found.edge and target().assembly else 40)
 
 
 def _of_large(problem: Problem, element: Element) -> float:
