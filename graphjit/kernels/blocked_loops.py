@@ -17,7 +17,7 @@ from graphjit.kernels.epilogue import NUMBERS, apply
 from graphjit.kernels.follower import HANDED, LEAST, Follower, follow_function, rest_function
 from graphjit.kernels.microkernel import NEVER, Fetch, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import FrameArray, array, call_panel, packing_tile, tile_array, tile_shape
 
@@ -26,7 +26,7 @@ NAMES = (
     "m", "n", "k", "units", "by_rows", "accumulate", "epilogue",
     "a_packing", "b_packing", "k_block", "a_block", "m_block", "vectors", "panel_vectors", "heights", "last_lanes",
     "unsafe", "tile_a_row", "tile_a_col", "tile_b_row", "fetch", "far_b", "packed_b", "panel_step", "bias",
-    "follower", "strips", "tile_follower", *edges.NAMES,
+    "follower", "strips", "tile_follower", *edges.NAMES, *BATCH_STRIDES,
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together

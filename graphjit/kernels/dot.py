@@ -15,13 +15,13 @@ from graphjit.kernels.emit import Int, call, load, loop, store
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.packing import Packing, pack_function
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import array, balanced, call_tile, tile_heights
 from graphjit.runtime.compiler import IRKernel
 
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "columns", "k", "accumulate", "epilogue", "b_packing", "width",
-         "heights")  # fmt: skip
+         "heights", *BATCH_STRIDES)  # fmt: skip
 
 
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:

@@ -27,7 +27,8 @@ class Fetch(IntEnum):
 
 
 class Frame(IntEnum):
-    """What does not change from tile to tile, in an array of int64 the tiles get the address of."""
+    """What does not change from tile to tile, in an array of int64 the tiles get the address of; first what
+    all of them read, in few lines of memory."""
 
     A_COL = 0  # strides in bytes
     B_ROW = 1
@@ -36,26 +37,27 @@ class Frame(IntEnum):
     K_TAIL = 4  # and then over the last ones, where whole vectors would end behind B
     ADD = 5  # 1: add to C, 0: overwrite it
     MASK = 6  # a bit for each live lane of the last vector of C
-    PANEL = 7  # where a packing tile leaves its copy of B
-    TAIL = 8  # a dense copy of the last rows of B, for tiles that do not mask their loads
-    A_STEP = 9  # from one tile's A to that of the next
-    A_NEXT = 10  # where the next tile's A and C would be; set by tiles
-    C_NEXT = 11
-    FETCH = 12  # whether and how to bring C into the cache while it is computed, as `Fetch` (tiles in assembly)
-    SOON = 13  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, so far
-    SOON_OTHER = 14  # apart, each time that the steps of k left are a multiple of EVERY + 1 (a power of two)
-    SOON_STEP = 15  # from these lines to the next ones, and to those that the next tile begins with
-    SOON_TILE = 16
-    SOON_EVERY = 17  # NEVER: there is nothing to be brought nearer
-    ROWS = 18  # tiles' own: where they remember what rows are left
-    BIAS = 19  # what tiles in assembly add to C at the end, 0 for nothing: a number for each column, or for each row
-    BIAS_OF_ROWS = 20  # 1: for each row. Then tiles set it to where the next tile's would be
-    RELU = 21  # 1: and then take 0 for what is less
-    FOLLOWER = 22  # what is called in place of storing to C, as `tile_follower.Words`; 0 for nothing
-    NEAR = 23  # steps of k in which tiles of many rows fetch what it reads beside C,
-    NEAR_EVERY = 24  # a row each time that those left are a multiple of this + 1 (a power of two)
-    LATE = 25  # tiles' own: the steps of k behind which they fetch C
-    AIDED = 26  # tiles' own: whether they fetch anything while they multiply, 0 if not
+    A_STEP = 7  # from one tile's A to that of the next
+    A_NEXT = 8  # where the next tile's A and C would be; set by tiles
+    C_NEXT = 9
+    FETCH = 10  # whether and how to bring C into the cache while it is computed, as `Fetch` (tiles in assembly)
+    BIAS = 11  # what tiles in assembly add to C at the end, 0 for nothing: a number for each column, or for each row
+    BIAS_OF_ROWS = 12  # 1: for each row. Then tiles set it to where the next tile's would be
+    RELU = 13  # 1: and then take 0 for what is less
+    FOLLOWER = 14  # what is called in place of storing to C, as `tile_follower.Words`; 0 for nothing
+    SOON_EVERY = 15  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, each
+    # time that the steps of k left are a multiple of this + 1 (a power of two); NEVER: there is nothing
+    NEAR = 16  # steps of k in which tiles of many rows fetch what a follower reads beside C,
+    NEAR_EVERY = 17  # a row each time that those left are a multiple of this + 1 (a power of two)
+    SOON = 18  # the first of the two lines; how far the other is from it
+    SOON_OTHER = 19
+    SOON_STEP = 20  # from these lines to the next ones, and to those that the next tile begins with
+    SOON_TILE = 21
+    PANEL = 22  # where a packing tile leaves its copy of B
+    TAIL = 23  # a dense copy of the last rows of B, for tiles that do not mask their loads
+    LATE = 24  # tiles' own: the steps of k behind which they fetch C,
+    AIDED = 25  # whether they fetch anything while they multiply, 0 if not,
+    ROWS = 26  # what rows are left
     A_ROW = 27  # and, for tiles in IR, then 3, 5, 7, ... times this stride
 
 

@@ -14,18 +14,15 @@ _MATRICES = ("a", "b", "c", *_OPERANDS)
 
 ADDRESSES = (*_MATRICES, "workspace")
 BATCH = ("matrices", "batch1", "batch2")
-STRIDES = tuple(
-    f"{matrix}_{which}"
-    for matrix in _MATRICES
-    for which in ("row", "col", *(f"batch{axis}" for axis in range(BATCH_DIMS)))
-)
+STRIDES = tuple(f"{matrix}_{which}" for matrix in _MATRICES for which in ("row", "col"))
+BATCH_STRIDES = tuple(f"{matrix}_batch{axis}" for matrix in _MATRICES for axis in range(BATCH_DIMS))
 
 
 def common_slots(problem: Problem, size: int) -> dict[str, int | str]:
     """Addresses, as the caller's names for them, batch sizes and strides of a product."""
     pad = (0,) * (BATCH_DIMS - len(problem.batch))
     sizes = (*(1 for _ in pad), *problem.batch)
-    slots: dict[str, int | str] = dict.fromkeys((*ADDRESSES, *STRIDES), 0)  # operands that are not used stay 0
+    slots: dict[str, int | str] = dict.fromkeys((*ADDRESSES, *STRIDES, *BATCH_STRIDES), 0)  # as unused ones stay
     slots |= {"matrices": prod(sizes), "batch1": sizes[1], "batch2": sizes[2], "workspace": "workspace"}
     slots |= {f"{name}_col": size for name in _OPERANDS}
     for name, matrix in zip(_MATRICES, problem.matrices, strict=False):

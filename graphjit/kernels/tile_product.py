@@ -24,7 +24,7 @@ from graphjit.kernels.emit import F32, Int, call, function, intrinsic, load, loo
 from graphjit.kernels.epilogue import apply
 from graphjit.kernels.follower import LEAST, Follower, rest_function
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.split import CHUNK, DOUBTFUL, FLOATS, LINES, STEPS
 from graphjit.kernels.split_ahead import Work, finish_function, split_lines
 from graphjit.kernels.target import Element, target
@@ -33,7 +33,7 @@ from graphjit.kernels.tiles import array, balanced
 from graphjit.runtime.compiler import IRKernel
 
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "m", "n", "k", "units", "by_rows", "epilogue", "a_turned", "b_turned", "k_block",
-         "block", "panels_of_a", "follower")  # fmt: skip
+         "block", "panels_of_a", "follower", *BATCH_STRIDES)  # fmt: skip
 
 BLOCK = 2 * LINES  # rows and columns of C that are computed together: four of eight tiles hold them
 DEEP = 16 * STEPS  # measured: most steps of k that are split, and multiplied, together

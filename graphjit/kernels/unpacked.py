@@ -15,7 +15,7 @@ from graphjit.kernels.epilogue import NUMBERS
 from graphjit.kernels.microkernel import Frame
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.problem import Problem
-from graphjit.kernels.slots import ADDRESSES, BATCH, STRIDES, Slots, matrices, of_matrix
+from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import FrameArray, panel_function, tile_shape
 from graphjit.runtime.compiler import IRKernel
@@ -23,8 +23,8 @@ from graphjit.runtime.compiler import IRKernel
 # panels but for the last one, bytes of their rows; vectors, rows of tiles, and what tiles are told, of these and of it
 _EACH = {"breadth": None, "tallest": None, "step": Frame.A_STEP, "mask": Frame.MASK, "depth": Frame.K,
          "tail": Frame.K_TAIL}  # fmt: skip
-NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "panels", "line", *(f"{name}{i}" for i in range(2) for name in _EACH),
-         "fetch", "bias", "accumulate", "epilogue")  # fmt: skip
+NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "panels", "line", "fetch", "bias", "accumulate", "epilogue",
+         *(f"{name}{i}" for i in (1, 0) for name in _EACH), *BATCH_STRIDES)  # fmt: skip
 
 Made = tuple[dict[str, Any], int, int]
 
