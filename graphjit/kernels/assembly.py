@@ -10,9 +10,9 @@ all those that lie across two lines, would wait for each other. In a long produc
 left the first-level cache at the end, soonest where rows lie a power of two apart: there C is fetched into the second
 level first, and nearer shortly before it is needed. A bias and relu are added to the sums. The tiles that large
 products are cut into fetch lines that are needed soon, a few at a time: many at once would make the multiply-adds
-wait. Tiles of one and two vectors call what follows the product, if something does, in place of storing
-(`tile_follower`). Registers, in the System V convention: rdi frame, rsi a, rdx b, rcx c, r8 rows, and back in rax
-what rows are left. Instructions are those of AVX512F and AVX512VL.
+wait. All that small products do not do stands behind the function. Tiles of one and two vectors call what follows the
+product, if something does, in place of storing (`tile_follower`). Registers, in the System V convention: rdi frame, rsi
+a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are those of AVX512F and AVX512VL.
 """
 
 from collections.abc import Iterable, Iterator

@@ -6,12 +6,14 @@ by the first tile of a panel as it computes.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
+from typing import Any
 
 from graphjit.kernels import edges
 from graphjit.kernels.assembly import LONGER
-from graphjit.kernels.blocked_loops import NAMES, emit
+from graphjit.kernels.blocked_loops import NAMES, Buffers, Loops
 from graphjit.kernels.blocking import (
     PACKING_PAYS,
     a_packing_of,
@@ -24,10 +26,15 @@ from graphjit.kernels.blocking import (
     k_limit,
     tile_line,
 )
+from graphjit.kernels.emit import ENTRY, I64, Int, load, power_of_two
+from graphjit.kernels.follower import HANDED
+from graphjit.kernels.looking_loops import LookingLoops
+from graphjit.kernels.microkernel import Frame
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.problem import Problem
+from graphjit.kernels.slots import Slots
 from graphjit.kernels.target import Element, target
-from graphjit.kernels.tiles import balanced, panel_row, tile_heights, tile_shape
+from graphjit.kernels.tiles import FrameArray, balanced, panel_row, tile_heights, tile_shape
 from graphjit.runtime.compiler import IRKernel
 
 SMALL = 1 << 16  # bytes of a product of which tiles are handed on: of less, a loop over all of them is as fast
@@ -138,4 +145,31 @@ def blocked_kernel(element: Element) -> IRKernel:
     """The kernel for a dtype."""
     shape = tile_shape()
     key = (element.suffix, shape.heights, shape.packing, target().assembly)
-    return IRKernel(f"gemm_{element.name}", key, len(NAMES), functools.partial(emit, element))
+    return IRKernel(f"gemm_{element.name}", key, len(NAMES), functools.partial(_emit, element))
+
+
+def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
+    """Emit the kernel's body: its loops twice, as small products have no time for what large ones want."""
+    start, stop = (Int(builder, value) for value in values[-2:])
+    at, buffers = Slots(builder, NAMES), Buffers(element, builder)
+    buffers.frame.set_a(at["tile_a_row"], at["tile_a_col"])
+    with builder.if_then(at["tile_follower"] != 0, likely=False):
+        _take_up(at["tile_follower"], at["k"], buffers.frame)
+    large = builder.or_(at["follower"] != 0, at["far_b"] != 0)
+    with builder.if_else(large, likely=False) as (looking, plain):
+        with looking:
+            LookingLoops(element, at, buffers).emit(start, stop)
+        with plain:
+            Loops(element, at, buffers).emit(start, stop)
+
+
+def _take_up(told: Int, depth: Int, frame: FrameArray) -> None:
+    """Have tiles hand on what they compute. They fetch a row of what is read beside it so often that they have all of
+    theirs in half their time."""
+    builder, words = told.builder, told + 8 * HANDED
+    entry, slots = (load(told + 8 * i, I64, 8) for i in range(2))
+    builder.call(builder.inttoptr(entry, ENTRY.as_pointer()),
+                 [builder.inttoptr(slots, I64.as_pointer()), words.value, I64(0)])
+    every = power_of_two(depth // (2 * tile_shape().packing[0]))
+    frame[Frame.FOLLOWER], frame[Frame.NEAR_EVERY] = words, every - 1
+    frame[Frame.NEAR] = (every * tile_shape().packing[0]).min(depth)

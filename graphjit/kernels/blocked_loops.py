@@ -5,17 +5,15 @@ A strip is as many rows as a block, but where strips are handed to a follower (s
 Where tiles hand on what they compute (see `tile_follower`), they store nothing, and C's address is 0.
 """
 
-import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from graphjit.kernels import edges
 from graphjit.kernels.blocking import PACKING_PAYS
 from graphjit.kernels.dot import sums_array
-from graphjit.kernels.emit import ENTRY, I64, Int, call, load, loop, only_if, power_of_two
+from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import NUMBERS, apply
-from graphjit.kernels.follower import HANDED, LEAST, Follower, follow_function, rest_function
-from graphjit.kernels.microkernel import NEVER, Fetch, Frame
+from graphjit.kernels.follower import Follower
+from graphjit.kernels.microkernel import Fetch, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
@@ -76,41 +74,14 @@ class Buffers:
         self.follower = Follower(builder)
 
 
-def emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
-    """Emit the kernel's body: its loops twice, as small products have no time for what large ones want."""
-    start, stop = (Int(builder, value) for value in values[-2:])
-    at, buffers = Slots(builder, NAMES), Buffers(element, builder)
-    buffers.frame.set_a(at["tile_a_row"], at["tile_a_col"])
-    with builder.if_then(at["tile_follower"] != 0, likely=False):
-        _take_up(at["tile_follower"], at["k"], buffers.frame)
-    large = builder.or_(at["follower"] != 0, at["far_b"] != 0)
-    with builder.if_else(large, likely=False) as (looking, plain):
-        with looking:
-            _LookingLoops(element, at, buffers).emit(start, stop)
-        with plain:
-            _Loops(element, at, buffers).emit(start, stop)
-
-
 def fetch_flags(fetch: Int, c: Int, c_row: Int) -> Int:
     """How C is fetched, if it is, as `Fetch`: other lines where its rows begin within one."""
     across = fetch.flag((c & LINE - 1) + (c_row & LINE - 1) != 0) * Fetch.ACROSS
     return (fetch + across).where(fetch > 0, 0)
 
 
-def _take_up(told: Int, depth: Int, frame: FrameArray) -> None:
-    """Have tiles hand on what they compute. They fetch a row of what is read beside it so often that they have all of
-    theirs in half their time."""
-    builder, words = told.builder, told + 8 * HANDED
-    entry, slots = (load(told + 8 * i, I64, 8) for i in range(2))
-    builder.call(builder.inttoptr(entry, ENTRY.as_pointer()),
-                 [builder.inttoptr(slots, I64.as_pointer()), words.value, I64(0)])
-    every = power_of_two(depth // (2 * tile_shape().packing[0]))
-    frame[Frame.FOLLOWER], frame[Frame.NEAR_EVERY] = words, every - 1
-    frame[Frame.NEAR] = (every * tile_shape().packing[0]).min(depth)
-
-
-class _Loops:
-    """The loops, but for what `_LookingLoops` does."""
+class Loops:
+    """The loops, but for what `LookingLoops` does."""
 
     def __init__(self, element: Element, at: Slots, buffers: Buffers) -> None:
         self.element, self.builder, self.module = element, at.builder, at.builder.module
@@ -274,99 +245,3 @@ class _Loops:
         """From one tile's A to that of the next."""
         packed = self.at["tile_a_col"] * depth + target().vector
         return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
-
-
-class _LookingLoops(_Loops):
-    """Where tiles fetch what is needed behind them: from a B that is far away, or for a follower.
-
-    With a follower, strips are a few tiles, and panels of B stay packed for all of them.
-    """
-
-    def emit(self, start: Int, stop: Int) -> None:
-        at, builder = self.at, self.builder
-        self.follows, self.across = at["follower"] != 0, at["n"] + at["edge"]
-        self.follower.take_up(at["follower"], self.follows, self.across, self.element.size)
-        super().emit(start, stop)
-        with builder.if_then(self.follows):
-            call(rest_function(self.module), builder, [self.follower.base])
-
-    def emit_rows(self, block: Block) -> None:
-        at, row0, row1 = self.at, self.row0, self.row1
-        with loop(row0, row1, at["a_block"]) as first:
-            last = (first + at["a_block"]).min(row1)
-            a = self.block_of_a(self.a + at["a_row"] * first + at["a_col"] * block.first, block.depth, last - first)
-            with loop(first, last, at["m_block"]) as row:
-                height = at["m_block"].min(last - row)
-                strip = Strip(row, height, a + self.steps_of_a(block.depth, row - first), row == row0,
-                              row + height == row1)
-                [c] = only_if(self.follows, [self.c], functools.partial(self.buffer_less, row))
-                self.emit_strip(block, strip, c)
-                with self.builder.if_then(self.follows):
-                    self.hand_on(strip)
-
-    def hand_on(self, strip: Strip) -> None:
-        at, follower = self.at, self.follower
-        call(rest_function(self.module), self.builder, [follower.base])
-        panels = (at["vectors"] + at["panel_vectors"] - 1) // at["panel_vectors"]
-        follower.set(most=((strip.height * self.across + panels - 1) // panels).max(LEAST))
-        follower.begin(self.buffer(strip.row), strip.height, self.across, self.across * strip.row)
-
-    def panel(self, block: Block, strip: Strip, vector: Int, breadth: Int, columns: Int) -> Panel:
-        at, builder = self.at, self.builder
-        place = at["workspace"] + at["panel_step"] * (vector - self.vector0)
-        is_packed = builder.and_(at["panel_step"] != 0, builder.not_(strip.is_first))
-        with builder.if_then(self.follows):
-            self.fetch_for_follower(strip, block.depth)
-        with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(is_packed))):
-            self.fetch_panel(block, strip, vector + breadth)
-        return Panel(vector, breadth, columns, place, is_packed)
-
-    def behind_panel(self) -> None:
-        with self.builder.if_then(self.follows):
-            call(follow_function(self.module), self.builder, [self.follower.base])
-
-    def fetch_panel(self, block: Block, strip: Strip, behind: Int) -> None:
-        """Have them fetch what the next panel is packed from, a few lines each: lines so far apart would be waited for
-        one by one. Two vectors of each row of B, or two columns for each tile."""
-        at, builder, frame, depth = self.at, self.builder, self.frame, block.depth
-        copies = at["b_packing"] == Packing.COPY
-        # so often that all tiles together fetch all rows, in the steps that are not for what a follower reads
-        steps = depth - frame[Frame.NEAR]
-        often = (strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
-        every = power_of_two(often * steps // depth)
-        over = behind == self.vector1
-        on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
-        frame[Frame.SOON] = self.source(block.first + on, self.vector0.where(over, behind))
-        frame[Frame.SOON_OTHER] = Int(builder, LINE).where(copies, at["b_col"])
-        frame[Frame.SOON_STEP] = at["b_row"].where(copies, LINE)
-        frame[Frame.SOON_TILE] = (at["b_row"] * (steps // every)).where(copies, at["b_col"] * 2)
-        frame[Frame.SOON_EVERY] = every - 1
-
-    def fetch_for_follower(self, strip: Strip, depth: Int) -> None:
-        """Have them fetch what the follower's next call reads."""
-        follower, frame = self.follower, self.frame
-        near, other, size = follower["near"], follower["other"], follower["size"]
-        steps = (strip.height // self.tallest(2)).max(1) * depth
-        every = power_of_two(steps // (follower["most"] * size // LINE + 1))
-        frame[Frame.SOON] = near + follower.place * size
-        frame[Frame.SOON_OTHER], frame[Frame.SOON_STEP] = other.where(other != 0, near) - near, Int(self.builder, LINE)
-        frame[Frame.SOON_TILE] = depth // every * LINE
-        some = self.builder.and_(near != 0, follower["row"] < follower["rows"])
-        frame[Frame.SOON_EVERY] = (every - 1).where(some, NEVER)
-
-    def buffer(self, row: Int) -> Int:
-        """Where the strip of C lies that begins with this row: two of them take turns."""
-        at = self.at
-        turn = (row - self.row0) // at["m_block"] % 2
-        return at["workspace"] + at["strips"] + at["c_row"] * at["m_block"] * turn
-
-    def buffer_less(self, row: Int) -> list[Int]:
-        """Where C would have to lie for this row to be there."""
-        return [self.buffer(row) - self.at["c_row"] * row]
-
-    def steps_of_a(self, depth: Int, rows: Int) -> Int:
-        """From the first row of a block of A to a later one, the first of a tile."""
-        each = Int(self.builder, tile_shape().packing[0])
-        packed = self.step_of_a(depth, each) * (rows // each)
-        return packed.where(self.at["a_packing"] != 0, self.at["tile_a_row"] * rows)
-

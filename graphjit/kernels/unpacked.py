@@ -26,6 +26,8 @@ _EACH = {"breadth": None, "tallest": None, "step": Frame.A_STEP, "mask": Frame.M
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "panels", "line", "fetch", "bias", "accumulate", "epilogue",
          *(f"{name}{i}" for i in (1, 0) for name in _EACH), *BATCH_STRIDES)  # fmt: skip
 
+SMALL = 1 << 18  # multiply-adds of a product that nobody shares out by columns
+
 Made = tuple[dict[str, Any], int, int]
 
 
@@ -35,7 +37,7 @@ def arguments(problem: Problem, element: Element, made: Made) -> Made | None:
     k, vectors, breadth = (at[name] for name in ("k", "vectors", "panel_vectors"))
     packs = at["b_packing"] != Packing.NONE or at["a_packing"] != Packing.NONE
     whole = k <= at["k_block"] and (at["m"] <= at["a_block"] or vectors <= breadth) and not at["edge"]
-    in_rows = problem.c.col == 1 and (at["by_rows"] or vectors <= breadth)
+    in_rows = problem.c.col == 1 and (at["by_rows"] or vectors <= breadth or at["m"] * at["n"] * k < SMALL)
     adds = at["bias"] or not problem.operands
     if packs or not (whole and in_rows and adds and vectors and target().assembly):
         return None
@@ -55,7 +57,7 @@ def unpacked_kernel(element: Element) -> IRKernel:
     """The kernel for a dtype."""
     shape = tile_shape()
     key = (element.suffix, shape.heights, shape.packing, target().assembly)
-    return IRKernel(f"unpacked_{element.name}", key, len(NAMES), functools.partial(_emit, element))
+    return IRKernel(f"gemm_unpacked_{element.name}", key, len(NAMES), functools.partial(_emit, element))
 
 
 def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:

@@ -216,6 +216,40 @@ def _any_product(case: dict[str, Any]) -> None:
     check(**case)
 
 
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("layout", ["row", "column"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_what_lies_beside_c_stays(dtype: np.dtype[Any], layout: str, accumulate: bool) -> None:
+    """The last vectors of rows are stored by instructions of many widths."""
+    rng = np.random.default_rng(0)
+    for n in range(1, 52):
+        for m, k in ((1, 40), (3, 5), (8, 1), (15, 20)):
+            around = normal(rng, dtype, m, n + 7)
+            a, b = place(normal(rng, dtype, m, k), "row"), place(normal(rng, dtype, k, n), layout)
+            before = around.copy()
+            product(a, b, around[:, 3 : 3 + n], accumulate)
+            np.testing.assert_array_equal(around[:, :3], before[:, :3])
+            np.testing.assert_array_equal(around[:, 3 + n :], before[:, 3 + n :])
+            want = a.astype(np.float64) @ b + (before[:, 3 : 3 + n] if accumulate else 0)
+            np.testing.assert_allclose(around[:, 3 : 3 + n], want, rtol=0, atol=1e3 * np.finfo(dtype).eps)
+
+
+@pytest.mark.skipif(not target().assembly, reason="tiles in IR have no such kernel")
+def test_the_kernel_of_small_products() -> None:
+    """What nothing is packed of, or cut in, takes the kernel that has little to work out; all else the others."""
+    def kernel(m: int, n: int, k: int, b_layout: str = "row", batch: int = 1) -> str:
+        rng = np.random.default_rng(0)
+        a, b = normal(rng, FLOATS[0], batch, m, k), place(normal(rng, FLOATS[0], batch, k, n), b_layout)
+        c = normal(rng, FLOATS[0], batch, m, n)
+        check(a, b, c, cuts=(1, m // 2, m + 1))
+        return plan_for(a, b, c).kernel.name
+
+    for small in ((2, 2, 2), (64, 128, 100), (100, 16, 2), (13, 257, 17), (1, 138, 8)):
+        assert kernel(*small) == kernel(*small, batch=3) == "gemm_unpacked_float32"
+    assert kernel(64, 128, 128, "column") == kernel(8, 1000, 1000) == kernel(40, 65, 2000) == "gemm_float32"
+    assert kernel(1, 70, 300, "column") == "dot_float32"
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("layout", ["row", "column"])
 @pytest.mark.parametrize(("m", "k", "n"), [(57, 16, 16), (16, 16, 57), (200, 4, 65), (24, 100, 33)])
