@@ -116,7 +116,7 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
     if not batch and place is None and epilogue is None:
         call.handing = lambda how: _handing(
-            call, plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
+            call, found, plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
     return call
 
 
@@ -126,11 +126,13 @@ def _filled(plan: GemmPlan, address: Mapping[str, Slot]) -> tuple[Slot, ...]:
     return tuple(known.get(s, 0) if isinstance(s, str) else s for s in plan.slots)
 
 
-def _handing(call: KernelCall, plan: GemmPlan | None, address: Mapping[str, Slot]) -> KernelCall | None:
+def _handing(call: KernelCall, stored: GemmPlan, plan: GemmPlan | None,
+             address: Mapping[str, Slot]) -> KernelCall | None:
     """The same product, handed on; None where it is better as it is."""
-    if plan is None or plan.kernel is not call.kernel:
+    if plan is None or plan.kernel is not stored.hands_on:
         return None
-    return replace(call, slots=_filled(plan, {**address, "c": 0, "follower": Handed()}), extent=plan.extent,
+    slots = _filled(plan, {**address, "c": 0, "follower": Handed()})
+    return replace(call, kernel=plan.kernel, codes=("int64",) * len(slots), slots=slots, extent=plan.extent,
                    align=plan.align, repeated=plan.repeated, writes=(), handing=None, spans=dict,
                    fetches=plan.fetches, cuts=dict(zip(call.reads, plan.cuts[:2], strict=True)))
 

@@ -42,6 +42,7 @@ class GemmPlan:
     steps: for A and C the elements from one row to the next, and from a row's first to its last.
     cuts: for A, B and C how many elements of memory the axis that units cut spans; 0 where each unit reads all.
     repeated: of the time, what each share does again.
+    hands_on: the kernel that could hand the product on, where this one stores it.
     fetches: whether a product that hands on strips gains by fetching what the other kernel reads, and not by hiding
         its time.
     """
@@ -58,6 +59,7 @@ class GemmPlan:
     steps: tuple[tuple[int, int], ...]
     cuts: tuple[int, int, int]
     repeated: float
+    hands_on: IRKernel
     fetches: bool = False
 
 
@@ -165,7 +167,8 @@ def _described(problem: Problem, way: Problem, room: Any, element: Element, made
     steps = ((problem.a.row, (problem.k - 1) * problem.a.col), (problem.c.row, (problem.n - 1) * problem.c.col))
     return GemmPlan(KERNELS[room](element), slots, extent, workspace, 2 * m * n * k * prod(batch), align,
                     CYCLE * estimate * prod(way.batch), least, rows, steps, _cuts(way, arguments.get("by_rows", 1)),
-                    CYCLE * tile_product.repeated(way) if room is tile_product and not way.batch else 0.0)
+                    CYCLE * tile_product.repeated(way) if room is tile_product and not way.batch else 0.0,
+                    KERNELS[blocked if room is unpacked else room](element))
 
 
 def _cuts(way: Problem, by_rows: int) -> tuple[int, int, int]:

@@ -174,9 +174,12 @@ def test_a_loop_that_reads_nothing_else_is_left_alone() -> None:
 
 
 @pytest.mark.skipif(target().tile_unit or not target().assembly, reason="no tiles in registers")
-def test_arithmetic_behind_a_product_is_done_in_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("m", "k", "n"), [(150, 40, 300), (128, 64, 128), (20, 8, 12)])
+def test_arithmetic_behind_a_product_is_done_in_its_tiles(m: int, k: int, n: int,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind those that the kernel of small products would store."""
     monkeypatch.setattr(blocked, "hands_on_tiles", lambda *_: True)  # however large this machine's caches are
-    x, w, other = (whole_numbers(shape, i) for i, shape in enumerate([(150, 40), (40, 300), (150, 300)]))
+    x, w, other = (whole_numbers(shape, i) for i, shape in enumerate([(m, k), (k, n), (m, n)]))
     fast = gj.compile(lambda x, o: (x @ gj.tensor(w)) * 0.5 + o)
     np.testing.assert_array_equal(fast(x, other).numpy(), (x @ w) * 0.5 + other)
     [call] = followed(fast)
