@@ -117,7 +117,7 @@ def _front(kinds: str, named: int, several: int) -> CodeType:
     return compiled("front", ", ".join(head), body, {}).__code__
 
 
-def _noted(x: object, rest: list[Value]) -> Hashable:
+def _noted(x: Any, rest: list[Value]) -> Hashable:
     """What a call depends on in this argument; values of tensors in it are added to ``rest``.
 
     Raises:
@@ -127,17 +127,17 @@ def _noted(x: object, rest: list[Value]) -> Hashable:
     if kind in EXACT:
         return kind, x
     if kind is slice:
-        parts = x.start, x.stop, x.step  # type: ignore[attr-defined]
+        parts = x.start, x.stop, x.step
         kinds = tuple(map(type, parts))
         return (kind, *parts, *kinds) if EXACT.issuperset(kinds) else (kind, *[_noted(part, rest) for part in parts])
     if kind is tuple or kind is list:
-        if len(x) > LONGEST:  # type: ignore[arg-type]
+        if len(x) > LONGEST:
             raise TypeError("a long list")
-        kinds = tuple(map(type, x))  # type: ignore[call-overload]
+        kinds = tuple(map(type, x))
         if EXACT.issuperset(kinds):
-            return kind, tuple(x), kinds  # type: ignore[arg-type]
+            return kind, tuple(x), kinds
         found: list[Any] = [kind]
-        for part in x:  # type: ignore[attr-defined]
+        for part in x:
             if isinstance(part, Tensor):  # as below, without the call
                 value = part._value
                 data: Any = value.data
@@ -153,9 +153,9 @@ def _noted(x: object, rest: list[Value]) -> Hashable:
         return data.shape, data.dtype, value.requires_grad
     if kind is float:
         return kind, x or repr(x)  # 0.0 == -0.0
-    if kind is ndarray and x.dtype in HELD:  # type: ignore[attr-defined]
+    if kind is ndarray and x.dtype in HELD:
         rest.append(shared(x))
-        return kind, x.shape, x.dtype  # type: ignore[attr-defined]
+        return kind, x.shape, x.dtype
     if isinstance(x, dtype):
         return kind, x
     raise TypeError("an argument of another kind")

@@ -151,8 +151,8 @@ def assign(self: Tensor, x: TensorLike) -> Tensor:
     if type(x) is Tensor and state.trace is None:  # eager updates
         old, given = self._value, x._value
         if (old.op is None and old.trace is None and given.trace is None and given.data.dtype is old.data.dtype  # type: ignore[union-attr]  # arrays
-                and given.data.shape == old.data.shape):  # type: ignore[union-attr]
-            overwrite(old, given.data)  # type: ignore[arg-type]
+                and given.data.shape == old.data.shape):  # type: ignore[union-attr]  # arrays
+            overwrite(old, given.data)  # type: ignore[arg-type]  # an array
             return self
     dtype, shape = self.dtype, self.shape
     new = as_tensor(x, dtype)

@@ -252,8 +252,6 @@ class _Tile:
         """Store C. A store with a mask takes longer than one without, and touches as many lines of memory as its vector
         does, live lanes or not: the last vectors of short rows go by the narrowest instruction."""
         full, half = (1 << self.lanes) - 1, (1 << self.lanes // 2) - 1
-        kinds = [("e", full, "zmm", "", "vmovup"), ("e", 1, "xmm", "", "vmovs"), ("be", half, "ymm", "{%k1}", "vmovup")]
-        kinds = kinds[: 3 if self.vectors <= NARROW else 1]
         self.emit(f"mov {_field(Frame.MASK)}, {_A}", f"cmp ${full}, {_A}")
         with self.aside("jne", 30, back=18):
             kinds = [("je", 1, "xmm", "", "vmovs"), ("jbe", half, "ymm", "{%k1}", "vmovup")] * (self.vectors <= NARROW)

@@ -1,4 +1,4 @@
-"""The blocked matrix product: how its loops over blocks and panels around register tiles are cut.
+"""The blocked matrix product: how its loops over blocks and panels around register tiles are cut, and its kernel.
 
 How the loops stand (blocks of k, blocks of rows, panels of columns, tiles) follows Goto and van de Geijn, "Anatomy of
 High-Performance Matrix Multiplication" (2008). What differs: only blocks of big matrices A are packed, and B is packed

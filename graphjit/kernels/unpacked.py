@@ -20,7 +20,7 @@ from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import FrameArray, panel_function, tile_shape
 from graphjit.runtime.compiler import IRKernel
 
-# panels but for the last one, bytes of their rows; vectors, rows of tiles, and what tiles are told, of these and of it
+# of a panel: its vectors, rows of its tiles, and what these are told; all panels but the last are alike
 _EACH = {"breadth": None, "tallest": None, "step": Frame.A_STEP, "mask": Frame.MASK, "depth": Frame.K,
          "tail": Frame.K_TAIL}  # fmt: skip
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "panels", "line", "fetch", "bias", "accumulate", "epilogue",
@@ -73,16 +73,18 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         a, c, bias = a + at["a_row"] * first, c + at["c_row"] * first, bias + at["e0_row"] * first
         frame[Frame.FETCH] = fetch_flags(at["fetch"].max(at["accumulate"]), c, at["c_row"])
-
-        def panel(which: int, number: Int, rows: Int = last - first, a: Int = a, b: Int = b, c: Int = c,
-                  bias: Int = bias) -> None:  # fmt: skip
-            for name, field in _EACH.items():
-                if field is not None:
-                    frame[field] = at[f"{name}{which}"]
-            across, (breadth, tallest) = at["line"] * number, (at[f"{name}{which}"] for name in ("breadth", "tallest"))
-            frame[Frame.BIAS] = bias + across.where(at["bias"] == 1, 0)
-            call(tiles, builder, [frame.address, breadth, tallest, rows, a, b + across, c + across])
-
+        places = last - first, a, b, c, bias
         with loop(0, at["panels"]) as number:
-            panel(0, number)
-        panel(1, at["panels"])
+            _panel(at, frame, tiles, 0, number, places)
+        _panel(at, frame, tiles, 1, at["panels"], places)
+
+
+def _panel(at: Slots, frame: FrameArray, tiles: Any, which: int, number: Int, places: Sequence[Int]) -> None:
+    """The panel of this number; ``which``: 1 for the last one. `places`: rows, and where A, B, C and the bias are."""
+    rows, a, b, c, bias = places
+    for name, field in _EACH.items():
+        if field is not None:
+            frame[field] = at[f"{name}{which}"]
+    breadth, tallest, across = at[f"breadth{which}"], at[f"tallest{which}"], at["line"] * number
+    frame[Frame.BIAS] = bias + across.where(at["bias"] == 1, 0)
+    call(tiles, at.builder, [frame.address, breadth, tallest, rows, a, b + across, c + across])
