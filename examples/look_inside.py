@@ -7,8 +7,8 @@ Output, shortened (times on a 2-core x86 with AVX-512):
     recorded 58, simplify 56, fold 55, cse 49, views below 49, simplify again 48, cse again 48, regions 48, pool ...
     2. The optimized graph, each line with the place in this file it came from:
     ...
-      %0: float32[20, 32] = permute_dims(0.weight, axes=(1, 0))  # look_inside.py:65
-      %1: float32[64, 32] = matmul(x, %0)  # look_inside.py:65
+      %0: float32[64, 32] = matmul(x, 0.weight.T)  # look_inside.py:65
+      %1: float32[64, 32] = add(%0, 0.bias)  # look_inside.py:65
     ...
     3. The report: traces and why, state, memory, work, kernels:
     step   2 traces, 9 kernels (0 compiled, 10 loaded in 10.5 ms)

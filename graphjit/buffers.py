@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 
+import numpy as np
+
+from graphjit.arrays import lasting_copy
 from graphjit.op import Array
 from graphjit.tape import Value, clock
 
@@ -42,3 +46,27 @@ def guard_view(base: Value, view: Value) -> None:
             views[:] = [r for r in views if r() is not None]
         views.append(weakref.ref(view))
         view.views = views
+
+
+def lies_turned(array: Array) -> bool:
+    """Whether a matrix lies in memory column by column, and not row by row as well."""
+    return array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous and array.dtype.isnative
+
+
+def turn(value: Value) -> None:
+    """Have the matrix of a leaf lie column by column, in memory of its own."""
+    value.data = lasting_copy(value.data.T).T  # type: ignore[union-attr]  # an array outside of traces
+    clock.structure += 1  # compiled functions may read or write it
+
+
+def is_held_elsewhere(value: Value) -> bool:
+    """Whether someone else has the array of a leaf or a NumPy view of it, and would no longer see what is written to
+    the leaf if that had another array. Views of graphjit's own do not count: they keep what they showed anyway."""
+    if sys.getrefcount(value.data) > _ALONE:
+        return True
+    base = value.data.base is not None  # type: ignore[union-attr]  # an array outside of traces
+    return base and sys.getrefcount(value.data.base) > _ALONE  # type: ignore[union-attr]  # an array outside of traces
+
+
+_fresh = Value(np.empty(1))
+_ALONE = sys.getrefcount(_fresh.data)  # of an array that nothing else holds, asked in this way

@@ -132,7 +132,7 @@ def profile(compiled: CompiledFunction, args: tuple[Any, ...], kwargs: dict[str,
     program = ran.program
     budget = BUDGET / (len(program.steps) + 1)
     measured: list[tuple[Step, float, int]] = []
-    with replay(program, Signature(args, kwargs).arrays, [s.node for s in ran.writes]) as run:
+    with replay(program, Signature(args, kwargs).arrays, [s.held for s in ran.writes]) as run:
         measured.extend(run.steps(budget))
         step = run.whole(budget)
     total = sum(seconds for _, seconds, _ in measured) or 1.0

@@ -31,7 +31,7 @@ def shortcut(spec: Specialization) -> Shortcut:
     For calls whose arguments are arrays, floats and tensors that require no gradient. It always gives MISS for a
     program whose results an eager ``backward()`` may start from, or that leaves more behind than state.
     """
-    if spec.backward is not None or spec.copies or spec.given_grads or spec.bare or spec.accumulates:
+    if spec.backward is not None or spec.outside.copies or spec.given_grads or spec.bare or spec.accumulates:
         return no_shortcut
     program, capture = spec.program, spec.capture
     alike = [(it, held) for it, _, held in capture.containers if type(it) in KINDS]
@@ -51,7 +51,7 @@ def shortcut(spec: Specialization) -> Shortcut:
         *(["not containers_hold(others)"] if others else []),
     ]
     written = spec.written if spec.writes else None
-    native = program.native(_is_single(spec), written, MISS, spec.buffers) if fields else None
+    native = program.native(_is_single(spec), written, MISS, spec.outside.buffers) if fields else None
     lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
     if native is not None:
         plan, alive = native
@@ -121,7 +121,7 @@ def _in_python(spec: Specialization, names: dict[str, Any]) -> list[str]:
                   "  if v.requires_grad or v.trace is not None: return MISS",
                   f"  {a} = v.data",
                   f" if {a}.shape != s{i} or {a}.dtype is not d{i}"
-                  f"{f' or id({a}) in spec.buffers.tolist()' if spec.writes else ''}: return MISS"]
+                  f"{f' or id({a}) in spec.outside.buffers.tolist()' if spec.writes else ''}: return MISS"]
     results = [f"r{i}" for i in range(len(spec.program.results))]
     targets = f"{', '.join(results)}, = " if results else ""
     lines.append(f" {targets}program.run([{', '.join(args)}])")

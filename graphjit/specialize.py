@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphjit.backward import is_whole
-from graphjit.buffers import protect_views
+from graphjit.buffers import is_held_elsewhere, lies_turned, protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError, TraceError
@@ -19,7 +19,9 @@ from graphjit.generators import generators_watched
 from graphjit.ir import Input, Node
 from graphjit.leaves import UNAVAILABLE, Unavailable, computed_outside
 from graphjit.op import Array
+from graphjit.outside import Outside
 from graphjit.passes import optimize
+from graphjit.passes.turned_states import turn_states
 from graphjit.pullback import Backward
 from graphjit.runtime.compiler import without_gc
 from graphjit.runtime.program import Program
@@ -73,7 +75,8 @@ class Specialization:
         self.states: list[State] = list(trace.states.values())
         self.writes: list[State] = trace.written()
         self.flags = [(s.tensor, s.tensor._value.requires_grad) for s in self.states]
-        self.arrays = [(array, value.data) for array, value in trace.arrays.values()]
+        self.arrays: list[tuple[Array, Input]] = [
+            (array, value.data) for array, value in trace.arrays.values()]  # type: ignore[misc]  # a node
         self.arguments = list(trace.inputs)
         self.trace_seconds = time.perf_counter() - begin
         with without_gc():
@@ -167,32 +170,26 @@ class Specialization:
             results += self.backward.residuals
         graph = trace.graph(results)
         self.raw_graph = graph
-        self.graph = optimize(graph)
+        self.graph, turned = turn_states(optimize(graph), [s.node for s in self.writes], self._may_turn(), [
+            s.node for s in self.states if lies_turned(s.tensor._value.data)])  # type: ignore[arg-type]  # an array
+        for s in self.states:
+            s.held = turned.get(s.node, s.node)
         self.optimize_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
-        lowered = lower(self.graph, len(results), [s.node for s in self.writes])
+        lowered = lower(self.graph, len(results), [s.held for s in self.writes])
         self.lower_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
-        fixed: dict[Input, Array] = {s.node: s.tensor._value.data for s in self.states}  # type: ignore[misc]
-        fixed.update({node: array for array, node in self.arrays})  # type: ignore[misc]
-        self.copies = {node: array for node, array in fixed.items()
-                       if not (array.flags.c_contiguous and array.dtype.isnative)}
-        for node, array in self.copies.items():
-            fixed[node] = np.ascontiguousarray(array, node.type.dtype)
-        for s in self.states:
-            if s.node in self.copies:
-                s.tensor._value.data = fixed[s.node]
+        self.outside = Outside(self.states, self.arrays, self.written)
         with self.shared.counting() as self.kernels:
-            self.program = Program(lowered, self.arguments, fixed, len(results))
-        for s in self.writes:
-            value = s.tensor._value
-            if not any(w is self.written for w in value.writers):
-                value.writers = (*value.writers, self.written)
+            self.program = Program(lowered, self.arguments, self.outside.arrays, len(results))
         self.compile_seconds = time.perf_counter() - begin
-        self.bound = {s.node: s.tensor._value for s in self.states}
-        self.buffers = np.zeros(len(self.writes), np.int64)  # ids of what is written; native code looks at them
-        self._note_buffers()
         self.guard()
+
+    def _may_turn(self) -> list[Input]:
+        """Matrices that may lie column by column from now on."""
+        if self.backward is not None:  # its reverse program reads them too
+            return []
+        return [s.node for s in self.writes if s.node.type.ndim == 2 and not is_held_elsewhere(s.tensor._value)]
 
     # ---- whether it still stands
 
@@ -205,7 +202,7 @@ class Specialization:
                 return False
             if any(t._value.requires_grad != flag for t, flag in self.flags):
                 return False
-            if not self._rebind():
+            if not self.outside.rebind(self.program):
                 return False
             self.seen = clock.structure
         return True
@@ -226,28 +223,7 @@ class Specialization:
                 if value.trace is not None or value.type != before.type or value.requires_grad != before.requires_grad:
                     return False
                 handle._value = value
-        return self._rebind()
-
-    def _rebind(self) -> bool:
-        """Bind to the buffers the states have now; False when one is of another type."""
-        for s in self.states:
-            value = s.tensor._value
-            data = value.data
-            if value is self.bound[s.node] and data is self.program.fixed[s.node]:
-                continue
-            if not isinstance(data, np.ndarray) or data.shape != s.node.type.shape or data.dtype != s.node.type.dtype:
-                return False
-            if not data.flags.c_contiguous:
-                data = value.data = np.ascontiguousarray(data)
-            self.program.rebind(s.node, data)
-            self.bound[s.node] = value
-            self._note_buffers()
-            if s.written and not any(w is self.written for w in value.writers):
-                value.writers = (*value.writers, self.written)
-        return True
-
-    def _note_buffers(self) -> None:
-        self.buffers[:] = [id(self.program.fixed[s.node]) for s in self.writes]
+        return self.outside.rebind(self.program)
 
     # ---- running
 
@@ -259,20 +235,18 @@ class Specialization:
 
     def run(self, arrays: Sequence[Any], call: Signature | None) -> Any:
         """The function's result for these arrays; ``call`` is needed where the result is differentiable."""
-        if self.copies:
-            for node, array in self.copies.items():
-                if node not in self.bound:
-                    np.copyto(self.program.fixed[node], array)
+        for node, array in self.outside.copies.items():
+            np.copyto(self.program.fixed[node], array)
         if self.given_grads or self.bare:
             self._check_given(call)
         if self.writes and self.seen_views != clock.views:
             for s in self.writes:
                 protect_views(s.tensor._value)
-            self._rebind()  # what shared a buffer that is written has one of its own now
+            self.outside.rebind(self.program)  # what shared a buffer that is written has one of its own now
             self.seen_views = clock.views
         if self.writes:
             # an argument that is the buffer of a state counts as it is now
-            buffers = self.buffers.tolist()
+            buffers = self.outside.buffers.tolist()
             arrays = [a.copy() if id(a) in buffers else a for a in arrays]
         results = self.program.run(arrays)
         if self.writes:

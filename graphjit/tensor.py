@@ -128,7 +128,7 @@ class Tensor(Operators, NumpyProtocol):
             self.requires_grad = True
 
     def numpy(self) -> Array:
-        """The array; the same memory, so don't write to it."""
+        """The array; the same memory, so don't write to it. A matrix may lie in it column by column (``.strides``)."""
         return self.data
 
     def item(self) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,21 @@ class State:
     entry: Value    # what it held when first read
     current: Value  # what it holds now
     written: bool = False
+    held: Input = field(init=False)  # where it stands in the optimized graph: there it may be turned
+
+    def __post_init__(self) -> None:
+        self.held = self.node
+
+    @property
+    def turned(self) -> bool:
+        """Whether its array lies column by column; programs see it with its axes exchanged."""
+        return self.held is not self.node
+
+    @property
+    def array(self) -> Array:
+        """The array, as programs see it."""
+        data: Array = self.tensor._value.data  # type: ignore[assignment]  # it is from outside of the trace
+        return data.T if self.turned else data
 
 
 class Given(NamedTuple):

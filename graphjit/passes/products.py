@@ -21,7 +21,7 @@ def transpose_products(graph: Graph) -> Graph:
         product = args[0] if args else None
         if node in wanted and isinstance(product, Apply) and product.op.name == "matmul":
             a, b = product.args
-            new[node] = apply_op(product.op, (_swapped(b, node), _swapped(a, node)), {}, product.where)
+            new[node] = apply_op(product.op, (swapped(b, node), swapped(a, node)), {}, product.where)
         elif args == node.args:
             new[node] = node
         else:
@@ -35,7 +35,7 @@ def _swaps_last(node: Apply) -> bool:
     return n >= 2 and axes == (*range(n - 2), n - 1, n - 2)
 
 
-def _swapped(x: Node, node: Apply) -> Node:
+def swapped(x: Node, node: Apply) -> Node:
     n = x.type.ndim
     axes = (*range(n - 2), n - 1, n - 2)
     if isinstance(x, Apply) and x.op.name == "permute_dims" and x.kwargs["axes"] == axes:

@@ -34,8 +34,8 @@ def test_each_layer_is_updated_before_the_gradients_of_layers_before_it_are_comp
     fast = gj.compile(step)
     fast(*data())
     program = fast.latest.program
-    named = {id(p.data): i for i, p in enumerate(model.parameters()) if p.ndim == 2}
-    states = {node: named[id(array)] for node, array in program.fixed.items() if id(array) in named}
+    named = {p.data.ctypes.data: i for i, p in enumerate(model.parameters()) if p.ndim == 2}
+    states = {node: named[at] for node, array in program.fixed.items() if (at := array.ctypes.data) in named}
     written = [states[n] for k in program.kernels for n in k.writes if n in states]
     assert written == sorted(written, reverse=True) and len(written) == 4
     products = [i for i, k in enumerate(program.kernels) if "matmul" in k.title]
