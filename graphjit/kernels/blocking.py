@@ -170,9 +170,9 @@ class _Tiles:
 
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product."""
-    packing = {Packing.TRANSPOSE: 0.3 if problem.k * element.size >= 16 else 1, Packing.GATHER: 1}
+    turning = 0.3 * problem.k + 1.2 if problem.k * element.size >= 16 else 1.7 * problem.k
     found, packed = cut(problem, element), b_packing_of(problem, element)
-    total = found.cycles + packing.get(packed, 0.0) * problem.k * problem.n
+    total = found.cycles + {Packing.TRANSPOSE: turning, Packing.GATHER: problem.k}.get(packed, 0.0) * problem.n
     # `unpacked` has little to work out
     few = packed == Packing.NONE and problem.c.col == 1 and problem.k <= k_block_of(problem, element)
     return total + _of_large(problem, element) + (5 if few and not found.edge and target().assembly else 40)

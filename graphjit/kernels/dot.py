@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from graphjit.kernels.dot_tiles import dot_table, heights
+from graphjit.kernels.dot_tiles import LINES, dot_table, heights, rows_at_once
 from graphjit.kernels.emit import Int, call, load, loop, store
 from graphjit.kernels.epilogue import apply
-from graphjit.kernels.packing import Packing, pack_function
+from graphjit.kernels.packing import FEW, Packing, apart_function, pack_function
 from graphjit.kernels.problem import Problem
 from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import array, balanced, call_tile, tile_heights
 from graphjit.runtime.compiler import IRKernel
 
+ENOUGH = 12  # rows for which it pays to read them by lines
+
 NAMES = (*ADDRESSES, *BATCH, *STRIDES, "units", "columns", "k", "accumulate", "epilogue", "b_packing", "width",
-         "heights", *BATCH_STRIDES)  # fmt: skip
+         "heights", "lines", *BATCH_STRIDES)  # fmt: skip
 
 
 def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, int]:
@@ -29,7 +31,7 @@ def arguments(problem: Problem, element: Element) -> tuple[dict[str, int], int, 
     units a share is best a multiple."""
     packing, width, by_width, workspace = cut(problem, element)
     named = {"units": max(1, problem.m), "columns": problem.n, "k": problem.k, "b_packing": int(packing),
-             "width": width, "heights": by_width}  # fmt: skip
+             "width": width, "heights": by_width, "lines": _lines(problem, element)}  # fmt: skip
     return named, workspace, by_width >> 8 * (width - 1) & 255
 
 
@@ -38,6 +40,14 @@ def cut(problem: Problem, element: Element) -> tuple[Packing, int, int, int]:
     packing = _b_packing(problem)
     workspace = problem.n * ceil(problem.k / element.lanes) * target().vector if packing else 0
     return packing, balanced(problem.n, len(heights())), tile_heights(problem.m, heights()), workspace
+
+
+def _lines(problem: Problem, element: Element) -> int:
+    """Rows of A that are read at once, each to its end, where a single column of B stays in registers; 0: none are."""
+    vectors = ceil(problem.k / element.lanes)
+    if not target().assembly or problem.n > 1 or problem.c.row != 1 or problem.m < ENOUGH or not 0 < vectors <= LINES:
+        return 0
+    return rows_at_once(vectors)
 
 
 def _b_packing(problem: Problem) -> Packing:
@@ -49,7 +59,7 @@ def _b_packing(problem: Problem) -> Packing:
 
 def cycles(problem: Problem, element: Element) -> float:
     """An estimate of the time, to choose between ways to compute the same product. Its numbers are fitted to the time
-    that 1,400 products took; on average they are 18 % off."""
+    that 1,800 products took; on average they are 16 % off."""
     m, n, k, lanes = problem.m, problem.n, problem.k, element.lanes
     packing, c = _b_packing(problem), problem.c
     # rows that lie across two cache lines; what comes from beyond the first-level cache
@@ -66,12 +76,20 @@ def cycles(problem: Problem, element: Element) -> float:
         tiles = m // height * tile(height, width) + (tile(m % height, width) if m % height else 0)
         return tiles + 0.045 * far_a * m * k
 
-    width, blocks = balanced(n, len(heights())), packing is Packing.TRANSPOSE and n * element.size >= 16
-    total = 31 + 0.045 * far_b * n * k
+    if rows := _lines(problem, element):
+        vectors, rest = ceil(k / lanes), m % rows
+        turn = 0.54 * rows * vectors + 0.56 * rows + 5.4
+        total = 50 + m // rows * turn + (rest > 0) * (15 + rest * vectors) + 0.02 * far_a * m * k
+    else:
+        width = balanced(n, len(heights()))
+        total = 31 + 0.045 * far_b * n * k + n // width * column(width) + (column(n % width) if n % width else 0)
     if packing:  # from and to memory beyond the second-level cache, where B and its copy together are larger
         far = 8 * n * k * element.size > 3 * target().l2
-        total += 27 + ((0.08 if blocks else 0.2) + 0.18 * far) * n * k * element.size
-    return total + n // width * column(width) + (column(n % width) if n % width else 0)
+        each = 0.08 if packing is Packing.TRANSPOSE and n * element.size >= 16 else 0.2
+        if packing is Packing.TRANSPOSE and n <= FEW and problem.b.row == n and k >= lanes:
+            each = 0.04
+        total += 27 + (each + 0.18 * far) * n * k * element.size
+    return total
 
 
 @functools.cache
@@ -88,12 +106,14 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     start, stop = (Int(builder, value) for value in values[-2:])
     sums = sums_array(builder, element)
     units, n, k = (at[name] for name in ("units", "columns", "k"))
+    dense = builder.and_(at["b_packing"] == Packing.TRANSPOSE, at["b_row"] == n * element.size)
+    few = builder.and_(dense, builder.and_(n <= FEW, k >= element.lanes))
     with loop(*matrices(at, start, stop)) as matrix:
         a, b, c, *e = of_matrix(at, matrix)
         c_row, c_col = at["c_row"], at["c_col"]
         first, last = (start - matrix * units).max(0), (stop - matrix * units).min(units)
         put_sums(element, at, sums, (at["b_packing"], at["workspace"], at["width"], at["heights"]),
-                 (first, last, n, k), (a, b, c), at["accumulate"] != 0)  # fmt: skip
+                 (first, last, n, k), (a, b, c), at["accumulate"] != 0, few, at["lines"])  # fmt: skip
         # a single column is the row that epilogues take many numbers of at a time
         count, turned = last - first, n == 1
         operands = []
@@ -112,15 +132,21 @@ def sums_array(builder: Any, element: Element) -> Int:
 
 
 def put_sums(element: Element, at: Slots, sums: Int, how: Sequence[Int], sizes: Sequence[Int], places: Sequence[Int],
-             adds: Any) -> None:
+             adds: Any, few: Any = None, lines: Int | None = None) -> None:
     """Rows of C from the first to the last, `n` columns, sums over `k`; how B is packed, where to, and cut. They are
-    added to C, if it `adds`."""
+    added to C, if it `adds`. ``few``: whether B is all there is in its memory, and not many columns; ``lines``: how
+    many rows are read at once."""
     builder, module, lanes, size = at.builder, at.builder.module, element.lanes, element.size
     (packing, workspace, broadest, by_width), (first, last, n, k), (a, b, c) = how, sizes, places
     pack, table = pack_function(module, element), dot_table(module, element)
     c_row, c_col, a_row = at["c_row"], at["c_col"], at["a_row"]
     packs, line = packing != 0, (k + (lanes - 1)) // lanes * (lanes * size)
-    with builder.if_then(packs):
+    general = packs
+    if few is not None:
+        general = builder.and_(packs, builder.not_(few))
+        with builder.if_then(few):
+            call(apart_function(module, element), builder, [b, workspace, line, n, k])
+    with builder.if_then(general):
         call(pack, builder, [packing, b, at["b_col"], at["b_row"], workspace, line, n, k])
     b, b_col = workspace.where(packs, b), line.where(packs, at["b_col"])
     with loop(0, n, broadest) as j0:
@@ -128,7 +154,15 @@ def put_sums(element: Element, at: Slots, sums: Int, how: Sequence[Int], sizes: 
         tallest = by_width >> (width - 1) * 8 & 255
         detours = builder.or_(adds, builder.and_(width > 1, c_col != size))
         step = (width * size).where(detours, c_row)
-        with loop(first, last, tallest) as i0:
+        begin = first
+        if lines is not None:
+            count = last - first - (last - first & lines - 1)
+            count = Int(builder, 0).where(detours, count)
+            with builder.if_then(count > 0):
+                call_tile(table, Int(builder, 0), (k + (lanes - 1)) // lanes, [
+                    a + a_row * first, a_row, b, count, k, c + c_row * first, c_row])  # fmt: skip
+            begin = first + count
+        with loop(begin, last, tallest) as i0:
             height, to = tallest.min(last - i0), c + c_row * i0 + c_col * j0
             call_tile(table, width, height, [a + a_row * i0, a_row, b + b_col * j0, b_col, k, sums.where(detours, to),
                                              step])  # fmt: skip

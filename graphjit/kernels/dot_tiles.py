@@ -17,6 +17,7 @@ from graphjit.kernels.tiles import assembled, tile_table
 
 # `tile(a, a row, b, b column, k, to, step)`: rows of sums, each so many bytes behind the one before
 TILE = ir.FunctionType(ir.VoidType(), [I64] * 7)
+LINES = 8  # vectors of a column that stays in registers
 
 
 @functools.cache
@@ -33,8 +34,11 @@ def dot_table(module: Any, element: Element) -> Any:
 
     def make() -> dict[tuple[int, int], Any]:
         if target().assembly:
-            text = "\n".join(line for name, shape in names.items() for line in _assembly(element, name, *shape))
-            return dict(zip(shapes, assembled(module, prefix + "all", text, TILE, names), strict=True))
+            text = [line for name, shape in names.items() for line in _assembly(element, name, *shape)]
+            of_lines = {f"{prefix}lines{vectors}": (vectors, 0) for vectors in range(1, LINES + 1)}
+            text += [line for name, (vectors, _) in of_lines.items() for line in _of_lines(element, name, vectors)]
+            made = assembled(module, prefix + "all", "\n".join(text), TILE, [*names, *of_lines])
+            return dict(zip([*shapes, *of_lines.values()], made, strict=True))
         return {shape: _emitted(module, element, name, *shape) for name, shape in names.items()}
 
     return tile_table(module, f"{prefix}tiles", TILE, len(heights()), make)
@@ -45,9 +49,8 @@ def dot_table(module: Any, element: Element) -> Any:
 
 def _assembly(element: Element, name: str, height: int, width: int) -> list[str]:
     kind = "ps" if element.size == 4 else "pd"
-    places = {0: "", 1: ",{0}", 2: ",{0},2", 3: ",{1}", 4: ",{0},4", 5: ",{2}", 6: ",{1},2", 7: ",{3}"}
-    x = [f"(%rdi{places[i].format('%rsi', '%r10', '%r11', '%rax')})" for i in range(height)]
-    y = [f"(%rdx{places[j].format('%rcx', '%rax')})" for j in range(width)]
+    x = _places(height)
+    y = [f"(%rdx{place})" for place in ("", ",%rcx", ",%rcx,2", ",%rax", ",%rcx,4")[:width]]
     cells = height * width
     lines = [".p2align 5", f"{name}:", "mov %r8d, %eax", f"and ${element.lanes - 1}, %eax", "mov $-1, %r10d",
              "bzhi %eax, %r10d, %r10d", "kmovw %r10d, %k1", f"shr ${element.lanes.bit_length() - 1}, %r8",
@@ -77,17 +80,59 @@ def _assembly(element: Element, name: str, height: int, width: int) -> list[str]
     if count > 1:
         lines += ["test $1, %r8b", "jz 4f", *step(""), "add $64, %rdi", "add $64, %rdx", "4:"]
     lines += ["kortestw %k1, %k1", "jz 3f", *step("{%k1}{z}"), "3:"]
+    joins, vectors = _joined(kind, cells, (30, 31))
+    return [*lines, *joins, *_stores(element, height, width, vectors), "vzeroupper", "ret"]
+
+
+def _places(height: int) -> list[str]:
+    """Where rows of A begin: r10, r11, rax hold 3, 5 and 7 times their distance."""
+    behind = ("", ",%rsi", ",%rsi,2", ",%r10", ",%rsi,4", ",%r11", ",%r10,2", ",%rax")
+    return [f"(%rdi{place})" for place in behind[:height]]
+
+
+def _joined(kind: str, cells: int, free: tuple[int, int]) -> tuple[list[str], list[int]]:
+    """The sums of the first so many registers, and which are full of them then."""
     # two vectors become one that holds half as many parts of each sum: within 128 bits, then of 128 bits
     halves = [(f"vunpckl{each}", f"vunpckh{each}") for each in (("ps", "pd") if kind == "ps" else ("pd",))]
     halves += [("vshuff32x4 $0x88,", "vshuff32x4 $0xdd,")] * 2
-    vectors = list(range(cells))
+    lines, vectors, (x, y) = [], list(range(cells)), free
     for low, high in halves:
         pairs = _pairs(vectors)
         vectors = [first for first, _ in pairs]
         for first, second in pairs:
-            lines += [f"{low} %zmm{second}, %zmm{first}, %zmm30", f"{high} %zmm{second}, %zmm{first}, %zmm31",
-                      f"vadd{kind} %zmm30, %zmm31, %zmm{first}"]  # fmt: skip
-    return [*lines, *_stores(element, height, width, vectors), "vzeroupper", "ret"]
+            lines += [f"{low} %zmm{second}, %zmm{first}, %zmm{x}", f"{high} %zmm{second}, %zmm{first}, %zmm{y}",
+                      f"vadd{kind} %zmm{x}, %zmm{y}, %zmm{first}"]  # fmt: skip
+    return lines, vectors
+
+
+def rows_at_once(vectors: int) -> int:
+    """Rows that are a kilobyte together, if they are dense."""
+    return 8 if vectors <= 2 else 4 if vectors <= 4 else 2
+
+
+def _of_lines(element: Element, name: str, vectors: int) -> list[str]:
+    """The products of many rows with one column of so many vectors, which stays in registers: `rcx` is how many rows, a
+    multiple of those at once. The sums lie together.
+
+    Each row is read from its beginning to its end. A processor that sees an instruction read every kilobyte fetches
+    what it will read next; it does not find out where tiles read 8 rows side by side.
+    """
+    kind, rows = "ps" if element.size == 4 else "pd", rows_at_once(vectors)
+    column, passing = [f"%zmm{31 - v}" for v in range(vectors)], [f"%zmm{rows + i}" for i in range(rows)]
+    lines = [".p2align 5", f"{name}:", "dec %r8d", f"and ${element.lanes - 1}, %r8d", "inc %r8d", "mov $-1, %eax",
+             "bzhi %r8d, %eax, %eax", "kmovw %eax, %k1", "lea (%rsi,%rsi,2), %r10", "lea (%rsi,%rsi,4), %r11",
+             "lea (%r11,%rsi,2), %rax"]  # fmt: skip
+    lines += [f"vmovu{kind} {64 * v}(%rdx), {x}{'{%k1}{z}' * (v == vectors - 1)}" for v, x in enumerate(column)]
+    lines += [".p2align 5", "1:"]
+    for i, (x, last) in enumerate(zip(_places(rows), passing, strict=True)):
+        lines.append(f"vpxord %zmm{i}, %zmm{i}, %zmm{i}")
+        lines += [f"vfmadd231{kind} {64 * v}{x}, {y}, %zmm{i}" for v, y in enumerate(column[:-1])]
+        lines += [f"vmovu{kind} {64 * (vectors - 1)}{x}, {last}{{%k1}}{{z}}",
+                  f"vfmadd231{kind} {last}, {column[-1]}, %zmm{i}"]  # fmt: skip
+    joins, (sums, *more) = _joined(kind, rows, (rows, rows + 1))
+    stores = [_store(v, min(rows, element.lanes), element.size, f"{64 * i}(%r9)") for i, v in enumerate([sums, *more])]
+    return [*lines, *joins, *stores, f"lea (%rdi,%rsi,{rows}), %rdi", f"add ${rows * element.size}, %r9",
+            f"sub ${rows}, %rcx", "jnz 1b", "vzeroupper", "ret"]  # fmt: skip
 
 
 def _stores(element: Element, height: int, width: int, vectors: list[int]) -> list[str]:

@@ -26,6 +26,8 @@ from graphjit.kernels.emit import (
 )
 from graphjit.kernels.target import Element, target
 
+FEW = 8  # rows that are taken apart out of dense memory
+
 
 class Packing(IntEnum):
     """How B lies, and so how its panels are made."""
@@ -71,6 +73,26 @@ def gather_function(module: Any, element: Element) -> Any:
     with loop(0, rows) as k, loop(0, columns) as n:
         value = load(source + row * k + column * n, element.type, element.size)
         store(value, panel + panel_row * k + n * element.size, element.size)
+    b.ret_void()
+    return made
+
+
+def apart_function(module: Any, element: Element) -> Any:
+    """`apart(source, panel, panel row, rows, columns)`: panel[i, j] = source[j, i], where the source is dense and has 2
+    to FEW rows, and at least as many columns as a vector has numbers. The last vector may overlap the one before it."""
+    name = f"apart_{element.suffix}"
+    if name in module.globals:
+        return module.globals[name]
+    made, b, (source, panel, panel_row, rows, columns) = function(module, name, 5)
+    lanes, size = element.lanes, element.size
+    for count in range(2, FEW + 1):
+        kind = ir.VectorType(element.type, count * lanes)
+        with b.if_then(rows == count), loop(0, columns, lanes) as start:
+            at = start.min(columns - lanes)
+            found = load(source + at * (count * size), kind, size)
+            for i in range(count):
+                row = _shuffle(b, found, ir.Constant(kind, ir.Undefined), list(range(i, count * lanes, count)))
+                store(row, panel + panel_row * i + at * size, size)
     b.ret_void()
     return made
 

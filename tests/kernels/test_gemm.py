@@ -252,6 +252,32 @@ def test_the_kernel_of_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel(1, 70, 300, "column") == "dot_float32"
 
 
+@pytest.mark.parametrize("a_layout", ["row", "wide"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_a_single_column(dtype: np.dtype[Any], a_layout: str) -> None:
+    """Rows of A that are read each to its end, and those that are left over, give the bits that tiles do."""
+    rng, lanes = np.random.default_rng(0), target().lanes(dtype.itemsize)
+    for k in (1, lanes - 1, lanes, 2 * lanes, 3 * lanes + 1, 5 * lanes, 8 * lanes - 1, 8 * lanes, 8 * lanes + 1):
+        for m in (11, 12, 13, 23, 40):
+            a, b = place(normal(rng, dtype, m, k), a_layout), place(normal(rng, dtype, k, 1), "row")
+            c = place(np.zeros((m, 1), dtype), "row")
+            check(a, b, c, cuts=range(1, m))  # a row alone goes through a tile
+            check(a, b, place(normal(rng, dtype, m, 1), "row"), accumulate=True, cuts=(5,))
+            check(a, b, c, epilogue="bias", e=[place(normal(rng, dtype, m, 1), "row")], cuts=(3,))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_few_columns(dtype: np.dtype[Any]) -> None:
+    """Columns that take turns in memory are taken apart, where there is nothing else between them."""
+    rng, lanes = np.random.default_rng(0), target().lanes(dtype.itemsize)
+    for n in range(2, 11):
+        for k in (1, lanes - 1, lanes, lanes + 1, 3 * lanes - 1, 4 * lanes):
+            a = place(normal(rng, dtype, 2, 6, k), "row")
+            for layout in ("row", "wide"):
+                b = place(normal(rng, dtype, 2, k, n), layout)
+                check(a, b, place(np.zeros((2, 6, n), dtype), "row"), cuts=(5,))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("layout", ["row", "column"])
 @pytest.mark.parametrize(("m", "k", "n"), [(57, 16, 16), (16, 16, 57), (200, 4, 65), (24, 100, 33)])
