@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, report
+from benchmarks.apart import Patience
 from benchmarks.kinds import Workload
 from benchmarks.peers import PEERS, Peer, choose
 from benchmarks.results import Machine, Record, Run, mark_wrong
@@ -31,6 +32,7 @@ class Options:
     budget: float  # seconds of timing a process
     everything: bool
     limit: float  # seconds a process may take
+    patience: float = 0.0  # seconds to wait for quiet moments, in all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     busy = busy_share()
     if busy > QUIET:
         print(f"warning: the machine is not quiet, {busy:.0%} of it is at work: the figures will say little")
-    options = Options(args.threads, 0.05 if args.quick else args.budget, args.all or bool(args.peers), args.limit)
+    options = Options(args.threads, 0.05 if args.quick else args.budget, args.all or bool(args.peers), args.limit,
+                      args.patience)
     run = measure_all(workloads, peers, options, quiet=busy <= QUIET)
     print("\n" + report.markdown(run))
     if args.json:
@@ -69,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=1, metavar="N", help="threads and cores (default 1)")
     p.add_argument("--budget", type=float, default=0.6, metavar="S", help="seconds of timing a process")
     p.add_argument("--limit", type=float, default=150.0, metavar="S", help="seconds a process may take")
+    p.add_argument("--patience", type=float, default=0.0, metavar="S",
+                   help="seconds to wait, in all, for moments in which nobody else computes on these cores")
     p.add_argument("--quick", action="store_true", help="few steps: whether all is right, not how fast it is")
     p.add_argument("--all", action="store_true", help="peers that compile for long run every workload too")
     p.add_argument("--json", type=Path, metavar="PATH", help="write what was measured here too")
@@ -96,9 +101,10 @@ def listing() -> None:
 
 def measure_all(workloads: Sequence[Workload], peers: Sequence[Peer], options: Options, quiet: bool) -> Run:
     begin, records = time.perf_counter(), []
+    patience = Patience(measure.cores(options.threads), options.patience)
     for w in workloads:
         with tempfile.TemporaryDirectory(prefix="graphjit-benchmarks-") as folder:
-            found = measure_workload(w, peers, options, Path(folder))
+            found = measure_workload(w, peers, options, Path(folder), patience)
         mark_wrong(found)
         for r in found:
             print(line(r), flush=True)
@@ -108,7 +114,8 @@ def measure_all(workloads: Sequence[Workload], peers: Sequence[Peer], options: O
     return Run(machine, records)
 
 
-def measure_workload(w: Workload, peers: Sequence[Peer], options: Options, folder: Path) -> list[Record]:
+def measure_workload(w: Workload, peers: Sequence[Peer], options: Options, folder: Path,
+                     patience: Patience) -> list[Record]:
     """All peers on one workload: each in a process with an empty cache, then those that keep one again, graphjit last.
 
     The clock of a machine drifts: graphjit is timed before and after the others.
@@ -120,15 +127,17 @@ def measure_workload(w: Workload, peers: Sequence[Peer], options: Options, folde
         elif not peer.takes(w, options.everything):
             record.status, record.detail = "skipped", "compiles for long: --all"
         else:
-            add(record, one(w, peer, options, folder, first=True), first=True)
+            add(record, one(w, peer, options, folder, patience, first=True), first=True)
     for peer, record in reversed(records.items()):
         if peer.cached and not peer.slow and record.status == "ok":
-            add(record, one(w, peer, options, folder, first=False), first=False)
+            add(record, one(w, peer, options, folder, patience, first=False), first=False)
     return list(records.values())
 
 
-def one(w: Workload, peer: Peer, options: Options, folder: Path, first: bool) -> dict[str, Any]:
-    job = {"workload": w.name, "peer": peer.name, "budget": options.budget, "threads": options.threads, "first": first}
+def one(w: Workload, peer: Peer, options: Options, folder: Path, patience: Patience, first: bool) -> dict[str, Any]:
+    patience.wait()
+    job = {"workload": w.name, "peer": peer.name, "budget": options.budget, "threads": options.threads, "first": first,
+           "best": patience.best}
     return measure.run(job, folder / peer.name, options.limit)
 
 

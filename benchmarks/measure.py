@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.apart import Watch
+from benchmarks.apart import Alone, Watch
 from benchmarks.peers import PEERS, Runner, Unsupported
 from benchmarks.workloads import WORKLOADS
 
@@ -50,8 +51,9 @@ def main(text: str) -> None:
     print(json.dumps(result), flush=True)
 
 
-def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bool = True) -> dict[str, Any]:
-    """Times of one pair; ``first``: also what only the first of its processes has to find out."""
+def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bool = True,
+            best: float = math.inf) -> dict[str, Any]:
+    """Times of one pair; ``first``: also what only its first process has to find out; ``best``: see `Alone`."""
     w, form = WORKLOADS[workload], PEERS[peer]
     start = time.perf_counter()
     importlib.import_module(f"benchmarks.peers.{form.room}")
@@ -66,7 +68,7 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
     if not w.like:
         found["numbers"] = compared(runner, runner.numbers(result))
 
-    watch = Watch(threads) if threads > 1 else None
+    watch = Watch(threads) if threads > 1 else Alone(best)
     found["rounds"], found["busy"], found["kept"] = rounds(runner, budget, watch)
     found["peak"] = peak_memory()
     if first and runner.resized is not None and not form.slow:
@@ -75,8 +77,7 @@ def measure(workload: str, peer: str, budget: float, threads: int = 1, first: bo
         found["resized"] = time.perf_counter() - start
     if not first and threads > 1 and runner.alone is not None:
         found["turns"] = turns([runner.alone(), runner], budget, watch)
-    if watch is not None:
-        watch.close()
+    watch.close()
     if first and w.like:
         found["numbers"] = compared(form.build(WORKLOADS[w.like]), [])
     return found
@@ -101,7 +102,7 @@ def compared(runner: Runner, numbers: list[float]) -> list[float]:
     return numbers[:COMPARED]
 
 
-def rounds(runner: Runner, budget: float, watch: Watch | None) -> tuple[list[float], float, float]:
+def rounds(runner: Runner, budget: float, watch: Watch | Alone) -> tuple[list[float], float, float]:
     """Seconds a step over many rounds, as quantiles of them; processor time over time; the share of all rounds that
     these are: those between two moments in which the ``watch`` finds all cores there. If it finds few, all count."""
 
@@ -121,12 +122,12 @@ def rounds(runner: Runner, budget: float, watch: Watch | None) -> tuple[list[flo
     gc.collect()
     times: list[float] = []
     kept: list[float] = []
-    busy, begin, apart = 0.0, time.perf_counter(), watch is None or watch.apart()
+    busy, begin, apart = 0.0, time.perf_counter(), watch.apart()
     while True:
         start = time.process_time()
         times.append(once(count))
         busy += time.process_time() - start
-        before, apart = apart, watch is None or watch.apart()
+        before, apart = apart, watch.apart()
         if before and apart:
             kept.append(times[-1])
         spent = time.perf_counter() - begin
@@ -138,7 +139,7 @@ def rounds(runner: Runner, budget: float, watch: Watch | None) -> tuple[list[flo
     return [float(f"{t:.5g}") for t in quantiles], busy / (sum(times) * count), len(kept) / len(times)
 
 
-def turns(runners: Sequence[Runner], budget: float, watch: Watch | None) -> list[float]:
+def turns(runners: Sequence[Runner], budget: float, watch: Watch | Alone) -> list[float]:
     """Seconds a step of each, measured in turns: the clock of a machine drifts."""
     times = [[rounds(runner, budget / TURNS, watch)[0] for runner in runners] for _ in range(TURNS)]
     return [float(np.median(each)) for each in zip(*times, strict=True)]

@@ -14,7 +14,7 @@ from benchmarks.workloads import TABLE, WORKLOADS
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 NONE = "-"
-KEPT = 0.1  # of the rounds on several threads, or they say little
+KEPT = 0.1  # of the rounds, or they say little
 UNDISTURBED = 0.9  # least share of one core for a figure that can be relied on
 
 # A title and a colour for each family (Okabe and Ito's palette, which colour-blind people can tell apart).

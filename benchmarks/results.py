@@ -31,7 +31,7 @@ class Record:
         peak: bytes of memory the process used at most.
         turns: seconds a step on one thread and on all, measured in turns in one process.
         busy: processor time over time while measuring; below 1 on one thread, something else was running.
-        kept: on several threads, the share of rounds in which the cores were cores of their own: see ``apart``.
+        kept: the share of rounds in which the cores were cores of their own: see ``apart``.
     """
 
     workload: str

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import measure, report
-from benchmarks.apart import Watch
+from benchmarks import apart, measure, report
+from benchmarks.apart import Alone, Patience, Watch
 from benchmarks.kinds import ConvNet, Mlp
 from benchmarks.peers import PEERS, Runner, choose
 from benchmarks.results import Machine, Record, Run, geometric_mean, mark_wrong
@@ -18,6 +18,9 @@ from benchmarks.workloads import TABLE, WORKLOADS
 
 MACHINE = Machine("a processor", 2, 1, {"float32": 253e9, "float64": 126e9},
                   {1 << 16: 200e9, 1 << 21: 127e9, 1 << 27: 27e9}, {"numpy": "2.4"}, quiet=True, seconds=600.0)
+
+
+AT_ONCE = Patience(measure.cores(1), 0)
 
 
 def record(workload, peer, seconds, numbers=(1.0, 2.0, 3.0), **more):
@@ -189,7 +192,7 @@ def test_a_failing_process_is_a_row_not_a_crash(tmp_path):
 
 def test_graphjit_is_measured_compiled_and_eager(tmp_path):
     options = command.Options(threads=1, budget=0.02, everything=False, limit=60.0)
-    found = command.measure_workload(WORKLOADS["call"], [PEERS["graphjit"], PEERS["eager"]], options, tmp_path)
+    found = command.measure_workload(WORKLOADS["call"], [PEERS["graphjit"], PEERS["eager"]], options, tmp_path, AT_ONCE)
     mark_wrong(found)
     compiled, eager = found
     assert [r.status for r in found] == ["ok", "ok"], [r.detail for r in found]
@@ -221,6 +224,28 @@ def test_few_kept_rounds_are_said(run):
     assert any("cores of their own" in line and "mnist in graphjit (5%)" in line for line in report.troubles(run))
 
 
+def test_a_core_is_shared_while_a_loop_takes_longer_than_ever_seen(monkeypatch):
+    times = iter([1.0, 1.3, 2.0, 0.5, 1.0, 0.6])
+    monkeypatch.setattr(apart, "python_loop", lambda: next(times))
+    alone = Alone()
+    assert [alone.apart() for _ in range(6)] == [True, True, False, True, False, True]
+    monkeypatch.undo()
+    assert not Alone(best=0.0).apart() and Alone().apart()
+
+
+def test_patience_has_an_end(monkeypatch):
+    patience = Patience(measure.cores(1), 0.5)
+    assert 0 < patience.best < 1
+    looks = itertools.chain([(1.0, 2.0), (1.0, 1.2)], itertools.repeat((0.5, 1.0)))
+    monkeypatch.setattr(patience, "_look", lambda: next(looks))
+    patience.best = 1.0
+    patience.wait()
+    assert patience.best == 1.0 and 0 < patience.left < 0.5  # the second look was quiet
+    patience.wait()
+    assert patience.best == 0.5 and patience.left <= 0
+    patience.wait()  # at once
+
+
 def test_a_watch_answers_until_it_is_closed():
     watch = Watch(1)
     assert {watch.apart() for _ in range(20)} <= {True, False}
@@ -231,7 +256,7 @@ def test_a_watch_answers_until_it_is_closed():
 
 def test_graphjit_on_one_thread_is_measured_beside_itself_on_two(tmp_path):
     options = command.Options(threads=2, budget=0.02, everything=False, limit=60.0)
-    (found,) = command.measure_workload(WORKLOADS["moons"], [PEERS["graphjit"]], options, tmp_path)
+    (found,) = command.measure_workload(WORKLOADS["moons"], [PEERS["graphjit"]], options, tmp_path, AT_ONCE)
     assert found.status == "ok", found.detail
     assert len(found.turns) == 2 and min(found.turns) > 0
 
