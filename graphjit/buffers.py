@@ -61,7 +61,13 @@ def turn(value: Value) -> None:
 
 def is_held_elsewhere(value: Value) -> bool:
     """Whether someone else has the array of a leaf or a NumPy view of it, and would no longer see what is written to
-    the leaf if that had another array. Views of graphjit's own do not count: they keep what they showed anyway."""
+    the leaf if that had another array.
+
+    Views of graphjit's own do not count: they keep what they showed anyway. Nor does an array of the caller's, of which
+    the first write takes a copy (see `shared`).
+    """
+    if value.views and any(ref() is value for ref in value.views):
+        return False
     if sys.getrefcount(value.data) > _ALONE:
         return True
     base = value.data.base is not None  # type: ignore[union-attr]  # an array outside of traces

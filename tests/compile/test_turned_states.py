@@ -117,6 +117,26 @@ def test_an_array_that_someone_holds_is_left_where_it_is():
         assert (held != before).any() and np.shares_memory(held, model[0].weight.numpy())
 
 
+def test_the_callers_own_array_is_not_written():
+    model = network()
+    array = model[0].weight.numpy().copy()
+    before = array.copy()
+    model[0].weight.data = array
+    step = gj.compile(stepping(model, optim.SGD(model.parameters(), lr=0.1)))
+    for _ in range(2):
+        step(*batch())
+    assert (array == before).all() and lies_turned(model[0].weight.numpy())
+    assert (model[0].weight.numpy() != before).any() and step.trace_count == 1
+
+
+def test_large_weights_are_turned_too():
+    model = network((768, 1024, 10))
+    assert model[0].weight.numpy().nbytes > 1 << 21  # on huge pages
+    step = gj.compile(stepping(model, optim.SGD(model.parameters(), lr=0.1)))
+    step(*batch(columns=768))
+    assert lies_turned(model[0].weight.numpy())
+
+
 def test_views_of_graphjit_keep_what_they_showed():
     model = network()
     first = model[0].weight.detach()[0]
