@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import pairwise, starmap
 
-from graphjit.codegen.access import Access, Place, access, place
+from graphjit.codegen.access import LINE, Access, Place, access, place
 from graphjit.codegen.arguments import Arguments, Scalar, Written, turns
 from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
 from graphjit.codegen.cluster import Cluster, used
@@ -27,6 +27,7 @@ from graphjit.codegen.nest import Nest, is_cheap, static_map
 from graphjit.codegen.reach import Reach
 from graphjit.codegen.row_tiles import RowTiles
 from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
+from graphjit.codegen.turned_tiles import TurnedTiles
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
@@ -49,7 +50,7 @@ class LoopWriter(Nest):
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
         self.arguments = Arguments(self.known)
-        self.reach = RowTiles(self) if self.row_lanes else Reach(self)
+        self.reach = RowTiles(self) if self.row_lanes else TurnedTiles(self) if self._may_turn() else Reach(self)
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
         self.counter = 0
@@ -59,6 +60,12 @@ class LoopWriter(Nest):
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
         self.steps: dict[Access, list[str]] = {}  # strides along the innermost loop
         self.totals: dict[Node, str] = {}  # float64 totals of a column nest's float32 sums
+
+    def _may_turn(self) -> bool:
+        """Whether what lies apart along the innermost loop may be brought to tiles."""
+        last = len(self.loops) - 1
+        return (not self.cluster.reduced and last > 0 and self.known.get(last, LINE) >= LINE
+                and all(self.cluster.is_full(n) for n in self.stored))
 
     def fresh(self, prefix: str = "v") -> str:
         self.counter += 1

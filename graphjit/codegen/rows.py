@@ -8,6 +8,7 @@ from graphjit.codegen.access import LINE
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import FOLD, ROW_BLOCK, Body, fold_kind, short, start_of
+from graphjit.codegen.turned_tiles import TurnedTiles
 from graphjit.ir import Apply
 from graphjit.types import Extent, is_one
 
@@ -31,7 +32,10 @@ def write_rows(w: LoopWriter, top: Body) -> int:
     for node in w.late():
         w.put(node, out)
     out.flush()
-    if outer:
+    if outer and _is_tiled(w):
+        assert isinstance(w.reach, TurnedTiles)
+        w.reach.around(out, top, split=True)
+    elif outer:
         top.nest(_outer_headers(w, outer), out.lines)
     if outer or (inner and not reduces):
         return 0
@@ -84,6 +88,10 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     if not inner:
         return []
     first, last = inner[0], inner[-1]
+    if span is None and _is_tiled(w):
+        out.nest([f"if rows == {LINE}:", f"for i{last} in lanes(block, block + {LINE}):"], body.lines)
+        out.nest([f"if rows != {LINE}:", f"for i{last} in range(block, {w.arguments.extent(last)}):"], body.lines)
+        return []
     if span is None and _nearest(w) is not None:
         out.nest([f"for i{last} in range(block, minimum(block + {LINE}, {w.arguments.extent(last)})):"], body.lines)
         return []
@@ -142,6 +150,10 @@ def _outer_headers(w: LoopWriter, outer: Sequence[int]) -> list[str]:
         headers.append(f"for block in range(0, {w.arguments.extent(len(w.loops) - 1)}, {LINE}):")
         headers.append(f"for i{near} in range(near, minimum(near + {ROWS}, {end})):")
     return headers
+
+
+def _is_tiled(w: LoopWriter) -> bool:
+    return isinstance(w.reach, TurnedTiles) and bool(w.reach.tiles)
 
 
 def _nearest(w: LoopWriter) -> int | None:
