@@ -12,7 +12,7 @@ from graphjit.passes.fold import fold
 from graphjit.passes.groups import groups
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
-from graphjit.passes.products import transpose_products
+from graphjit.passes.products import transpose_products, turn_once
 from graphjit.passes.simplify import simplify
 from graphjit.passes.sums import sums
 from graphjit.passes.views import views_below
@@ -34,6 +34,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse of views", cse),
     ("flattened", flattened),
     ("transpose products", transpose_products),
+    ("turn once", turn_once),
     ("contiguous", contiguous),
     ("cse of copies", cse),
 )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from graphjit.ir import Apply, Graph, Node, apply_op, users
+from collections import Counter
+from typing import TypeGuard
+
+from graphjit.ir import Apply, Graph, Node, apply_op, rewrite, users
 from graphjit.op import TABLE
+from graphjit.types import is_float
+
+MANY = 4  # products, for which it pays to turn an operand before
 
 
 def transpose_products(graph: Graph) -> Graph:
@@ -27,6 +33,29 @@ def transpose_products(graph: Graph) -> Graph:
         else:
             new[node] = Apply(node.op, args, node.params, node.type, node.where)
     return graph.with_outputs([new[o] for o in graph.outputs])
+
+
+def turn_once(graph: Graph) -> Graph:
+    """A matrix that many products read transposed, as a recurrent net's weight at each step, is put into that order
+    once: each product would turn it for itself."""
+    readers = Counter(node.args[1] for node in graph.nodes if _reads_turned(node))
+    turned = {x: apply_op(TABLE["turn"], (x,), {}, x.where) for x, count in readers.items()
+              if count >= MANY and isinstance(x, Apply)}
+    if not turned:
+        return graph
+
+    def rule(node: Apply) -> Node:
+        if not _reads_turned(node) or node.args[1] not in turned:
+            return node
+        return Apply(node.op, (node.args[0], turned[node.args[1]]), node.params, node.type, node.where)
+    return rewrite(graph, rule)
+
+
+def _reads_turned(node: Node) -> TypeGuard[Apply]:
+    if not (isinstance(node, Apply) and node.op.name == "matmul" and is_float(node.type.dtype)):
+        return False
+    x = node.args[1]
+    return isinstance(x, Apply) and x.op.name == "permute_dims" and x.type.ndim == 2
 
 
 def _swaps_last(node: Apply) -> bool:

@@ -63,9 +63,10 @@ class _Groups:
         lanes, (rows, columns) = target().lanes(state.type.dtype.itemsize), state.type.shape
         if (rows % lanes or rows < 2 * lanes) and (columns % lanes == 0 or rows <= columns):
             return False
-        readers = [u for r in self.users.get(state, []) if _turns(r) for u in self.users[r]]
-        return bool(readers) and all(
-            _is_product(r) and _turns(r.args[1]) and not _turns(r.args[0]) for r in readers)
+        views = [r for r in self.users.get(state, []) if _turns(r)]
+        views += [u for v in views for u in self.users[v] if _is_copy(u)]
+        readers = [u for v in views for u in self.users[v] if not _is_copy(u)]
+        return bool(readers) and all(_is_product(r) and r.args[1] in views and r.args[0] not in views for r in readers)
 
     def around(self, state: Input) -> dict[Node, None] | None:
         """The states, products and element-wise nodes that go with a state, itself among them; None where one of them
@@ -105,6 +106,7 @@ class _Groups:
 def _rewritten(graph: Graph, written: Sequence[Input], chosen: Collection[Node], held: dict[Input, Input]) -> Graph:
     plain: dict[Node, Node] = {}
     turned: dict[Node, Node] = dict(held.items())
+    inputs = frozenset(held.values())
 
     def in_rows(x: Node) -> Node:
         if x not in plain:
@@ -124,6 +126,8 @@ def _rewritten(graph: Graph, written: Sequence[Input], chosen: Collection[Node],
             turned[node] = Apply(node.op, args, node.params, _turned(node.type), node.where)
         elif _turns(node) and node.args[0] in turned:
             plain[node] = turned[node.args[0]]
+        elif _is_copy(node) and plain.get(node.args[0]) in inputs:
+            plain[node] = plain[node.args[0]]
         elif _sums_all(node) and node.args[0] in turned:
             plain[node] = Apply(node.op, (turned[node.args[0]],), node.params, node.type, node.where)
         else:
@@ -146,6 +150,11 @@ def _turns(node: Node) -> bool:
 
 def _is_product(node: Node) -> bool:
     return isinstance(node, Apply) and node.op.name == "matmul"
+
+
+def _is_copy(node: Node) -> bool:
+    """See `products.turn_once`."""
+    return isinstance(node, Apply) and node.op.name == "turn"
 
 
 def _is_single(shape: Shape) -> bool:

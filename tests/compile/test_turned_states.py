@@ -275,3 +275,19 @@ def test_a_recurrent_layer_reads_its_weight_at_each_step():
     (fast, into), (slow, _) = train(True), train(False)
     np.testing.assert_allclose(fast, slow, 1e-4)
     assert lies_turned(into.weight.numpy())
+
+
+def test_a_weight_that_is_read_at_many_steps_is_turned_once():
+    w = gj.tensor(np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32) / 6)
+
+    def steps(count):
+        def run(x):
+            for _ in range(count):
+                x = gj.tanh(x @ w.T)
+            return x
+        return run
+    x = batch(columns=40)[0]
+    for count, turns in ((3, 0), (4, 1), (9, 1)):
+        fast = gj.compile(steps(count))
+        np.testing.assert_allclose(fast(x).numpy(), steps(count)(gj.tensor(x)).numpy(), 1e-4, 1e-6)
+        assert sum(getattr(getattr(n, "op", None), "name", "") == "turn" for n in fast.graph.nodes) == turns
