@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import pairwise, starmap
 
-from graphjit.codegen.access import LINE, Access, Place, access, place
+from graphjit.codegen.access import Access, Place, access, place
 from graphjit.codegen.arguments import Arguments, Scalar, Written, turns
 from graphjit.codegen.axes import NONE, IndexMap, is_reduction, operand_map, result_map
 from graphjit.codegen.cluster import Cluster, used
@@ -27,7 +27,7 @@ from graphjit.codegen.nest import Nest, is_cheap, static_map
 from graphjit.codegen.reach import Reach
 from graphjit.codegen.row_tiles import RowTiles
 from graphjit.codegen.source import Body, is_literal, literal, load, store, stored_name
-from graphjit.codegen.turned_tiles import TurnedTiles
+from graphjit.codegen.turned_tiles import TurnedTiles, is_long
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.op import Elementwise, Gather, Indexed, View
@@ -64,7 +64,7 @@ class LoopWriter(Nest):
     def _may_turn(self) -> bool:
         """Whether what lies apart along the innermost loop may be brought to tiles."""
         last = len(self.loops) - 1
-        return (not self.cluster.reduced and last > 0 and self.known.get(last, LINE) >= LINE
+        return (not self.cluster.reduced and last > 0 and is_long(self.loops[last])
                 and all(self.cluster.is_full(n) for n in self.stored))
 
     def fresh(self, prefix: str = "v") -> str:

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphjit.codegen.access import LINE, Access
+from graphjit.codegen.access import LINE, Access, Loop
 from graphjit.codegen.reach import Reach, Spot
 from graphjit.codegen.source import Body
 from graphjit.kernels.row_tiles import mover
-from graphjit.types import is_one
+from graphjit.types import Extent, is_one
 
 if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
 
 ROWS = 64  # turns of the other loop in a block
 MOVED = (4, 8)  # bytes of numbers that tiles are made of by shuffles
+
+
+def is_long(loop: Loop) -> bool:
+    """Whether a loop's turns fill a line, for all that is known: how many the caller chose is not."""
+    return isinstance(loop.extent, Extent) or loop.extent >= LINE
 
 
 class TurnedTiles(Reach):
@@ -51,7 +56,7 @@ class TurnedTiles(Reach):
         if step in (0, 1) or a.buffer.type.dtype.itemsize not in MOVED:
             return False
         if self.near is None:
-            found = [k for k in range(last) if is_one(self._stride(a, k)) and w.known.get(k, LINE) >= LINE]
+            found = [k for k in range(last) if is_one(self._stride(a, k)) and is_long(w.loops[k])]
             self.near = max(found, default=None)
         return self.near is not None and is_one(self._stride(a, self.near))
 
