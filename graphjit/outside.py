@@ -23,7 +23,7 @@ class Outside:
 
     Attributes:
         arrays: what the program is bound to.
-        copies: those that are copies of arrays it cannot read as they lie, which these are.
+        copies: captured arrays that it cannot read as they lie: their numbers are copied at each call.
         buffers: ids of the arrays it writes; native code looks at them.
     """
 
