@@ -291,3 +291,33 @@ def test_a_weight_that_is_read_at_many_steps_is_turned_once():
         fast = gj.compile(steps(count))
         np.testing.assert_allclose(fast(x).numpy(), steps(count)(gj.tensor(x)).numpy(), 1e-4, 1e-6)
         assert sum(getattr(getattr(n, "op", None), "name", "") == "turn" for n in fast.graph.nodes) == turns
+
+
+READERS = {
+    "take": lambda t: t[gj.tensor(np.array([3, 1, 1, 0]))], "slice": lambda t: t[1:4, ::2] * 2,
+    "sort": lambda t: gj.sort(t, axis=0), "cumsum": lambda t: gj.cumsum(t, axis=1),
+    "argmax": lambda t: t.argmax(axis=1),
+    "sums": lambda t: t * t.sum(0) + t.max(1, keepdims=True), "reshape": lambda t: t.reshape((3, 12)) + 1,
+    "product": lambda t: t.T @ t @ t, "solve": lambda t: gj.linalg.solve(t + 6 * gj.eye(6), t[0]),
+    "concat": lambda t: gj.concat([t, t.T]), "itself": lambda t: t, "transposed": lambda t: t.T,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_matrices_that_lie_so_already_are_read_in_any_way(name, dtype):
+    x = np.random.default_rng(0).standard_normal((6, 6)).astype(dtype)
+    t = gj.tensor(x)
+    t.data = np.asfortranarray(x)
+    f = gj.compile(lambda: READERS[name](t))
+    np.testing.assert_allclose(f().numpy(), READERS[name](gj.tensor(x)).numpy(), 1e-4, 1e-5)
+    assert [s.turned for s in f.latest.states] == [True]
+
+
+def test_integers_that_lie_so_and_are_written():
+    x = np.arange(12).reshape(3, 4)
+    t = gj.tensor(x)
+    t.data = np.asfortranarray(x)
+    f = gj.compile(lambda: t.assign(2 * t + t[0]))
+    f(), f()
+    np.testing.assert_array_equal(t.numpy(), 2 * (2 * x + x[0]) + 3 * x[0])
