@@ -102,6 +102,7 @@ def listing() -> None:
 def measure_all(workloads: Sequence[Workload], peers: Sequence[Peer], options: Options, quiet: bool) -> Run:
     begin, records = time.perf_counter(), []
     patience = Patience(measure.cores(options.threads), options.patience)
+    machine = look_at_machine(options, quiet, patience)
     for w in workloads:
         with tempfile.TemporaryDirectory(prefix="graphjit-benchmarks-") as folder:
             found = measure_workload(w, peers, options, Path(folder), patience)
@@ -109,7 +110,7 @@ def measure_all(workloads: Sequence[Workload], peers: Sequence[Peer], options: O
         for r in found:
             print(line(r), flush=True)
         records += found
-    machine = look_at_machine(options, quiet)
+    machine = machine.at_its_best(look_at_machine(options, quiet, patience))
     machine.seconds = time.perf_counter() - begin
     return Run(machine, records)
 
@@ -167,7 +168,8 @@ def line(r: Record) -> str:
 # ---- the machine
 
 
-def look_at_machine(options: Options, quiet: bool) -> Machine:
+def look_at_machine(options: Options, quiet: bool, patience: Patience) -> Machine:
+    patience.wait()
     with tempfile.TemporaryDirectory() as folder:
         found = measure.start("benchmarks.roofline", [str(options.threads)], options.threads, Path(folder), 60.0)
     if "status" in found:

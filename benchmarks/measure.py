@@ -34,7 +34,7 @@ QUANTILES = 9   # of the rounds that are kept; the middle one is their median
 COMPARED = 3    # numbers that all frameworks have to agree on
 ROOT = Path(__file__).resolve().parent.parent
 HOBBLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GRAPHJIT_EAGER", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES",
-            "NUMBA_DISABLE_JIT", "JAX_PLATFORMS")
+            "NUMBA_DISABLE_JIT", "JAX_PLATFORMS", "PYTHONDONTWRITEBYTECODE")
 
 
 # ---- in the process that measures

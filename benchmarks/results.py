@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,12 @@ class Machine:
     versions: dict[str, str] = field(default_factory=dict)
     quiet: bool = False
     seconds: float = 0.0  # that the whole run took
+
+    def at_its_best(self, other: Machine) -> Machine:
+        """The same machine, looked at twice: what it does in a quiet moment is what it can do."""
+        flops = {name: max(rate, other.flops[name]) for name, rate in self.flops.items()}
+        bandwidth = {size: max(rate, other.bandwidth[size]) for size, rate in self.bandwidth.items()}
+        return replace(self, flops=flops, bandwidth=bandwidth)
 
     def bytes_per_second(self, nbytes: int) -> float:
         """Bandwidth for a working set of that size: of the nearest measured one."""

@@ -179,10 +179,19 @@ def test_an_unknown_name_is_said(capsys):
 
 
 def test_children_get_a_clean_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    hobbling = {"OPENBLAS_CORETYPE": "Haswell", "PYTHONDONTWRITEBYTECODE": "1"}
+    for name, value in hobbling.items():
+        monkeypatch.setenv(name, value)
     env = measure.environment(2, tmp_path)
-    assert "OPENBLAS_CORETYPE" not in env
+    assert not hobbling.keys() & env.keys()
     assert env["OMP_NUM_THREADS"] == env["GRAPHJIT_NUM_THREADS"] == "2"
+
+
+def test_a_machine_is_known_by_its_best_moments():
+    disturbed = replace(MACHINE, flops={"float32": 260e9, "float64": 90e9},
+                        bandwidth={size: rate / 2 for size, rate in MACHINE.bandwidth.items()})
+    for found in (MACHINE.at_its_best(disturbed), disturbed.at_its_best(MACHINE)):
+        assert found == replace(MACHINE, flops={"float32": 260e9, "float64": 126e9})
 
 
 def test_a_failing_process_is_a_row_not_a_crash(tmp_path):
