@@ -2,7 +2,7 @@
 
 How the loops stand (blocks of k, blocks of rows, panels of columns, tiles) follows Goto and van de Geijn, "Anatomy of
 High-Performance Matrix Multiplication" (2008). What differs: only blocks of big matrices A are packed, and B is packed
-by the first tile of a panel as it computes.
+by the first tile of a panel as it computes, for each block of A anew; but panels that had to be transposed stay.
 """
 
 import functools
@@ -44,6 +44,7 @@ STRIP = 2  # tiles of rows of C, at least, that are handed on together
 SHARES = 4  # tiles of rows, or panels of columns, that are enough to share out
 FEW = 8  # rows of a tile of several vectors at most, where products are short
 MANY = 2048  # rows of which shares may each pack all of B
+KEPT = 8  # times the second-level cache that panels may take which stay packed for all blocks of A
 
 
 def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dict[str, int | str], int, int]:
@@ -81,7 +82,10 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
     if strips and b_packing:
         one_panel = breadth * element.lanes * size * k_block
-    workspace = packed_b = one_panel * (ceil(vectors / breadth) if strips else 1)
+    panels = ceil(vectors / breadth)
+    # what has been transposed once is read faster where it lies dense, for each further block of A
+    keeps = strips or (b_packing > Packing.COPY and m > a_block and one_panel * panels <= KEPT * target().l2)
+    workspace = packed_b = one_panel * (panels if keeps else 1)
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
@@ -101,7 +105,7 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
         "last_lanes": n - (vectors - 1) * element.lanes, "unsafe": unsafe,
         "tile_a_row": a_row, "tile_a_col": a_col, "tile_b_row": b_row,
         "fetch": 0 if tiles else fetches(problem, element), "far_b": int(far),
-        "packed_b": packed_b, "panel_step": one_panel // breadth if strips else 0,
+        "packed_b": packed_b, "panel_step": one_panel // breadth if keeps else 0,
         "follower": "follower" if strips else 0, "tile_follower": "follower" if tiles else 0,
         "bias": 1 if bias == [(0, 1)] else 2 if bias == [(1, 0)] else 0,
     }  # fmt: skip
@@ -155,7 +159,7 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
     buffers.frame.set_a(at["tile_a_row"], at["tile_a_col"])
     with builder.if_then(at["tile_follower"] != 0, likely=False):
         _take_up(at["tile_follower"], at["k"], buffers.frame)
-    large = builder.or_(at["follower"] != 0, at["far_b"] != 0)
+    large = builder.or_(builder.or_(at["follower"] != 0, at["far_b"] != 0), at["panel_step"] != 0)
     with builder.if_else(large, likely=False) as (looking, plain):
         with looking:
             LookingLoops(element, at, buffers).emit(start, stop)

@@ -1,6 +1,7 @@
 """The loops of a blocked product whose tiles fetch what is needed behind them: see `blocked_loops`."""
 
 import functools
+from typing import Any
 
 from graphjit.kernels.blocked_loops import LINE, Block, Loops, Panel, Strip
 from graphjit.kernels.emit import Int, call, loop, only_if, power_of_two
@@ -11,7 +12,7 @@ from graphjit.kernels.tiles import tile_shape
 
 
 class LookingLoops(Loops):
-    """For a B that is far away, or a follower.
+    """For a B that is far away, one whose panels stay packed for all rows of A, or a follower.
 
     With a follower, strips are a few tiles, and panels of B stay packed for all of them.
     """
@@ -47,33 +48,39 @@ class LookingLoops(Loops):
 
     def panel(self, block: Block, strip: Strip, vector: Int, breadth: Int, columns: Int) -> Panel:
         at, builder = self.at, self.builder
-        place = at["workspace"] + at["panel_step"] * (vector - self.vector0)
         is_packed = builder.and_(at["panel_step"] != 0, builder.not_(strip.is_first))
         with builder.if_then(self.follows):
             self.fetch_for_follower(strip, block.depth)
-        with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(is_packed))):
-            self.fetch_panel(block, strip, vector + breadth)
-        return Panel(vector, breadth, columns, place, is_packed)
+        follows = builder.and_(is_packed, self.follows)
+        with builder.if_then(builder.and_(at["far_b"] != 0, builder.not_(follows))):
+            self.fetch_panel(block, strip, vector + breadth, is_packed)
+        return Panel(vector, breadth, columns, self.place(vector), is_packed)
+
+    def place(self, vector: Int) -> Int:
+        """Where the panel that begins with this vector is packed."""
+        return self.at["workspace"] + self.at["panel_step"] * (vector - self.vector0)
 
     def behind_panel(self) -> None:
         with self.builder.if_then(self.follows):
             call(follow_function(self.module), self.builder, [self.follower.base])
 
-    def fetch_panel(self, block: Block, strip: Strip, behind: Int) -> None:
-        """Have them fetch what the next panel is packed from, a few lines each: lines so far apart would be waited for
-        one by one. Two vectors of each row of B, or two columns for each tile."""
+    def fetch_panel(self, block: Block, strip: Strip, behind: Int, is_packed: Any) -> None:
+        """Have them fetch the next panel, or what it is packed from, a few lines each: lines so far apart would be
+        waited for one by one. Two vectors of each row of B, or two columns for each tile."""
         at, builder, frame, depth = self.at, self.builder, self.frame, block.depth
-        copies = at["b_packing"] == Packing.COPY
+        copies = builder.or_(at["b_packing"] == Packing.COPY, is_packed)
+        row = at["tile_b_row"].where(is_packed, at["b_row"])
         # so often that all tiles together fetch all rows, in the steps that are not for what a follower reads
         steps = depth - frame[Frame.NEAR]
         often = (strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
         every = power_of_two(often * steps // depth)
         over = behind == self.vector1
         on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
-        frame[Frame.SOON] = self.source(block.first + on, self.vector0.where(over, behind))
+        near = self.vector0.where(over, behind)
+        frame[Frame.SOON] = self.place(near).where(is_packed, self.source(block.first + on, near))
         frame[Frame.SOON_OTHER] = Int(builder, LINE).where(copies, at["b_col"])
-        frame[Frame.SOON_STEP] = at["b_row"].where(copies, LINE)
-        frame[Frame.SOON_TILE] = (at["b_row"] * (steps // every)).where(copies, at["b_col"] * 2)
+        frame[Frame.SOON_STEP] = row.where(copies, LINE)
+        frame[Frame.SOON_TILE] = (row * (steps // every)).where(copies, at["b_col"] * 2)
         frame[Frame.SOON_EVERY] = every - 1
 
     def fetch_for_follower(self, strip: Strip, depth: Int) -> None:

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphjit.kernels import tile_product
-from graphjit.kernels.gemm import GemmPlan, plan
+from graphjit.kernels.blocked import blocked_kernel
+from graphjit.kernels.blocked_loops import NAMES
+from graphjit.kernels.gemm import GemmPlan, element_of, plan
 from graphjit.kernels.target import target
 from graphjit.runtime.compiler import compile_kernels
 
@@ -286,6 +288,21 @@ def test_an_empty_piece_adds_nothing(m: int, k: int, n: int, layout: str, dtype:
     for forms in ("row", "column"):
         a, b = place(normal(rng, dtype, m, k), forms), place(normal(rng, dtype, k, n), forms)
         check(a, b, place(normal(rng, dtype, m, n), layout), accumulate=True, cuts=[0, 10_000, 10_000])
+
+
+@pytest.mark.parametrize("layout", ["column", "strided"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout: str) -> None:
+    """Several blocks of rows, near and far B, several blocks of k, a batch, last columns that fill no vector."""
+    rng = np.random.default_rng(0)
+    kept = 0
+    for m, n, k, batch in ((1700, 70, 300, ()), (1100, 530, 700, ()), (2100, 37, 90, (2,))):
+        a, b = normal(rng, dtype, *batch, m, k), place(normal(rng, dtype, *batch, k, n), layout)
+        c = place(normal(rng, dtype, *batch, m, n), "row")
+        gemm = plan_for(a, b, c)
+        kept += gemm.kernel == blocked_kernel(element_of(dtype)) and gemm.slots[NAMES.index("panel_step")] > 0
+        check(a, b, c, accumulate=k > 500, cuts=(1, m // 2, m - 1))
+    assert kept == 3 or target().tile_unit or target().l2 > 1 << 21
 
 
 @pytest.mark.parametrize("epilogue", ["bias", "bias_relu"])
