@@ -261,9 +261,10 @@ class LoopWriter(Nest):
 
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
         """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns."""
+        over = "few" if self.few and k == len(self.loops) - 1 else "range"
         if k == self.lanes and begin == "0":
-            return f"for i{k} in lanes({end}):"
-        return f"for i{k} in range({end if begin == '0' else f'{begin}, {end}'}):"
+            over = "lanes"
+        return f"for i{k} in {over}({end if begin == '0' else f'{begin}, {end}'}):"
 
     def write(self) -> Written:
         """The kernel and what its arguments are."""

@@ -21,15 +21,29 @@ from graphjit.types import SHORT, Extent, is_one
 
 KNOWN = 128  # turns of the innermost loop that stand in the source, unless the caller chose them; of others SHORT
 UNROLLED = 512  # values computed in the turns of a loop that is unrolled
+# measured: LLVM's loop of whole vectors is for several at once, and of rows of so few numbers it computes most by
+# narrow vectors and one by one. That takes longer than masks do, if it is dear or folds what is read in so many places
+FEW, MANY_LOADS = 63, 6
 # rows of so many numbers are to be the lanes of vectors, up to twice as long ones if they are folded so often; but not
 # fewer rows than these
 SHORTEST, LONGEST, MANY_FOLDS, FEW_ROWS = 9, 63, 3, 8
 
 
-def length_class(cluster: Cluster) -> int:
+def length_class(cluster: Cluster) -> tuple[int, ...]:
     """What the form of a nest may depend on of the lengths that the caller chose."""
     length = math.prod([cluster.extents[a] for a in cluster.reduced])
-    return sum(length > limit for limit in (1, LONGEST, 2 * LONGEST))
+    return sum(length > limit for limit in (1, LONGEST, 2 * LONGEST)), *[
+        sum(n > limit for limit in _limits(cluster)) for n in cluster.extents if isinstance(n, Extent)]
+
+
+def _limits(cluster: Cluster) -> tuple[int, int]:
+    """How long rows are at most that are too short for a vector, and those of few vectors."""
+    return _full_vector(cluster) // 2, FEW
+
+
+def _full_vector(cluster: Cluster) -> int:
+    """How many of the widest floats here fill a vector."""
+    return target().lanes(max((n.type.dtype.itemsize for n in cluster.members if n.type.dtype.kind == "f"), default=4))
 
 
 def is_cheap(node: Node) -> bool:
@@ -57,6 +71,7 @@ class Nest:
         by_length: whether that depends on a length that the caller chose.
         last_vector: whether something dear is computed of each element, and nothing that is stored is read: some may be
             computed twice then.
+        few: whether the innermost loop is to be of masked vectors.
         inner: the innermost loop that is not unrolled.
         known: the loops whose turns stand in the source, and how many those are: few are best unrolled, and of some
             more LLVM should know how many vectors they fill.
@@ -81,6 +96,7 @@ class Nest:
         self.last_vector = self._may_compute_twice()
         self.known = self._known_turns()
         self.lanes = self._lanes()
+        self.few = self._has_few_turns()
         self.inner = self._vectors_along()
         self.kept: dict[Apply, None] = {}
         self._find_kept()
@@ -202,11 +218,23 @@ class Nest:
             k -= 1
         return k
 
+    def _has_few_turns(self) -> bool:
+        last = len(self.loops) - 1
+        members = [n for n in self.cluster.members if self.cluster.is_full(n)]
+        if last < 1 or self.row_lanes or last in self.known or not target().masks or any(
+                isinstance(n.op.lower, Indexed | Gather) for n in members):
+            return False
+        much = any(isinstance(n.op.lower, Elementwise) and not is_cheap(n) for n in members)
+        much |= self.loop_kind[-1] == "R" and len({*self.loads()}) >= MANY_LOADS
+        turns = self.loops[last].extent
+        self.by_length |= much and isinstance(turns, Extent)
+        low, high = _limits(self.cluster)
+        return much and low < turns <= high
+
     @property
     def full_vector(self) -> int:
         """How many of the widest floats here fill one."""
-        return target().lanes(max((n.type.dtype.itemsize for n in self.cluster.members if n.type.dtype.kind == "f"),
-                                  default=4))
+        return _full_vector(self.cluster)
 
     def loads(self) -> list[Access]:
         """What members read from memory, but for what gathers pick."""

@@ -7,18 +7,22 @@ from contextlib import ExitStack, nullcontext
 from math import prod
 
 from graphjit.codegen.library_loops import Builder, LoopCall, Writer, short
+from graphjit.kernels.target import target
 from graphjit.op import Params
 from graphjit.types import TensorType
 
 BLOCK = 4096  # neighbours that one turn takes together: they stay in the nearest cache
+FEW = 384  # bytes of rows that are better computed in one loop of masked vectors
 
 
 class _Rows:
     """What is done to a row, [first, stop_) of it: where all parts reach it, they are added in one loop over what they
-    all reach of it, and number by number around it; else part by part."""
+    all reach of it, and number by number around it; else part by part. ``masked``: one loop asks for each number what
+    parts reach it."""
 
-    def __init__(self, w: Writer, out: TensorType, factors: Sequence[float]) -> None:
+    def __init__(self, w: Writer, out: TensorType, factors: Sequence[float], masked: bool) -> None:
         self.w, self.factors, self.last, self.zero = w, factors, out.ndim - 1, f"{short(out.dtype)}(0)"
+        self.masked = masked
 
     def write(self) -> None:
         w, last = self.w, self.last
@@ -28,6 +32,9 @@ class _Rows:
                 at = f"({at}) * m{k}_{r} + x{r} - s{k}_{r}"
             w.line(f"at{k} = ({at}) * m{k}_{last} - s{k}_{last}")
             w.line(f"end{k} = s{k}_{last} + m{k}_{last}")
+        if self.masked:
+            self.in_one_loop()
+            return
         reached = " and ".join(self.reached(k) for k, _ in enumerate(self.factors)) if last else ""
         with w.block(f"if {reached}") if reached else nullcontext():
             self.together()
@@ -42,6 +49,20 @@ class _Rows:
     def added(self, k: int, to: str) -> str:
         part, sign = f"g{k}[at{k} + j]", "-" if self.factors[k] == -1.0 else "+"
         return f"{to} {sign} " + (part if abs(self.factors[k]) == 1.0 else f"f{k} * {part}")
+
+    def in_one_loop(self) -> None:
+        w, last = self.w, self.last
+        for k, _ in enumerate(self.factors):
+            w.line(f"from{k} = n{last}")
+            with w.block(f"if {self.reached(k)}") if last else nullcontext():
+                w.line(f"from{k} = s{k}_{last}")
+        with w.block("for j in few(first, stop_)"):
+            w.line("near = i32(j)")  # a vector has room for twice as many
+            w.line(f"total = {self.zero}")
+            for k, _ in enumerate(self.factors):
+                with w.block(f"if near >= i32(from{k}) and near < i32(end{k})"):
+                    w.line("total = " + self.added(k, "total"))
+            w.line("out[to + j] = total")
 
     def together(self) -> None:
         w, last = self.w, self.last
@@ -76,7 +97,9 @@ class _Rows:
 def _add_regions(types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
     rank, last = out.ndim, out.ndim - 1
     signs = {1.0: "1", -1.0: "m"}
-    w = Writer(f"add_regions{rank}_{''.join(signs.get(f, 'x') for f in params['factors'])}_{out.dtype.name}")
+    masked = target().masks and out.shape[-1] * out.dtype.itemsize <= FEW
+    w = Writer(f"add_regions{rank}{'m' * masked}_{''.join(signs.get(f, 'x') for f in params['factors'])}_"
+               f"{out.dtype.name}")
     for k, t in enumerate(types):
         w.pointer(f"g{k}", t.dtype, f"in{k}")
     w.pointer("out", out.dtype, "out")
@@ -103,7 +126,7 @@ def _add_regions(types: tuple[TensorType, ...], out: TensorType, params: Params)
             w.line("to = 0")
         w.line(f"first = (i % blocks) * {BLOCK}")
         w.line(f"stop_ = minimum(first + {BLOCK}, n{last})")
-        _Rows(w, out, params["factors"]).write()
+        _Rows(w, out, params["factors"], masked).write()
     return w.call(prod(map(int, out.shape[:-1])) * int(blocks))
 
 

@@ -111,7 +111,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
     (begin, end), b = bounds[last], f"block{last}"
     block = [starts[acc] for acc in sums]
-    block += [f"for i{last} in range({b}, minimum({b} + {ROW_BLOCK}, {end})):"]
+    block += [w.header_of(last, f"minimum({b} + {ROW_BLOCK}, {end})", b)]
     block += ["    " + line for line in body.lines]
     block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
@@ -125,7 +125,8 @@ def _has_last_vector(w: LoopWriter) -> bool:
     (Folds would have more lanes to join.)"""
     k = len(w.loops) - 1
     n, width = w.known.get(k, 0), w.full_vector
-    return w.last_vector and k > 0 and (k not in w.known or (k == w.lanes and n > width and n % width != 0))
+    may = w.last_vector and not w.few and k > 0
+    return may and (k not in w.known or (k == w.lanes and n > width and n % width != 0))
 
 
 def _with_last_vector(w: LoopWriter, lines: Sequence[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """The body of a loop kernel becomes LLVM IR, in the function that Numba makes for it (`frontend`).
 
-The source is Python, but little of it: loops over ranges, ifs, assignments, arithmetic, elements of pointers, calls of
-`kernels.scalar`'s functions. Types are known line by line as NumPy's are: Python numbers take the type of the operand
-beside them, integers of different types become int64, and to mix others is an error. So one walk over the syntax tree
-emits the instructions. A name that is assigned once is a value, known in its block; one that is assigned again is a
-place in memory, which LLVM makes a register of.
+The source is Python, but little of it: loops over ranges (`HINTS` has their other names), ifs, assignments,
+arithmetic, elements of pointers, calls of `kernels.scalar`'s functions. Types are known line by line as NumPy's are:
+Python numbers take the type of the operand beside them, integers of different types become int64, and to mix others is
+an error. So one walk over the syntax tree emits the instructions. A name that is assigned once is a value, known in its
+block; one that is assigned again is a place in memory, which LLVM makes a register of.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from graphjit.kernels.irmath import Type, V
 
 Value = Any  # a V, a Python number, or a pointer
+
+MASKED = "llvm.loop.vectorize.predicate.enable"  # the last turns are a vector of which some lanes are masked
+HINTS = {"range": "", "lanes": "llvm.loop.unroll.disable", "few": MASKED}  # LLVM is told of loops over these
 
 _FOLDED: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
@@ -83,8 +86,8 @@ class _Body:
                     self.assign(target.id, total)
                 else:
                     self.store(target, total)
-            case ast.For(ast.Name(name), ast.Call(ast.Name("range" | "lanes" as over), bounds), body, []):
-                self.loop(name, [self.value(each) for each in bounds], body, over == "lanes")
+            case ast.For(ast.Name(name), ast.Call(ast.Name(over), bounds), body, []) if over in HINTS:
+                self.loop(name, [self.value(each) for each in bounds], body, HINTS[over])
             case ast.If(test, body, rest):
                 self.branch(self.value(test), body, rest)
             case ast.Expr(ast.Call(ast.Name(name), operands, [])):
@@ -136,9 +139,8 @@ class _Body:
         start, row, rows, length, across, entry = counted
         row_tiles.call_mover(entry, [first + start * size, row, rows, length, to, across])
 
-    def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], whole: bool) -> None:
-        """The test stands at the end, and once before the loop. ``whole``: LLVM may not unroll it before it looks for
-        vectors."""
+    def loop(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], hint: str) -> None:
+        """The test stands at the end, and once before the loop. ``hint``: what LLVM is told of it, if anything."""
         if name in self.known or name in self.changing:
             raise TypeError(f"{name} is a loop's, and assigned elsewhere")
         b, number = self.builder, self.irmath.I64
@@ -162,8 +164,8 @@ class _Body:
             following = self.irmath.V(b, b.add(turn.ir, number.llvm(step), flags=("nsw",)), number)
             turn.ir.add_incoming(following.ir, b.block)
             back = b.cbranch(following.lt(stop).ir, inside, done)
-            if whole:
-                back.set_metadata("llvm.loop", _not_unrolled(b.module))
+            if hint:
+                back.set_metadata("llvm.loop", _told(b.module, hint))
         b.position_at_end(done)
 
     def branch(self, test: V, body: Sequence[ast.stmt], rest: Sequence[ast.stmt]) -> None:
@@ -286,11 +288,11 @@ def _assigned(statements: Sequence[ast.stmt]) -> Iterator[str]:
                 yield from _assigned([*node.body, *node.orelse])
 
 
-def _not_unrolled(module: Any) -> Any:
-    """What says so of a loop: a node of its own, which begins with itself."""
+def _told(module: Any, hint: str) -> Any:
+    """What tells LLVM of a loop: a node of its own, which begins with itself."""
     from llvmlite import ir
 
-    told = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    told = module.add_metadata([ir.MetaDataString(module, hint), *([ir.Constant(ir.IntType(1), 1)] * (hint == MASKED))])
     node = module.add_metadata([told, ir.MetaDataString(module, str(len(module.metadata)))])
     node.operands = (node, told)
     return node

@@ -1,15 +1,13 @@
 """Matrix products against NumPy in double precision, with unreadable pages around every operand."""
 
 import ctypes
-import mmap
-import os
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,24 +19,9 @@ from graphjit.kernels.target import target
 from graphjit.runtime.compiler import compile_kernels
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-PAGE = mmap.PAGESIZE
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
 
-# ---- memory that notices ------------------------------------------------------------------------------------
-
-
-def guarded(nbytes: int, at_end: bool) -> np.ndarray:
-    """Bytes between two unreadable pages: they end where the second begins, or begin where the first ends."""
-    pages = -(-max(nbytes, 1) // PAGE)
-    region = mmap.mmap(-1, (pages + 2) * PAGE)
-    whole = np.frombuffer(region, np.uint8)
-    if sys.platform == "linux":
-        mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-        for page in (0, pages + 1):
-            address = whole.ctypes.data + page * PAGE
-            assert mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE), 0) == 0, os.strerror(ctypes.get_errno())
-    start = (pages + 1) * PAGE - nbytes if at_end else PAGE
-    return whole[start : start + nbytes]
+# ---- operands in memory that notices ------------------------------------------------------------------------------
 
 
 def place(values: np.ndarray, layout: str, at_end: bool = True) -> np.ndarray:
