@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from graphjit.codegen.loops import LoopWriter
 
 ROWS = 64  # turns of the other loop in a block
+FEWEST = 4  # turns of it: those of a line are turned by fours, in half to a quarter of the time of single ones
 MOVED = (4, 8)  # bytes of numbers that tiles are made of by shuffles
 
 
-def is_long(loop: Loop) -> bool:
-    """Whether a loop's turns fill a line, for all that is known: how many the caller chose is not."""
-    return isinstance(loop.extent, Extent) or loop.extent >= LINE
+def is_long(loop: Loop, least: int = LINE) -> bool:
+    """Whether a loop's turns fill a line, or are at least so many, for all that is known: how many the caller chose is
+    not."""
+    return isinstance(loop.extent, Extent) or loop.extent >= least
 
 
 class TurnedTiles(Reach):
@@ -56,7 +58,7 @@ class TurnedTiles(Reach):
         if step in (0, 1) or a.buffer.type.dtype.itemsize not in MOVED:
             return False
         if self.near is None:
-            found = [k for k in range(last) if is_one(self._stride(a, k)) and is_long(w.loops[k])]
+            found = [k for k in range(last) if is_one(self._stride(a, k)) and is_long(w.loops[k], FEWEST)]
             self.near = max(found, default=None)
         return self.near is not None and is_one(self._stride(a, self.near))
 

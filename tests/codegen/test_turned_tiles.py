@@ -6,7 +6,7 @@ import pytest
 import graphjit as gj
 
 DTYPES = [np.float32, np.float64, np.int32, np.int64, np.uint16, np.bool_]
-LENGTHS = [1, 3, 15, 16, 17, 33, 63, 64, 65, 130]
+LENGTHS = [1, 3, 4, 5, 9, 15, 16, 17, 33, 63, 64, 65, 130]
 
 
 def numbers(shape, dtype=np.float32, seed=0):
@@ -77,3 +77,13 @@ def test_rows_too_short_for_tiles_are_read_where_they_lie():
     short = gj.compile(lambda: w.T + 1)
     short()
     assert "to_lanes" not in short.source()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("taps", [4, 5, 7, 9, 15])
+def test_taps_of_weights_come_before_their_channels(taps, dtype):
+    for channels in (16, 40, 70):
+        w = gj.tensor(numbers((6, channels, taps), dtype))
+        f = gj.compile(lambda w=w: w.swapaxes(1, 2) + 1)
+        np.testing.assert_array_equal(f().numpy(), w.numpy().swapaxes(1, 2) + 1)
+        assert "to_lanes" in f.source()
