@@ -5,8 +5,9 @@
     ... python -m benchmarks.gemm 64x784x128 256x2048x2048/T/float64          m x k x n [/B form][/dtype]
 
 "% of FMA" is the share of the peak of fused multiply-adds; products on a tile unit can do better than that.
-Times are the best of many short bursts, ratios medians over bursts side by side. B's form is N (rows
-contiguous) or T (transposed); A's likewise, as in 784x64x128/TN.
+Times are the best of many short bursts, ratios medians over bursts side by side; the sweep measures what comes out
+slower twice more, and takes the median. B's form is N (rows contiguous) or T (transposed); A's likewise, as in
+784x64x128/TN.
 """
 
 import ctypes
@@ -27,6 +28,7 @@ from graphjit.kernels.target import target
 from graphjit.runtime.compiler import IRKernel, compile_kernels
 from graphjit.runtime.roofline import fma_kernel
 
+SLOWER = 0.95  # speed over OpenBLAS of what the sweep names
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -240,10 +242,12 @@ def sweep() -> None:
         cases += [Case(512, 512, 512, forms), Case(2048, 2048, 2048, forms)]
         ratios = []
         for case in cases:
-            r = measure(case, budget=0.06)
-            ratios.append(r.blas)
-            if r.blas < 0.95:
-                slower.append((r.blas, case.name))
+            ratio = measure(case, budget=0.06).blas
+            if ratio < SLOWER:  # or something else computed meanwhile, or operands lay badly: the median of three
+                ratio = float(np.median([ratio, *(measure(case, budget=0.2).blas for _ in range(2))]))
+            ratios.append(ratio)
+            if ratio < SLOWER:
+                slower.append((ratio, case.name))
         mean = np.exp(np.mean(np.log(ratios)))
         print(f"{forms}: {len(cases)} shapes, speed over OpenBLAS: geometric mean {mean:.2f}, "
               f"lowest {min(ratios):.2f}, median {np.median(ratios):.2f}", flush=True)
