@@ -82,10 +82,14 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
     if strips and b_packing:
         one_panel = breadth * element.lanes * size * k_block
-    panels = ceil(vectors / breadth)
-    # what has been transposed once is read faster where it lies dense, for each further block of A
-    keeps = strips or (b_packing > Packing.COPY and m > a_block and one_panel * panels <= KEPT * target().l2)
-    workspace = packed_b = one_panel * (panels if keeps else 1)
+    # whether tiles fetch what panels are packed from: those in assembly do
+    far = (target().assembly and b_packing in (Packing.COPY, Packing.TRANSPOSE)
+           and k * problem.n * size > target().l2 // 2)  # fmt: skip
+    all_panels = one_panel * ceil(vectors / breadth)
+    # what was packed once is read faster where it lies dense; from afar, if it is fetched or was gathered
+    dense = far or b_packing is Packing.GATHER or all_panels <= target().l2 // 2
+    keeps = strips or (b_packing > Packing.COPY and m > a_block and dense and all_panels <= KEPT * target().l2)
+    workspace = packed_b = all_panels if keeps else one_panel
     if a_packing:
         # what a tile takes comes to lie together, one k after the other
         rows = shape.packing[0]
@@ -95,9 +99,6 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     # the last rows of B, if a vector that starts in them would end behind it
     behind = (vectors * element.lanes - n) * size
     unsafe = min(k, ceil(behind / b_row)) if behind and b_packing <= Packing.COPY else 0
-    # whether tiles fetch what panels are packed from: those in assembly do
-    far = (target().assembly and b_packing in (Packing.COPY, Packing.TRANSPOSE)
-           and k * problem.n * size > target().l2 // 2)  # fmt: skip
     named = {
         "m": m, "n": n, "k": k, "units": max(1, m if by_rows else vectors), "by_rows": int(by_rows),
         "a_packing": int(a_packing), "b_packing": int(b_packing), "k_block": k_block, "a_block": a_block,

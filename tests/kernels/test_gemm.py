@@ -285,7 +285,8 @@ def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout:
         gemm = plan_for(a, b, c)
         kept += gemm.kernel == blocked_kernel(element_of(dtype)) and gemm.slots[NAMES.index("panel_step")] > 0
         check(a, b, c, accumulate=k > 500, cuts=(1, m // 2, m - 1))
-    assert kept == 3 or target().tile_unit or target().l2 > 1 << 21
+    fetched = target().assembly or layout == "strided"  # or gathered; else what is far away does not stay
+    assert kept == 2 + fetched or target().tile_unit or target().l2 > 1 << 21
 
 
 @pytest.mark.parametrize("epilogue", ["bias", "bias_relu"])
