@@ -144,7 +144,7 @@ def by_parts(w: Workload, form: str) -> Callable[..., Tensor]:
     def step(x: Tensor, y: Tensor) -> Tensor:
         opt.zero_grad()
         loss: Tensor = loss_function(params, state, x, y)[0]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         opt.step()
         return loss
 
@@ -170,7 +170,7 @@ def whole_step(w: Workload) -> Callable[..., Tensor]:
                 old.copy_(m)
         for name, buffer in state.items():
             buffer.copy_(new_state[name])
-        return loss  # type: ignore[no-any-return]
+        return loss  # type: ignore[no-any-return]  # what torch compiled
 
     def call(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
