@@ -10,6 +10,7 @@ import numpy as np
 from graphjit.arrays import lasting_copy
 from graphjit.op import Array
 from graphjit.tape import Value, clock
+from graphjit.types import Order, inverse
 
 
 def overwrite(value: Value, array: Array) -> None:
@@ -48,14 +49,19 @@ def guard_view(base: Value, view: Value) -> None:
         view.views = views
 
 
-def lies_turned(array: Array) -> bool:
-    """Whether a matrix lies in memory column by column, and not row by row as well."""
-    return array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous and array.dtype.isnative
+def order_of(array: Array) -> Order:
+    """The order in which a dense array has its axes in memory, those of one element first; () where it is their own, or
+    where the array is not dense."""
+    if array.flags.c_contiguous or not array.dtype.isnative:
+        return ()
+    order = tuple(sorted(range(array.ndim), key=lambda a: (array.shape[a] != 1, -array.strides[a])))
+    return order if array.transpose(order).flags.c_contiguous else ()
 
 
-def turn(value: Value) -> None:
-    """Have the matrix of a leaf lie column by column, in memory of its own."""
-    value.data = lasting_copy(value.data.T).T  # type: ignore[union-attr]  # an array outside of traces
+def turn(value: Value, order: Order) -> None:
+    """Have a leaf lie with its axes in this order, in memory of its own."""
+    array: Array = value.data  # type: ignore[assignment]  # an array outside of traces
+    value.data = lasting_copy(array.transpose(order)).transpose(inverse(order))
     clock.structure += 1  # compiled functions may read or write it
 
 

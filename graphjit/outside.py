@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from graphjit.buffers import lies_turned, turn
+from graphjit.buffers import order_of, turn
 from graphjit.ir import Input
 from graphjit.op import Array
 from graphjit.runtime.program import Program
@@ -30,8 +30,8 @@ class Outside:
     def __init__(self, states: Sequence[State], captured: Iterable[tuple[Array, Input]], written: list[int]) -> None:
         self.states, self.written = states, written
         for s in states:
-            if s.turned and not s.array.flags.c_contiguous:
-                turn(s.tensor._value)
+            if s.order and not s.array.flags.c_contiguous:
+                turn(s.tensor._value, s.order)
         self.arrays: dict[Input, Array] = {s.held: s.array for s in states}
         self.arrays.update({node: array for array, node in captured})
         self.copies = {node: array for node, array in self.arrays.items()
@@ -64,11 +64,11 @@ class Outside:
                 continue
             if not isinstance(data, np.ndarray) or data.shape != s.node.type.shape or data.dtype != s.node.type.dtype:
                 return False
-            if not s.turned and lies_turned(data):
-                return False
             if not s.array.flags.c_contiguous:
-                if s.turned:
-                    turn(value)
+                if order_of(data):
+                    return False
+                if s.order:
+                    turn(value, s.order)
                 else:
                     value.data = np.ascontiguousarray(data)
             program.rebind(s.held, s.array)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphjit.buffers import lies_turned
+from graphjit.buffers import order_of
 from graphjit.signature import FLOAT, Signature
 from graphjit.structure import Same, Structured
 from graphjit.types import TensorType
@@ -59,8 +59,8 @@ def why_stale(program: Specialization) -> str:
     for s in program.states:
         if s.tensor._value.type != s.node.type:
             return f"{s.node.name}: was {s.node.type}, is {s.tensor._value.type}"
-        if not s.turned and lies_turned(s.tensor._value.data):  # type: ignore[arg-type]  # an array
-            return f"{s.node.name}: lies column by column now, as another compiled function holds it"
+        if order_of(s.tensor._value.data) not in ((), s.order):  # type: ignore[arg-type]  # an array
+            return f"{s.node.name}: its axes lie in another order now, as another compiled function holds it"
     return "gradients found on entry: there are others now, or none"
 
 

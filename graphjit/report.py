@@ -116,8 +116,8 @@ def _state(program: Specialization) -> list[str]:
     if program.states:
         lines.append(_row("state", f"{_count(len(program.states), 'tensor')} read ({size(read)}), "
                                    f"{len(program.writes)} written: {_listed(s.node.name for s in program.states)}"))
-    if turned := [s.node.name for s in program.states if s.turned]:
-        lines.append(_row("", f"held column by column, as products read them: {_listed(turned)}"))
+    if turned := [f"{s.node.name} {s.order}" for s in program.states if s.order]:
+        lines.append(_row("", f"held with their axes as products read them: {_listed(turned)}"))
     if program.arrays:
         names = {id(held): name for name, held in program.capture.objects() if isinstance(held, np.ndarray)}
         lines.append(_row("arrays", f"{len(program.arrays)} read by reference: "

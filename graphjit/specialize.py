@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphjit.backward import is_whole
-from graphjit.buffers import is_held_elsewhere, lies_turned, protect_views
+from graphjit.buffers import is_held_elsewhere, order_of, protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError, TraceError
@@ -170,10 +170,11 @@ class Specialization:
             results += self.backward.residuals
         graph = trace.graph(results)
         self.raw_graph = graph
-        self.graph, turned = turn_states(optimize(graph), [s.node for s in self.writes], self._may_turn(), [
-            s.node for s in self.states if lies_turned(s.tensor._value.data)])  # type: ignore[arg-type]  # an array
+        found = {s.node: order for s in self.states
+                 if (order := order_of(s.tensor._value.data))}  # type: ignore[arg-type]  # an array
+        self.graph, turned = turn_states(optimize(graph), [s.node for s in self.writes], self._may_turn(), found)
         for s in self.states:
-            s.held = turned.get(s.node, s.node)
+            s.held, s.order = turned.get(s.node, (s.node, ()))
         self.optimize_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         lowered = lower(self.graph, len(results), [s.held for s in self.writes])
@@ -186,10 +187,10 @@ class Specialization:
         self.guard()
 
     def _may_turn(self) -> list[Input]:
-        """Matrices that may lie column by column from now on."""
+        """States that may lie in another order from now on."""
         if self.backward is not None:  # its reverse program reads them too
             return []
-        return [s.node for s in self.writes if s.node.type.ndim == 2 and not is_held_elsewhere(s.tensor._value)]
+        return [s.node for s in self.writes if s.node.type.ndim >= 2 and not is_held_elsewhere(s.tensor._value)]
 
     # ---- whether it still stands
 

@@ -18,7 +18,7 @@ from graphjit.errors import LeakedTensorError, TraceError, Where, user_line
 from graphjit.ir import Const, Graph, Input, Node, apply_op
 from graphjit.op import Array, Op
 from graphjit.tape import Value, clock, state
-from graphjit.types import SHORT, DType, Extent, Ratio, TensorType
+from graphjit.types import SHORT, DType, Extent, Order, Ratio, TensorType
 
 if TYPE_CHECKING:
     from graphjit.tensor import Tensor
@@ -33,21 +33,17 @@ class State:
     entry: Value    # what it held when first read
     current: Value  # what it holds now
     written: bool = False
-    held: Input = field(init=False)  # where it stands in the optimized graph: there it may be turned
+    held: Input = field(init=False)  # where it stands in the optimized graph
+    order: Order = ()  # in which it has the axes there, if not in their own
 
     def __post_init__(self) -> None:
         self.held = self.node
 
     @property
-    def turned(self) -> bool:
-        """Whether its array lies column by column; programs see it with its axes exchanged."""
-        return self.held is not self.node
-
-    @property
     def array(self) -> Array:
         """The array, as programs see it."""
         data: Array = self.tensor._value.data  # type: ignore[assignment]  # it is from outside of the trace
-        return data.T if self.turned else data
+        return data.transpose(self.order) if self.order else data
 
 
 class Given(NamedTuple):

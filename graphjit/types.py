@@ -12,6 +12,7 @@ import numpy as np
 from graphjit.errors import DTypeError, ShapeError
 
 Shape = tuple[int, ...]
+Order = tuple[int, ...]  # the axes of a tensor as they follow each other in memory
 DType = np.dtype[Any]
 
 BOOL = np.dtype(np.bool_)
@@ -67,6 +68,11 @@ class Extent(int):
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+
+def inverse(order: Order) -> Order:
+    """The order that undoes another."""
+    return tuple(map(order.index, range(len(order))))
 
 
 def _extent(n: int) -> int:

@@ -135,6 +135,17 @@ def loop(start: Int | int, stop: Int, step: Int | int = 1) -> Iterator[Int]:
         yield here.at
 
 
+def carried(index: Int, first: Any, before: Any) -> Any:
+    """A value that turns of a loop hand on, of which this is the index: at first the one given, which the block before
+    the loop has. What the next turn gets is to be added."""
+    b, body = index.builder, index.builder.block
+    b.position_after(index.value)
+    phi = b.phi(first.type)
+    phi.add_incoming(first, before)
+    b.position_at_end(body)
+    return phi
+
+
 def only_if(condition: Any, otherwise: Sequence[Int], values: Callable[[], Sequence[Int]]) -> list[Int]:
     """`values()` if the condition holds, else the others: unlike with `where`, nothing is computed in vain."""
     b = otherwise[0].builder

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.kernels.emit import Int, loop, masked_load, masked_store
+from graphjit.kernels.emit import Int, carried, loop, masked_load, masked_store
 from graphjit.kernels.target import Element, target
 from graphjit.runtime.compiler import IRKernel
 
@@ -26,7 +26,8 @@ def _emit(element: Element, builder: Any, values: Sequence[Any]) -> None:
         def part(number: Int | int, i: Int = i, live: Int = live) -> Any:
             place = parts + (size * number + i) * element.size
             return masked_load(builder.module, element, place, live)
-        masked_store(builder.module, element, part(0), to, live)
+        first, before = part(0), builder.block
         with loop(1, count) as p:
-            total = builder.fadd(masked_load(builder.module, element, to, live), part(p))
-            masked_store(builder.module, element, total, to, live)
+            total = carried(p, first, before)  # a masked store is not forwarded to a load of what it stored
+            total.add_incoming(builder.fadd(total, part(p)), builder.block)
+        masked_store(builder.module, element, total, to, live)

@@ -10,12 +10,12 @@ from graphjit.errors import Where
 from graphjit.ir import Apply, Const, Graph, Node, apply_op, rewrite
 from graphjit.ir.verify import same_type
 from graphjit.op import TABLE, Elementwise
-from graphjit.types import Extent, Shape, is_one
+from graphjit.types import Extent, Shape, is_float, is_one
 
 
 def simplify(graph: Graph) -> Graph:
     """-(-x) is x; x * 1 and x / 1 are x; x ** 2 is square(x), x ** 3 a product; views that change
-    nothing go, chains of views join."""
+    nothing go, chains of views join; pools of one window are sums."""
     return rewrite(graph, _simplify)
 
 
@@ -192,6 +192,18 @@ def _inside(node: Node) -> tuple[Node, int, int, int] | None:
     return node.args[0], axis, low[axis], low[axis] + node.args[0].type.shape[axis]
 
 
+def _whole(node: Apply) -> Node:
+    """A pool of one window that is all there is, and its gradient: a sum and a broadcast, which fuse."""
+    x, how = node.args[0], node.kwargs
+    size = how["size"] if "size" in how else x.type.shape[2:]
+    if how["kernel"] != tuple(size) or any(map(any, how["padding"])) or not is_float(node.type.dtype) \
+            or any(isinstance(n, Extent) for n in size):
+        return node
+    if "size" in how:
+        return apply_op(TABLE["broadcast_to"], (x,), {"shape": node.type.shape}, node.where)
+    return apply_op(TABLE["sum"], (x,), {"axis": tuple(range(2, x.type.ndim)), "keepdims": True}, node.where)
+
+
 Rule = Callable[[Apply], Node]
 _ELEMENTWISE: tuple[Rule, ...] = (_scalar_operands,)
 _RULES: dict[str, tuple[Rule, ...]] = {
@@ -202,6 +214,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "pow": (_scalar_operands, _power),
     "where": (_scalar_operands, _chosen),
     "add": (_scalar_operands, _join_pads),
+    **dict.fromkeys(("sum_pool", "sum_pool_grad"), (_whole,)),
 }
 
 

@@ -218,7 +218,7 @@ def test_pools_between_convolutions_agree(dtype: str) -> None:
     functions: list[Callable[..., Any]] = []
     arrays: list[list[Array]] = []
     for kernel, how in ((2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1}), ((1, 2), {"stride": (2, 1)}),
-                        (5, {"stride": 3, "padding": 2})):  # fmt: skip
+                        (5, {"stride": 3, "padding": 2}), ((10, 11), {})):  # fmt: skip
         for pool in (F.max_pool2d, F.avg_pool2d):
             for channels in (3, 9):
                 functions.append(lambda x, w, pool=pool, k=kernel, how=how: pool(gj.relu(F.conv2d(x, w)), k, **how))
@@ -244,6 +244,15 @@ def test_pools_by_themselves_agree(dtype: str) -> None:
     x = rng.standard_normal((2, 17, 11, 12)).astype(dtype)
     assert "max_pool_last" in names(lambda x: F.max_pool2d(x, 3, stride=1), x)
     assert "max_pool" in names(lambda x: F.max_pool2d(x, 2), x)
+
+
+def test_a_pool_of_one_window_is_a_sum() -> None:
+    x = np.ones((2, 17, 11, 12), np.float32)
+
+    def pools(kernel: tuple[int, int]) -> set[str]:
+        found = names(gj.value_and_grad(lambda x: (F.avg_pool2d(x, kernel) ** 3).sum()), x)
+        return {n for n in found if "pool" in n}
+    assert pools((11, 12)) == set() and pools((11, 6)) == {"sum_pool", "sum_pool_grad"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -178,6 +178,8 @@ _WINDOWS: tuple[Any, ...] = (
     ((1, 2, 6, 7), {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)}),
     ((2, 1, 5, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
     ((0, 2, 6), {"kernel_size": 2}),
+    ((2, 3, 7), {"kernel_size": 7}),
+    ((2, 3, 4, 5), {"kernel_size": (4, 5), "stride": 2}),
 )
 for _shape, _how in _WINDOWS:
     _rest = {k: v for k, v in _how.items() if k != "kernel_size"}
