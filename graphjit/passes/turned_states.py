@@ -52,7 +52,7 @@ def turn_states(graph: Graph, written: Sequence[Input], may: Collection[Input],
             chosen |= dict.fromkeys(group, order)
     if not chosen:
         return graph, {}
-    held = {n: Held(Input(_turned(n.type, order), f"{n.name}.permute_dims{order}"), order)
+    held = {n: Held(Input(_turned(n.type, order), _name(n.name, order)), order)
             for n, order in chosen.items() if isinstance(n, Input)}
     return contiguous(_rewritten(graph, written, chosen, held)), held
 
@@ -174,6 +174,10 @@ def _rewritten(graph: Graph, written: Sequence[Input], chosen: Mapping[Node, Ord
         else:
             outputs.append(turned[o] if o in turned else permuted(in_order(o), held[state].order, o))
     return Graph(tuple(held[i].node if i in held else i for i in graph.inputs), tuple(outputs))
+
+
+def _name(name: str, order: Order) -> str:
+    return f"{name}.T" if order == TURN else f"{name}.permute_dims{order}"
 
 
 def _canonical(order: Order, shape: Shape) -> Order:
