@@ -15,7 +15,7 @@ from graphjit.codegen.call import KernelCall
 from graphjit.ir import Node
 
 FORK = 700.0      # ns of a fork and join, and of threads that are not quite equal
-MOVE = 0.12       # ns a byte takes from one core's cache to another's
+MOVE = 0.1        # ns a byte takes from one core's cache to another's
 LEAST = 400.0     # ns of a kernel that may be shared
 WORTH = 0.1       # of a program's time that sharing must save
 UNEVEN = 1.04     # times as long takes a chunk that does not end where the kernel's own blocks do
