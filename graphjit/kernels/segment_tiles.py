@@ -45,6 +45,8 @@ class Field(IntEnum):
     ROW = 12
     MASK = 13
     RELU = 14  # 1: negative sums become 0
+    OUTER = 15  # times all that, if lanes are shared,
+    A_OUTER = 16  # from its end in A; in B one follows the other
 
 
 class _Tile:
@@ -89,8 +91,13 @@ class _Tile:
         self.emit("4:", f"mov %rsi, {A}", f"mov %rdx, {B}")
         if self.height > 7:
             self.emit(f"lea ({A},{A_ROW3},2), {A7}", f"add {A_ROW}, {A7}")
+        if self.shared:
+            self.emit(f"push {_field(Field.OUTER)}", "6:")
         self.segments(Field.SEGMENTS, Field.K, "")
-        if not self.shared:
+        if self.shared:
+            self.emit(*(f"add {_field(Field.A_OUTER)}, {a}" for a in ((A, A7) if self.height > 7 else (A,))),
+                      "decq (%rsp)", "jnz 6b", "pop %rax")
+        else:
             self.ends()
         zero = "%zmm31"
         self.emit(f"cmpq $0, {_field(Field.RELU)}", "je 9f", f"vpxord {zero}, {zero}, {zero}",
@@ -194,6 +201,8 @@ def emit(element: Element, names: Sequence[str], builder: Any, values: Sequence[
     tell(Field.A_SEGMENT, at["a_segment1"] - at["a_col"] * k)
     tell(Field.B_SEGMENT, at["b_segment1"] - at["b_row"] * k)
     tell(Field.K, k)
+    tell(Field.OUTER, at["segments0"])
+    tell(Field.A_OUTER, at["a_segment0"] - at["a_segment1"] * segments)
     vectors = (at["n"] + (lanes - 1)) // lanes
     panels = (vectors + (WIDEST - 1)) // WIDEST
     share, larger = vectors // panels.max(1), vectors % panels.max(1)
@@ -215,9 +224,9 @@ def emit(element: Element, names: Sequence[str], builder: Any, values: Sequence[
         for axis, index in enumerate((outer // at["batch1"], outer % at["batch1"])):
             a, c = a + at[f"a_batch{axis}"] * index, c + at[f"c_batch{axis}"] * index
             of_batch = of_batch + at[f"b_batch{axis}"] * index
-        with loop(inner * sweep, inner * (sweep + 1)) as s:
+        with loop(inner * sweep, one.where(together, inner * (sweep + 1))) as s:
             tell(Field.START, one.where(s > 0, at["start"]))
-            tell(Field.RELU, at["relu"].where(s == at["segments0"] - 1, 0))
+            tell(Field.RELU, at["relu"].where(builder.or_(together, s == at["segments0"] - 1), 0))
             from_a = a + at["a_segment0"] * s
             with loop(zero, panels) as p:
                 breadth = share + p.flag(p < larger)
