@@ -9,8 +9,9 @@ from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.op import TABLE, Elementwise, Library, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
 from graphjit.ops.windows import Ints, Pads
-from graphjit.passes import unfolded
+from graphjit.passes import depthwise, unfolded
 from graphjit.passes.build import permuted, reshaped
+from graphjit.passes.depthwise import is_depthwise
 from graphjit.passes.simplify import same_shape
 from graphjit.passes.unfolded import unfolds
 from graphjit.types import DType, Extent, Shape, is_float, is_one
@@ -30,10 +31,16 @@ def channels_last(graph: Graph) -> Graph:
 
 
 def _rewrites(node: Apply) -> bool:
-    """Whether a node is a convolution that becomes a product."""
-    return (node.op.name in CONVOLUTIONS and node.kwargs["groups"] == 1 and is_float(node.type.dtype)
-            and len(node.kwargs["stride"]) in RANKS and 0 not in node.type.shape
-            and all(0 not in a.type.shape for a in node.args))
+    """Whether a node is a convolution that is computed with the channels last."""
+    if node.op.name not in CONVOLUTIONS or len(node.kwargs["stride"]) not in RANKS:
+        return False
+    return is_depthwise(node) or _is_product(node)
+
+
+def _is_product(node: Apply) -> bool:
+    """Whether a convolution becomes a matrix product."""
+    return (node.kwargs["groups"] == 1 and len(node.kwargs["stride"]) in RANKS and is_float(node.type.dtype)
+            and 0 not in node.type.shape and all(0 not in a.type.shape for a in node.args))
 
 
 def _turns(node: Apply) -> bool:
@@ -57,7 +64,8 @@ class _Rewriter:
     def run(self, graph: Graph) -> Graph:
         self.readers = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
         self.onward = {n.args[0]: n for n in graph.nodes
-                       if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _rewrites(n) and not unfolds(n)}
+                       if isinstance(n, Apply) and n.op.name == "conv_input_grad" and _is_product(n)
+                       and not unfolds(n)}
         self.cotangents = {n.args[0] for n in graph.nodes
                            if isinstance(n, Apply) and n.op.name in CONVOLUTIONS[1:] and _rewrites(n)}
         for node in graph.nodes:
@@ -93,7 +101,9 @@ class _Rewriter:
 
     def rewritten(self, node: Apply) -> Node | None:
         if node.op.name in CONVOLUTIONS:
-            return getattr(self, node.op.name)(node, **node.kwargs) if _rewrites(node) else None
+            if not _rewrites(node):
+                return None
+            return self.depthwise(node) if is_depthwise(node) else getattr(self, node.op.name)(node, **node.kwargs)
         if isinstance(node.op.lower, Reduction) and node.args[0] in self.cotangents:
             return self.reduction(node)
         if not any(a in self.last and self.came_last(a) for a in node.args) and not _turns(node):
@@ -144,7 +154,7 @@ class _Rewriter:
         if node.op.name != "add":
             return None
         for conv, bias in (node.args, node.args[::-1]):
-            if (isinstance(conv, Apply) and conv.op.name == "conv" and _rewrites(conv) and self.readers[conv] == 1
+            if (isinstance(conv, Apply) and conv.op.name == "conv" and _is_product(conv) and self.readers[conv] == 1
                     and bias.type.dtype == conv.type.dtype and _of_channels(bias.type.shape, conv.type.shape)
                     and same_shape(node.type.shape, conv.type.shape)):
                 return self.conv(conv, **conv.kwargs, bias=bias)
@@ -173,6 +183,24 @@ class _Rewriter:
         return None
 
     # ---- convolutions
+
+    def depthwise(self, node: Apply) -> Node | None:
+        a, b = node.args
+        match node.op.name:
+            case "conv":
+                return depthwise.forward(self.bordered_by(a, node), self.in_order(b), node)
+            case "conv_input_grad":
+                return depthwise.input_gradient(self.channels_last(a, b.type.shape[0]), self.in_order(b), node)
+        cotangent = self.channels_last(a, node.type.shape[0])
+        self.plain[node] = depthwise.weight_gradient(self.bordered_by(b, node), cotangent, node)
+        return None
+
+    def bordered_by(self, x: Node, where: Apply) -> Node:
+        """x with the channels last and its padding around, one for all that read it so."""
+        padding = where.kwargs["padding"]
+        if (x, padding) not in self.wide:
+            self.wide[x, padding] = _padded(self.channels_last(x, where.kwargs["groups"]), padding, where)
+        return self.wide[x, padding]
 
     def windows(self, x: Node, channels: int, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
                 where: Apply) -> Node:
@@ -268,8 +296,6 @@ def _of_channels(shape: Shape, whole: Shape) -> bool:
     """Whether an operand of this shape has one number for each channel of another of shape ``whole``."""
     full = (*(1,) * (len(whole) - len(shape)), *shape)
     return full[1] == whole[1] and all(is_one(n) for i, n in enumerate(full) if i != 1)
-
-
 
 
 def _copied(x: Node, axes: Ints, where: Apply) -> Node:

@@ -161,6 +161,50 @@ def test_groups_are_convolutions_of_their_own(shape: tuple[int, ...], window: tu
             lambda x, w: gj.grad(lambda x, w: convolve(x, w, **how).sum(), argnums=(0, 1))(x, w), x, w))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "kernel", "how"), [
+    ((3, 8, 9, 8), (3, 3), {"padding": 1}), ((2, 32, 30), (5,), {"stride": 2, "padding": 2}),
+    ((2, 17, 12, 11), (3, 2), {"stride": (2, 1), "padding": (1, 0)}),
+    ((1, 9, 10, 13), (5, 5), {"stride": 3, "padding": 2}), ((2, 16, 9, 9), (3, 3), {"stride": 2, "dilation": 2}),
+    ((2, 10, 12, 12), (3, 3), {"dilation": (2, 3), "padding": (2, 1)}), ((2, 8, 7, 6), (1, 1), {"stride": 2}),
+    ((2, 12, 14), (3,), {"stride": 4, "dilation": 2, "padding": 3}), ((2, 8, 9), (2,), {"stride": 5}),
+])
+def test_windows_of_single_channels_are_sums_of_products(shape: tuple[int, ...], kernel: tuple[int, ...],
+                                                         how: dict[str, Any], dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    convolve, transpose = (F.conv2d, F.conv_transpose2d) if len(kernel) == 2 else (F.conv1d, F.conv_transpose1d)
+    channels = shape[1]
+    how = {**how, "groups": channels}
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in (shape, (channels, 1, *kernel), (channels,)))
+    y = rng.standard_normal(convolve(gj.tensor(x), gj.tensor(w), **how).shape).astype(dtype)
+    agree([lambda x, w, b: gj.relu(convolve(gj.tanh(x), w, b, **how)), lambda y, w: transpose(y, w, **how)],
+          [[x, w, b], [y, w]], 1e-4 if dtype == "float32" else 1e-10)
+    assert not {"conv", "conv_input_grad", "conv_weight_grad"} & set(names(
+        lambda x, w: gj.grad(lambda x, w: convolve(x, w, **how).sum(), argnums=(0, 1))(x, w), x, w))
+
+
+def test_large_windows_of_single_channels_stay_convolutions() -> None:
+    x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 1, 7, 7), np.float32)
+    assert "conv" in names(lambda x, w: F.conv2d(x, w, groups=8), x, w)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_not_a_number_stays_in_its_channel(stride: int) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 8, 9, 9)).astype(np.float32), rng.standard_normal((8, 1, 3, 3)).astype(np.float32)
+    x[1, 2, 4, 4], w[5, 0, 0, 0] = np.nan, np.inf
+
+    def loss(x: Any, w: Any) -> Any:
+        return (F.conv2d(x, w, stride=stride, groups=8) ** 2).sum()
+
+    f = gj.value_and_grad(loss, argnums=(0, 1))
+    (_, fast), (_, slow) = gj.compile(f)(x, w), f(gj.tensor(x), gj.tensor(w))
+    for a, b in zip(fast, slow, strict=True):
+        np.testing.assert_array_equal(np.isfinite(a.numpy()), np.isfinite(b.numpy()))
+        finite = np.isfinite(b.numpy())
+        np.testing.assert_allclose(a.numpy()[finite], b.numpy()[finite], 1e-4, 1e-4)
+
+
 @pytest.mark.skipif(not target().tile_unit, reason="this CPU has no tile unit")
 def test_convolutions_on_the_tile_unit_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether that pays or not."""
