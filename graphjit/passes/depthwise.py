@@ -20,15 +20,16 @@ from graphjit.ops.windows import Ints
 from graphjit.passes.build import permuted, reshaped
 from graphjit.types import Shape, is_float
 
-MOST = 25  # taps of a window that stand in a loop's source
+MOST = 25  # taps of a window that stand in a loop's source, and parts of a gradient
 CHANNELS = 8  # that are worth a loop along them
 
 
 def is_depthwise(node: Apply) -> bool:
     """Whether a convolution, or a gradient of one, has a window of few taps for each channel."""
     weight = node.type.shape if node.op.name == "conv_weight_grad" else node.args[1].type.shape
-    return (node.kwargs["groups"] == weight[0] >= CHANNELS and weight[1] == 1 and prod(weight[2:]) <= MOST
-            and is_float(node.type.dtype) and 0 not in node.type.shape and 0 not in node.args[0].type.shape)
+    return (node.kwargs["groups"] == weight[0] >= CHANNELS and weight[1] == 1
+            and max(prod(weight[2:]), prod(node.kwargs["stride"])) <= MOST and is_float(node.type.dtype)
+            and 0 not in node.type.shape and 0 not in node.args[0].type.shape)
 
 
 def forward(wide: Node, weight: Node, where: Apply) -> Node:

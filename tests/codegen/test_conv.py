@@ -168,6 +168,7 @@ def test_groups_are_convolutions_of_their_own(shape: tuple[int, ...], window: tu
     ((1, 9, 10, 13), (5, 5), {"stride": 3, "padding": 2}), ((2, 16, 9, 9), (3, 3), {"stride": 2, "dilation": 2}),
     ((2, 10, 12, 12), (3, 3), {"dilation": (2, 3), "padding": (2, 1)}), ((2, 8, 7, 6), (1, 1), {"stride": 2}),
     ((2, 12, 14), (3,), {"stride": 4, "dilation": 2, "padding": 3}), ((2, 8, 9), (2,), {"stride": 5}),
+    ((2, 8, 41, 33), (3, 3), {"stride": 2, "padding": 1}),
 ])
 def test_windows_of_single_channels_are_sums_of_products(shape: tuple[int, ...], kernel: tuple[int, ...],
                                                          how: dict[str, Any], dtype: str) -> None:
@@ -184,8 +185,9 @@ def test_windows_of_single_channels_are_sums_of_products(shape: tuple[int, ...],
 
 
 def test_large_windows_of_single_channels_stay_convolutions() -> None:
-    x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 1, 7, 7), np.float32)
+    x, w, v = (np.ones(shape, np.float32) for shape in ((1, 8, 9, 9), (8, 1, 7, 7), (8, 1, 3, 3)))
     assert "conv" in names(lambda x, w: F.conv2d(x, w, groups=8), x, w)
+    assert "conv" in names(lambda x, v: F.conv2d(x, v, groups=8, stride=6), x, v)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -27,7 +27,8 @@ NETWORKS = {
                    [BY_TAPS, BY_ROWS]),
     "normalized": (lambda: [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
                             nn.Conv2d(8, 8, 1)], (3, 8, 8), [BY_TAPS, (2, 3, 1, 0)]),
-    "in groups": (lambda: [nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)], (4, 8, 8), [(), ()]),
+    "in groups": (lambda: [nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)], (4, 8, 8),
+                  [(), (1, 2, 3, 0)]),
 }
 
 
