@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from classifying import agree, stepping
 
 import graphjit as gj
 import graphjit.nn.functional as F
@@ -26,26 +27,9 @@ def network(sizes=(48, 64, 10), seed=0):
     return nn.Sequential(*layers[:-1])
 
 
-def stepping(model, opt, clip=0.0):
-    def step(x, y):
-        opt.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        opt.step()
-        return loss
-    return step
-
-
 def batch(rows=8, columns=48, seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((rows, columns)).astype(np.float32), rng.integers(0, 10, rows)
-
-
-def agree(a, b, rtol=2e-4):
-    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
-        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol, 2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
