@@ -3,8 +3,10 @@
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.conv            the layers of issue 3, and larger ones
     ... python -m benchmarks.conv --kernels                     what each kernel of a layer takes
 
-A layer is timed as it stands inside a network: input, weight and cotangent in memory, results left in memory with the
-channels last. Times are CPU time of the process, the best of many bursts; the flops are those of the definition.
+A layer is timed as it stands inside a training step: input, weight and cotangent in memory, aligned as there, results
+left in memory; images have the channels last, weights and their gradients the order in which such a step holds them.
+PyTorch has the better of its two memory formats. Times are CPU time of the process, the best of many bursts; the flops
+are those of the definition.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import numpy as np
 
 import graphjit as gj
 from graphjit.apply import apply
+from graphjit.arrays import lasting_copy
 from graphjit.op import TABLE
+from graphjit.passes.unfolded import WEIGHTS
 from graphjit.runtime.driver import ROW
+from graphjit.types import inverse
 
 
 class Layer(NamedTuple):
@@ -34,9 +39,19 @@ class Layer(NamedTuple):
         return f"{'x'.join(map(str, self.x))} -> {self.w[0]} k{self.w[-1]} s{self.stride} p{self.padding}"
 
     @property
+    def places(self) -> int:
+        return int(np.prod([(n + 2 * self.padding - k) // self.stride + 1
+                            for n, k in zip(self.x[2:], self.w[2:], strict=True)]))
+
+    @property
     def flops(self) -> int:
-        places = [(n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(self.x[2:], self.w[2:], strict=True)]
-        return 2 * self.x[0] * int(np.prod(places)) * int(np.prod(self.w))
+        return 2 * self.x[0] * self.places * int(np.prod(self.w))
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes of the weight as a compiled step holds them: by rows where windows are copied out, else by taps."""
+        taps = range(2, len(self.w))
+        return (0, *taps, 1) if int(np.prod(self.w)) >= WEIGHTS * self.places or self.w[2:] == (1, 1) else (*taps, 1, 0)
 
 
 LAYERS = [
@@ -87,20 +102,23 @@ def parts(layer: Layer) -> dict[str, tuple[Callable[..., Any], list[np.ndarray[A
     to_last, to_first = (0, *range(2, rank + 2), 1), (0, rank + 1, *range(1, rank + 1))
     x, w = (rng.standard_normal(s).astype(np.float32) for s in (layer.x, layer.w))
     g = np.asarray(TABLE["conv"].eager(x, w, **how))
-    xl, gl = (np.ascontiguousarray(a.transpose(to_last)) for a in (x, g))
+    xl, gl, held = (lasting_copy(a.transpose(axes)) for a, axes in ((x, to_last), (g, to_last), (w, layer.order)))
+
+    def plain(w: gj.Tensor) -> gj.Tensor:
+        return w.permute_dims(inverse(layer.order))
 
     def forward(x: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
-        return apply(TABLE["conv"], x.permute_dims(to_first), w, **how).permute_dims(to_last)
+        return apply(TABLE["conv"], x.permute_dims(to_first), plain(w), **how).permute_dims(to_last)
 
     def by_input(g: gj.Tensor, w: gj.Tensor) -> gj.Tensor:
-        dx = apply(TABLE["conv_input_grad"], g.permute_dims(to_first), w, size=layer.x[2:], **how)
+        dx = apply(TABLE["conv_input_grad"], g.permute_dims(to_first), plain(w), size=layer.x[2:], **how)
         return dx.permute_dims(to_last)
 
     def by_weight(g: gj.Tensor, x: gj.Tensor) -> gj.Tensor:
         return apply(TABLE["conv_weight_grad"], g.permute_dims(to_first), x.permute_dims(to_first),
-                     kernel=layer.w[2:], **how)
+                     kernel=layer.w[2:], **how).permute_dims(layer.order)
 
-    return {"forward": (forward, [xl, w]), "by input": (by_input, [gl, w]), "by weight": (by_weight, [gl, xl])}
+    return {"forward": (forward, [xl, held]), "by input": (by_input, [gl, held]), "by weight": (by_weight, [gl, xl])}
 
 
 def torch_times(layer: Layer) -> dict[str, float]:
