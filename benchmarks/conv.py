@@ -23,7 +23,7 @@ import graphjit as gj
 from graphjit.apply import apply
 from graphjit.arrays import lasting_copy
 from graphjit.op import TABLE
-from graphjit.passes.unfolded import WEIGHTS
+from graphjit.passes.unfolded import reads_rows
 from graphjit.runtime.driver import ROW
 from graphjit.types import inverse
 
@@ -50,8 +50,8 @@ class Layer(NamedTuple):
     @property
     def order(self) -> tuple[int, ...]:
         """The axes of the weight as a compiled step holds them: by rows where windows are copied out, else by taps."""
-        taps = range(2, len(self.w))
-        return (0, *taps, 1) if int(np.prod(self.w)) >= WEIGHTS * self.places or self.w[2:] == (1, 1) else (*taps, 1, 0)
+        taps, pointwise = range(2, len(self.w)), set(self.w[2:]) == {self.stride} == {1} and not self.padding
+        return (0, *taps, 1) if reads_rows(self.w, self.places, pointwise) else (*taps, 1, 0)
 
 
 LAYERS = [

@@ -58,6 +58,13 @@ def order_of(array: Array) -> Order:
     return order if array.transpose(order).flags.c_contiguous else ()
 
 
+def order_kept(value: Value) -> Order:
+    """The order in which compiled functions take the array of a leaf as it lies: a matrix, or what one of them writes.
+    Other arrays are put in order once: they may be data that are read in any way, at each call."""
+    array: Array = value.data  # type: ignore[assignment]  # an array outside of traces
+    return order_of(array) if array.ndim == 2 or value.writers else ()
+
+
 def turn(value: Value, order: Order) -> None:
     """Have a leaf lie with its axes in this order, in memory of its own."""
     array: Array = value.data  # type: ignore[assignment]  # an array outside of traces

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from graphjit.buffers import order_of, turn
+from graphjit.buffers import order_kept, turn
 from graphjit.ir import Input
 from graphjit.op import Array
 from graphjit.runtime.program import Program
@@ -65,7 +65,7 @@ class Outside:
             if not isinstance(data, np.ndarray) or data.shape != s.node.type.shape or data.dtype != s.node.type.dtype:
                 return False
             if not s.array.flags.c_contiguous:
-                if order_of(data):
+                if order_kept(value):
                     return False
                 if s.order:
                     turn(value, s.order)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphjit.buffers import order_of
+from graphjit.buffers import order_kept
 from graphjit.signature import FLOAT, Signature
 from graphjit.structure import Same, Structured
 from graphjit.types import TensorType
@@ -59,7 +59,7 @@ def why_stale(program: Specialization) -> str:
     for s in program.states:
         if s.tensor._value.type != s.node.type:
             return f"{s.node.name}: was {s.node.type}, is {s.tensor._value.type}"
-        if order_of(s.tensor._value.data) not in ((), s.order):  # type: ignore[arg-type]  # an array
+        if order_kept(s.tensor._value) not in ((), s.order):
             return f"{s.node.name}: its axes lie in another order now, as another compiled function holds it"
     return "gradients found on entry: there are others now, or none"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphjit.backward import is_whole
-from graphjit.buffers import is_held_elsewhere, order_of, protect_views
+from graphjit.buffers import is_held_elsewhere, order_kept, protect_views
 from graphjit.capture import Capture
 from graphjit.codegen.lower import lower
 from graphjit.errors import GradientError, TraceError
@@ -170,8 +170,7 @@ class Specialization:
             results += self.backward.residuals
         graph = trace.graph(results)
         self.raw_graph = graph
-        found = {s.node: order for s in self.states
-                 if (order := order_of(s.tensor._value.data))}  # type: ignore[arg-type]  # an array
+        found = {s.node: order for s in self.states if (order := order_kept(s.tensor._value))}
         self.graph, turned = turn_states(optimize(graph), [s.node for s in self.writes], self._may_turn(), found)
         for s in self.states:
             s.held, s.order = turned.get(s.node, (s.node, ()))

@@ -70,9 +70,10 @@ class Extent(int):
     __rmul__ = __mul__
 
 
+@lru_cache(maxsize=256)
 def inverse(order: Order) -> Order:
     """The order that undoes another."""
-    return tuple(map(order.index, range(len(order))))
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _extent(n: int) -> int:

@@ -24,6 +24,7 @@ from graphjit.types import (
     TensorType,
     broadcast_shapes,
     contiguous_strides,
+    inverse,
     normalize_axes,
     normalize_axis,
     stretched_axes,
@@ -41,12 +42,7 @@ def _infer_permute(x: TensorType, axes: tuple[int, ...]) -> TensorType:
 
 
 def _permute_vjp(g: Tensor, out: Tensor, x: Tensor, axes: Ints) -> tuple[Tensor]:
-    return (apply(PERMUTE, g, axes=_inverse(axes)),)
-
-
-@lru_cache(maxsize=256)
-def _inverse(axes: Ints) -> Ints:
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    return (apply(PERMUTE, g, axes=inverse(axes)),)
 
 
 def _permute_layout(x: Layout, axes: Ints) -> Layout:

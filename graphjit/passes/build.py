@@ -19,8 +19,13 @@ def permuted(x: Node, axes: tuple[int, ...], where: Node) -> Node:
     return apply_op(TABLE["permute_dims"], (x,), {"axes": axes}, _place(where))
 
 
+def applied(name: str, where: Node, *args: Node) -> Node:
+    """An op without parameters."""
+    return apply_op(TABLE[name], args, {}, _place(where))
+
+
 def copied(x: Node, where: Node) -> Node:
-    return apply_op(TABLE["copy"], (x,), {}, _place(where))
+    return applied("copy", where, x)
 
 
 def _place(node: Node) -> Where | None:

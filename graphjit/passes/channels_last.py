@@ -32,15 +32,14 @@ def channels_last(graph: Graph) -> Graph:
 
 def _rewrites(node: Apply) -> bool:
     """Whether a node is a convolution that is computed with the channels last."""
-    if node.op.name not in CONVOLUTIONS or len(node.kwargs["stride"]) not in RANKS:
-        return False
-    return is_depthwise(node) or _is_product(node)
+    return (node.op.name in CONVOLUTIONS and (node.kwargs["groups"] == 1 or is_depthwise(node))
+            and is_float(node.type.dtype) and len(node.kwargs["stride"]) in RANKS and 0 not in node.type.shape
+            and all(0 not in a.type.shape for a in node.args))
 
 
 def _is_product(node: Apply) -> bool:
-    """Whether a convolution becomes a matrix product."""
-    return (node.kwargs["groups"] == 1 and len(node.kwargs["stride"]) in RANKS and is_float(node.type.dtype)
-            and 0 not in node.type.shape and all(0 not in a.type.shape for a in node.args))
+    """Whether it becomes a matrix product."""
+    return _rewrites(node) and not is_depthwise(node)
 
 
 def _turns(node: Apply) -> bool:
@@ -188,36 +187,34 @@ class _Rewriter:
         a, b = node.args
         match node.op.name:
             case "conv":
-                return depthwise.forward(self.bordered_by(a, node), self.in_order(b), node)
+                return depthwise.forward(self.with_border(a, b.type.shape[0], node), self.in_order(b), node)
             case "conv_input_grad":
                 return depthwise.input_gradient(self.channels_last(a, b.type.shape[0]), self.in_order(b), node)
-        cotangent = self.channels_last(a, node.type.shape[0])
-        self.plain[node] = depthwise.weight_gradient(self.bordered_by(b, node), cotangent, node)
+        o = node.type.shape[0]
+        self.plain[node] = depthwise.weight_gradient(self.with_border(b, o, node), self.channels_last(a, o), node)
         return None
 
-    def bordered_by(self, x: Node, where: Apply) -> Node:
-        """x with the channels last and its padding around, one for all that read it so."""
+    def with_border(self, x: Node, channels: int, where: Apply) -> Node:
+        """x with the channels last and zeros around, one for all that read it so."""
         padding = where.kwargs["padding"]
-        if (x, padding) not in self.wide:
-            self.wide[x, padding] = _padded(self.channels_last(x, where.kwargs["groups"]), padding, where)
-        return self.wide[x, padding]
-
-    def windows(self, x: Node, channels: int, kernel: Ints, stride: Ints, padding: Pads, dilation: Ints,
-                where: Apply) -> Node:
-        """The windows (N, *places, *kernel, C) of x, a view."""
         inner = self.channels_last(x, channels)
         at = self.wide.get((x, padding))
         if at is None:
             at = self.wide[x, padding] = _padded(inner, padding, where)
             if at is not inner and isinstance(inner, Apply) and isinstance(inner.op.lower, Library):
                 self.last[x] = _inside(at, inner, padding, where)  # it need not lie anywhere else
+        return at
+
+    def windows(self, x: Node, channels: int, kernel: Ints, stride: Ints, dilation: Ints, where: Apply) -> Node:
+        """The windows (N, *places, *kernel, C) of x, a view."""
+        at = self.with_border(x, channels, where)
         return apply_op(WINDOWS, (at,), {"kernel": kernel, "stride": stride, "dilation": dilation}, where.where)
 
     def conv(self, node: Apply, stride: Ints, padding: Pads, dilation: Ints, groups: int,
              bias: Node | None = None) -> Node:
         x, w = node.args
         rank = len(stride)
-        taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, padding, dilation, node)
+        taps = self.windows(x, w.type.shape[1], w.type.shape[2:], stride, dilation, node)
         flat = None if bias is None else reshaped(self.in_order(bias), w.type.shape[:1], node)
         if unfolds(node):
             return unfolded.product(taps, self.in_order(w), flat, node)
@@ -230,7 +227,7 @@ class _Rewriter:
         g, x = node.args
         rank, (o, c) = len(stride), node.type.shape[:2]
         if unfolds(node):
-            taps = self.windows(x, c, kernel, stride, padding, dilation, node)
+            taps = self.windows(x, c, kernel, stride, dilation, node)
             self.plain[node] = unfolded.weight_gradient(taps, self.channels_last(g, o), node)
             return
         # where the gradient by the input reads the cotangent with a border, there need be no other of it
@@ -238,7 +235,7 @@ class _Rewriter:
         places, apart, last = int(g.type.shape[-1]), stride[-1], int(kernel[-1])
         f = neighbours(int(o), int(c), last, apart, places, node.type.dtype) if dilation[-1] == 1 else 1
         wide = (*kernel[:-1], last + apart * (f - 1))
-        taps = self.windows(x, c, wide, (*stride[:-1], apart * f), padding, dilation, node)
+        taps = self.windows(x, c, wide, (*stride[:-1], apart * f), dilation, node)
         if f > 1:
             cotangent = reshaped(cotangent, (*taps.type.shape[:rank + 1], f * o), node)
         out: Node = apply_op(CONTRACT, (taps, cotangent), {"axes": rank + 1, "leading": True}, node.where)

@@ -15,10 +15,10 @@ import numpy as np
 
 from graphjit.ir import Apply, Const, Node, apply_op
 from graphjit.op import TABLE
-from graphjit.ops.channels_last import Phase, border, phases
+from graphjit.ops.channels_last import Phase, border, phases, to_last
 from graphjit.ops.windows import Ints
-from graphjit.passes.build import permuted, reshaped
-from graphjit.types import Shape, is_float
+from graphjit.passes.build import applied, copied, permuted, reshaped
+from graphjit.types import Shape
 
 MOST = 25  # taps of a window that stand in a loop's source, and parts of a gradient
 CHANNELS = 8  # that are worth a loop along them
@@ -28,8 +28,7 @@ def is_depthwise(node: Apply) -> bool:
     """Whether a convolution, or a gradient of one, has a window of few taps for each channel."""
     weight = node.type.shape if node.op.name == "conv_weight_grad" else node.args[1].type.shape
     return (node.kwargs["groups"] == weight[0] >= CHANNELS and weight[1] == 1
-            and max(prod(weight[2:]), prod(node.kwargs["stride"])) <= MOST and is_float(node.type.dtype)
-            and 0 not in node.type.shape and 0 not in node.args[0].type.shape)
+            and max(prod(weight[2:]), prod(node.kwargs["stride"])) <= MOST)
 
 
 def forward(wide: Node, weight: Node, where: Apply) -> Node:
@@ -38,7 +37,7 @@ def forward(wide: Node, weight: Node, where: Apply) -> Node:
     shape = _last(where.type.shape)
     taps = [_part(wide, tuple(t * d for t, d in zip(tap, how["dilation"], strict=True)), shape, how["stride"], where)
             for tap in _taps(kernel)]
-    return _sum([_apply("mul", where, x, w) for x, w in zip(taps, _by_taps(weight, where), strict=True)], where)
+    return _sum([applied("mul", where, x, w) for x, w in zip(taps, _by_taps(weight, where), strict=True)], where)
 
 
 def input_gradient(cotangent: Node, weight: Node, where: Apply) -> Node:
@@ -62,7 +61,7 @@ def input_gradient(cotangent: Node, weight: Node, where: Apply) -> Node:
             tap = tuple(p.tap - i * p.tap_step for p, i in zip(found, steps, strict=True))
             start = tuple(before + p.place + i * p.place_step
                           for p, i, (before, _) in zip(found, steps, around, strict=True))
-            terms.append(_apply("mul", where, _part(wide, start, part, (1,) * len(kernel), where), weights[tap]))
+            terms.append(applied("mul", where, _part(wide, start, part, (1,) * len(kernel), where), weights[tap]))
         if terms:
             return _sum(terms, where)
         zero = Const(np.zeros((), where.type.dtype))
@@ -98,7 +97,7 @@ def weight_gradient(wide: Node, cotangent: Node, where: Apply) -> Node:
     for tap in _taps(kernel):
         start = tuple(t * d for t, d in zip(tap, how["dilation"], strict=True))
         x = _part(wide, start, shape, how["stride"], where)
-        total = apply_op(TABLE["sum"], (_apply("mul", where, x, cotangent),),
+        total = apply_op(TABLE["sum"], (applied("mul", where, x, cotangent),),
                          {"axis": tuple(range(len(shape) - 1)), "keepdims": False}, where.where)
         parts.append(reshaped(total, (1, shape[-1]), where))
     out = apply_op(TABLE["concat"], parts, {"axis": 0}, where.where)
@@ -113,7 +112,7 @@ def _taps(kernel: Ints) -> Iterator[Ints]:
 def _by_taps(weight: Node, where: Apply) -> list[Node]:
     """For each tap its weights (1, ..., C)."""
     rank, c = weight.type.ndim - 2, weight.type.shape[0]
-    turned = apply_op(TABLE["copy"], (permuted(weight, (*range(2, rank + 2), 1, 0), where),), {}, where.where)
+    turned = copied(permuted(weight, (*range(2, rank + 2), 1, 0), where), where)
     rows = reshaped(turned, (prod(weight.type.shape[2:]), c), where)
     return [reshaped(apply_op(TABLE["slice"], (rows,), {"starts": (i, 0), "sizes": (1, c), "steps": (1, 1)},
                               where.where), (*(1,) * (rank + 1), c), where) for i in range(rows.type.shape[0])]
@@ -126,12 +125,8 @@ def _part(x: Node, start: Ints, shape: Shape, steps: Ints, where: Apply) -> Node
 
 
 def _last(shape: Shape) -> Shape:
-    return (shape[0], *shape[2:], shape[1])
+    return tuple(shape[a] for a in to_last(len(shape)))
 
 
 def _sum(terms: list[Node], where: Apply) -> Node:
-    return reduce(lambda a, b: _apply("add", where, a, b), terms)
-
-
-def _apply(name: str, where: Apply, *args: Node) -> Node:
-    return apply_op(TABLE[name], args, {}, where.where)
+    return reduce(lambda a, b: applied("add", where, a, b), terms)

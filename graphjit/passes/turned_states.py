@@ -75,8 +75,8 @@ class _Groups:
             return TURN if self.pays(state) else ()
         copied = Counter(_canonical(r.kwargs["axes"], state.type.shape) for r in self.users.get(state, [])
                          if _permutes(r) and any(_is_copy(u) for u in self.users[r]))
-        if not copied:
-            return ()
+        if len(copied) < 2:
+            return next(iter(copied), ())
         return max(copied, key=lambda order: (copied[order], self.computed(state, order)))
 
     def computed(self, state: Input, order: Order) -> bool:

@@ -12,10 +12,9 @@ from math import prod
 from typing import Any
 
 from graphjit.ir import Apply, Node, apply_op
-from graphjit.op import TABLE
 from graphjit.ops.channels_last import OVERLAP_ADD
 from graphjit.ops.windows import Ints
-from graphjit.passes.build import permuted, reshaped
+from graphjit.passes.build import applied, permuted, reshaped
 from graphjit.types import Shape
 
 WEIGHTS = 1 << 13  # numbers for each place of an image, at least
@@ -32,8 +31,12 @@ def unfolds(node: Apply) -> bool:
             places, weight = a.type.shape[2:], b.type.shape
         case _:
             places, weight = a.type.shape[2:], node.type.shape
-    least = POINTWISE if _pointwise(weight, how) else WEIGHTS * prod(places)
-    return prod(weight) >= least
+    return reads_rows(weight, prod(places), _pointwise(weight, how))
+
+
+def reads_rows(weight: Shape, places: int, pointwise: bool) -> bool:
+    """Whether a weight (O, C, *kernel) of so many places an image is best read by rows, and its windows copied out."""
+    return prod(weight) >= (POINTWISE if pointwise else WEIGHTS * places)
 
 
 def _pointwise(weight: Shape, how: Mapping[str, Any]) -> bool:
@@ -44,9 +47,9 @@ def _pointwise(weight: Shape, how: Mapping[str, Any]) -> bool:
 def product(windows: Node, weight: Node, bias: Node | None, where: Apply) -> Node:
     """Of windows (N, *places, *kernel, C) and a weight (O, C, *kernel): (N, *places, O), plus a bias (O,)."""
     rank = weight.type.ndim - 2
-    out = _apply("matmul", where, _rows(windows, rank + 1, where), _swapped(_by_taps(weight, where), where))
+    out = applied("matmul", where, _rows(windows, rank + 1, where), _swapped(_by_taps(weight, where), where))
     if bias is not None:
-        out = _apply("add", where, out, bias)
+        out = applied("add", where, out, bias)
     return reshaped(out, (*windows.type.shape[:rank + 1], weight.type.shape[0]), where)
 
 
@@ -57,21 +60,21 @@ def rectified(node: Node, where: Apply) -> Node | None:
     plus = node.args[0]
     if not isinstance(plus, Apply) or plus.op.name != "add" or plus.args[0].type.ndim != 2:
         return None
-    return reshaped(_apply("relu", where, plus), node.type.shape, where)
+    return reshaped(applied("relu", where, plus), node.type.shape, where)
 
 
 def weight_gradient(windows: Node, cotangent: Node, where: Apply) -> Node:
     """Of windows (N, *places, *kernel, C) and a cotangent (N, *places, O): (O, C, *kernel)."""
     rank = cotangent.type.ndim - 2
     taps, o = windows.type.shape[rank + 1:], cotangent.type.shape[-1]
-    out = _apply("matmul", where, _swapped(_rows(cotangent, rank + 1, where), where), _rows(windows, rank + 1, where))
+    out = applied("matmul", where, _swapped(_rows(cotangent, rank + 1, where), where), _rows(windows, rank + 1, where))
     return permuted(reshaped(out, (o, *taps), where), (0, rank + 1, *range(1, rank + 1)), where)
 
 
 def input_gradient(cotangent: Node, weight: Node, size: Ints, where: Apply) -> Node:
     """Of a cotangent (N, *places, O) and a weight (O, C, *kernel): (N, *size, C)."""
     rank, kernel = len(size), weight.type.shape[2:]
-    out = _apply("matmul", where, _rows(cotangent, rank + 1, where), _by_taps(weight, where))
+    out = applied("matmul", where, _rows(cotangent, rank + 1, where), _by_taps(weight, where))
     if _pointwise(weight.type.shape, where.kwargs):
         return reshaped(out, (*cotangent.type.shape[:rank + 1], weight.type.shape[1]), where)
     parts = reshaped(out, (*cotangent.type.shape[:rank + 1], *kernel, weight.type.shape[1]), where)
@@ -92,7 +95,3 @@ def _rows(x: Node, axes: int, where: Apply) -> Node:
 
 def _swapped(x: Node, where: Apply) -> Node:
     return permuted(x, (1, 0), where)
-
-
-def _apply(name: str, where: Apply, *args: Node) -> Node:
-    return apply_op(TABLE[name], args, {}, where.where)
