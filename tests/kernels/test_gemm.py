@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -275,10 +276,13 @@ def test_an_empty_piece_adds_nothing(m: int, k: int, n: int, layout: str, dtype:
 
 @pytest.mark.parametrize("layout", ["column", "strided"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout: str) -> None:
+def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout: str,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of rows, near and far B, several blocks of k, a batch, last columns that fill no vector."""
     rng = np.random.default_rng(0)
-    kept = 0
+    kept, machine = 0, replace(target(), l1=48 << 10, l2=1 << 20)  # what is near, and stays, depends on its caches
+    for module in ("gemm", "blocked", "blocking"):
+        monkeypatch.setattr(f"graphjit.kernels.{module}.target", lambda: machine)
     for m, n, k, batch in ((1700, 70, 300, ()), (1100, 530, 700, ()), (2100, 37, 90, (2,))):
         a, b = normal(rng, dtype, *batch, m, k), place(normal(rng, dtype, *batch, k, n), layout)
         c = place(normal(rng, dtype, *batch, m, n), "row")
@@ -286,7 +290,7 @@ def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout:
         kept += gemm.kernel == blocked_kernel(element_of(dtype)) and gemm.slots[NAMES.index("panel_step")] > 0
         check(a, b, c, accumulate=k > 500, cuts=(1, m // 2, m - 1))
     fetched = target().assembly or layout == "strided"  # or gathered; else what is far away does not stay
-    assert kept == 2 + fetched or target().tile_unit or target().l2 > 1 << 21
+    assert kept == 2 + fetched or target().tile_unit
 
 
 @pytest.mark.parametrize("epilogue", ["bias", "bias_relu"])
