@@ -54,16 +54,16 @@ def _joined(product: KernelCall, loop: Step, users: Mapping[Node, int],
     [node] = product.writes
     if not isinstance(node, Apply) or node in in_place or users[node] != 2:
         return None
-    if loop.extent != node.type.size or not _follows(loop, node, in_place):
+    if loop.extent != node.type.size:
         return None
     written = {in_place.get(b, b) for b in loop.writes}
     if written & {in_place.get(b, b) for b in product.reads}:
         return None
     holes = [i for i, x in enumerate(loop.slots) if isinstance(x, Address) and x.buffer is node]
-    call = None
-    if len(holes) == 1:
-        call = _by_tiles(product, loop, holes[0], node) or _by_strips(product, loop, holes[0], node)
-    if call is None:
+    if len(holes) != 1:
+        return None
+    call = _by_tiles(product, loop, holes[0], node) or _by_strips(product, loop, holes[0], node)
+    if call is None or not _follows(loop, node, in_place):
         return None
     others = dict.fromkeys(b for b in (*loop.reads, *loop.writes) if b is not node)
     reads = dict.fromkeys((*call.reads, *(b for b in loop.reads if b in others)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, Handed, KernelCall, Scratch, Slot, Status
@@ -35,18 +36,34 @@ def stores_at(node: Node, place: Place) -> bool:
     return kernel in ("contract", "conv_last_input_grad") and is_one(place.strides[-1])
 
 
-def library_calls(node: Apply, place: Place | None = None, epilogue: Epilogue | None = None) -> list[KernelCall]:
+class Products:
+    """Plans of the matrix products of a program: of equal ones, such as the steps of an unrolled loop, one is made."""
+
+    @cached_property
+    def plan(self) -> Callable[..., GemmPlan]:
+        from graphjit.kernels.gemm import plan
+        return cache(plan)
+
+    @cached_property
+    def plan_handing(self) -> Callable[..., GemmPlan | None]:
+        from graphjit.kernels.gemm import plan_handing
+        return cache(plan_handing)
+
+
+def library_calls(node: Apply, products: Products, place: Place | None = None,
+                  epilogue: Epilogue | None = None) -> list[KernelCall]:
     """The kernel calls of a library op, in order.
 
     Args:
         node: the op.
+        products: those of its program.
         place: where the result goes, if not into a buffer of its own.
         epilogue: what a matrix product does to its result.
     """
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
-            return [_matmul(node, place, epilogue)]
+            return [_matmul(node, products, place, epilogue)]
         case "contract":
             return contract_calls(node, place)
         case "conv_last_input_grad":
@@ -84,8 +101,8 @@ def _loop(node: Apply) -> KernelCall:
                       checks="status" in loop.values, cost=node.type.nbytes * 0.2)
 
 
-def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> KernelCall:
-    from graphjit.kernels.gemm import family, plan, plan_handing
+def _matmul(node: Apply, products: Products, place: Place | None, epilogue: Epilogue | None) -> KernelCall:
+    from graphjit.kernels.gemm import family
     from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
@@ -97,13 +114,14 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
     if epilogue is not None:
         bias, at = base_layout(epilogue.bias)
         result, behind = epilogue.result, "bias_relu" if epilogue.relu else "bias"
-        strides.append((0,) * (len(batch) + 1) + at.strides[-1:])
+        strides.append((0,) * (len(batch) + 1) + (int(at.strides[-1]),))
         address["e0"] = Address(bias, at.offset * size)
         reads.append(bias)
     to = place or Place(result, 0, contiguous_strides(out.shape))
     c = to.strides
-    found = plan(m, n, k, out.dtype, _last(la), _last(lb), (c[-2], c[-1]), batch, _batch(la, batch), _batch(lb, batch),
-                 tuple(c[:-2]), epilogue=behind, e_strides=strides, cores=get_num_threads())
+    found = products.plan(m, n, k, out.dtype, _last(la), _last(lb), (int(c[-2]), int(c[-1])), batch,
+                          _batch(la, batch), _batch(lb, batch), tuple(map(int, c[:-2])), epilogue=behind,
+                          e_strides=tuple(strides), cores=get_num_threads())
     address |= {"c": Address(to.buffer, to.offset * size)}
     call = KernelCall(found.kernel, ("int64",) * len(found.slots), _filled(found, address), found.extent,
                       reads=tuple(reads), writes=(to.buffer,),
@@ -116,14 +134,17 @@ def _matmul(node: Apply, place: Place | None, epilogue: Epilogue | None) -> Kern
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
     if not batch and place is None and epilogue is None:
         call.handing = lambda how: _handing(
-            call, found, plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
+            call, found, products.plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
     return call
 
 
 def _filled(plan: GemmPlan, address: Mapping[str, Slot]) -> tuple[Slot, ...]:
     """The arguments of a product's kernel."""
     known = {**address, "workspace": Address(Scratch(max(plan.workspace, 64)))}
-    return tuple(known.get(s, 0) if isinstance(s, str) else s for s in plan.slots)
+    slots: list[Any] = list(plan.slots)
+    for i in plan.named:
+        slots[i] = known.get(slots[i], 0)
+    return tuple(slots)
 
 
 def _handing(call: KernelCall, stored: GemmPlan, plan: GemmPlan | None,
@@ -151,12 +172,12 @@ def _times(batch: tuple[int, ...]) -> str:
 
 
 def _last(layout: Layout) -> tuple[int, int]:
-    return layout.strides[-2], layout.strides[-1]
+    return int(layout.strides[-2]), int(layout.strides[-1])
 
 
 def _batch(layout: Layout, batch: tuple[int, ...]) -> tuple[int, ...]:
     """Strides along the batch axes, 0 where an operand is stretched or lacks the axis."""
     own = list(zip(layout.shape[:-2], layout.strides[:-2], strict=True))
     lead = len(batch) - len(own)
-    return (0,) * lead + tuple(0 if n == 1 else s for n, s in own)
+    return (0,) * lead + tuple(0 if n == 1 else int(s) for n, s in own)
 

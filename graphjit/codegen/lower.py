@@ -13,7 +13,7 @@ from graphjit.codegen.cluster import Cluster, operand_below, singleton, used
 from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.followers import with_followers
 from graphjit.codegen.fusions import Fused
-from graphjit.codegen.library import library_calls
+from graphjit.codegen.library import Products, library_calls
 from graphjit.codegen.repeats import write_cluster
 from graphjit.codegen.schedule import schedule
 from graphjit.codegen.strips import in_strips
@@ -48,8 +48,9 @@ def lower(graph: Graph, n_results: int, states: Sequence[Input]) -> Lowered:
     graph, fused = turned(graph, Fused(graph))
     writes = dict(zip(graph.outputs[n_results:], states, strict=True))
     direct = {node for node in writes if _may_write_in_place(node, writes[node], fused.of.get(node))}
+    products = Products()
     while True:
-        lowering = _Lowering(graph, fused, {n: writes[n] for n in direct},
+        lowering = _Lowering(graph, fused, products, {n: writes[n] for n in direct},
                              {n: s for n, s in writes.items() if n not in direct})
         steps = lowering.run()
         tangled = {state for s in steps if isinstance(s, KernelCall) for state in s.tangled}
@@ -110,8 +111,10 @@ def _may_write_in_place(node: Node, state: Input, cluster: Cluster | None) -> bo
 class _Lowering:
     """One attempt: which nodes are stored, and the steps that store them."""
 
-    def __init__(self, graph: Graph, fused: Fused, direct: Mapping[Node, Input], copied: Mapping[Node, Input]) -> None:
+    def __init__(self, graph: Graph, fused: Fused, products: Products, direct: Mapping[Node, Input],
+                 copied: Mapping[Node, Input]) -> None:
         self.graph = graph
+        self.products = products
         self.readers = fused.readers
         self.clusters = fused.clusters
         self.of = fused.of
@@ -263,7 +266,7 @@ class _Lowering:
         """Steps of a node that no loop nest computes."""
         match node.op.lower:
             case Library():
-                return [*library_calls(node, self.assembled.get(node), self.behind.get(node))]
+                return [*library_calls(node, self.products, self.assembled.get(node), self.behind.get(node))]
             case Host():
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]

@@ -101,20 +101,24 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     """
     order: list[Node] = []
     done: dict[Node, bool] = {}  # False while the operands are being visited
-    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
+    stack: list[Node] = list(roots)[::-1]
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            done[node] = True
-            order.append(node)
-        elif node not in done:
+        node = stack[-1]
+        state = done.get(node)
+        if state is None and isinstance(node, Apply):
             done[node] = False
-            stack.append((node, True))
-            if isinstance(node, Apply):
-                stack.extend([(a, False) for a in reversed(node.args) if not done.get(a)])
-        elif not done[node]:
-            raise ArgumentError(f"the graph has a cycle: {node} is computed from itself",
-                                hint="Graphs made by tracing have none: look where arguments were set by hand.")
+            for a in reversed(node.args):
+                below = done.get(a)
+                if below is None:
+                    stack.append(a)
+                elif not below:
+                    raise ArgumentError(f"the graph has a cycle: {a} is computed from itself",
+                                        hint="Graphs made by tracing have none: look where arguments were set by hand.")
+        else:
+            stack.pop()
+            if not state:
+                done[node] = True
+                order.append(node)
     return order
 
 

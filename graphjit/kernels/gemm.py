@@ -6,6 +6,7 @@ kernels for each dtype serve all shapes, layouts and epilogues: a new batch size
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil, prod
 from typing import Any
 
@@ -61,6 +62,11 @@ class GemmPlan:
     repeated: float
     hands_on: IRKernel
     fetches: bool = False
+
+    @cached_property
+    def named(self) -> tuple[int, ...]:
+        """Which slots stand for addresses."""
+        return tuple(i for i, slot in enumerate(self.slots) if isinstance(slot, str))
 
 
 def plan(

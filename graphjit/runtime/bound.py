@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.arrays import HUGE, on_huge_pages
-from graphjit.codegen.call import Address, Entry, Handed, KernelCall, Scratch, Status
+from graphjit.codegen.call import Address, Entry, Handed, KernelCall, Scratch, Slot, Status
 from graphjit.codegen.lower import Lowered
 from graphjit.ir import Apply, Const, Input, Node
 from graphjit.kernels.follower import HANDED
@@ -129,8 +129,10 @@ class Bound:
         packed: list[Array] = []
         size = 0
         calls = [call for step in self.kernels for call in step.calls]
+        others: list[tuple[int, Slot]] = []  # slots that are no numbers
         for call in calls:
             slots = pack_args([s if isinstance(s, (int, float)) else 0 for s in call.slots], call.codes)
+            others += [(size + i, s) for i, s in enumerate(call.slots) if not isinstance(s, (int, float))]
             offsets[id(call)] = size
             packed.append(slots)
             size += len(slots)
@@ -148,14 +150,17 @@ class Bound:
         # one copy of all slots per thread: they differ in the addresses of scratch memory
         self.slots = np.tile(np.concatenate(packed) if packed else np.zeros(1, np.int64), (self.threads, 1))
         base = self.slots.ctypes.data
-        for call in calls:
-            for i, slot in enumerate(call.slots):
-                if isinstance(slot, Address):
-                    self._place_address(offsets[id(call)] + i, slot)
-                elif isinstance(slot, Status):
-                    self.slots[:, offsets[id(call)] + i] = self.status.ctypes.data
-                elif isinstance(slot, Entry):
-                    self.slots[:, offsets[id(call)] + i] = compile_kernels([slot.kernel])[0]
+        placed: list[tuple[int, int, int]] = []  # a slot, an address, and how far from it that of the next thread is
+        for at, slot in others:
+            if isinstance(slot, Address):
+                placed.append((at, *self._address(at, slot)))
+            elif isinstance(slot, Status):
+                placed.append((at, self._status_address, 0))
+            elif isinstance(slot, Entry):
+                placed.append((at, compile_kernels([slot.kernel])[0], 0))
+        if placed:
+            at, address, step = np.array(placed, np.int64).T
+            self.slots[:, at] = address + np.arange(self.threads)[:, None] * step
         threads = np.arange(self.threads) * 8 * size
         for group in groups:
             first = offsets[id(group)] + HEAD
@@ -185,22 +190,23 @@ class Bound:
             words += [0, 0, move.nbytes]
         return np.array(words, np.int64)
 
-    def _place_address(self, at: int, slot: Address) -> None:
+    def _address(self, at: int, slot: Address) -> tuple[int, int]:
+        """The address for a slot, 0 where each call brings it; how far behind it that of the next thread is."""
         buffer = slot.buffer
         if not isinstance(buffer, Scratch):
             buffer = self.lowered.in_place.get(buffer, buffer)
         if buffer in self.plan.offsets:
-            address = self.arena_address + self.plan.offsets[buffer] + slot.offset
             step = self._own if isinstance(buffer, Scratch) and not buffer.common else 0
-            self.slots[:, at] = [address + thread * step for thread in range(self.threads)]
-            return
+            return self.arena_address + self.plan.offsets[buffer] + slot.offset, step
         assert not isinstance(buffer, Scratch)
         self.patches.setdefault(buffer, []).append((at, slot.offset))
         if isinstance(buffer, Const):
             array = self.constants.setdefault(buffer, np.ascontiguousarray(buffer.value))
-            self.slots[:, at] = array.ctypes.data + slot.offset
         elif isinstance(buffer, Input) and buffer in self.fixed:
-            self.slots[:, at] = self.fixed[buffer].ctypes.data + slot.offset
+            array = self.fixed[buffer]
+        else:
+            return 0, 0
+        return array.ctypes.data + slot.offset, 0
 
     def rebind(self, node: Input, array: Array) -> None:
         """Read and write a state or captured array at another address from now on."""

@@ -91,8 +91,11 @@ def pack_args(values: Sequence[int | float | np.generic], codes: Sequence[str]) 
         codes: the type code of each, as in `LoopKernel.args`.
     """
     slots = np.zeros(max(len(codes), 1), np.int64)
-    for i, (value, code) in enumerate(zip(values, codes, strict=True)):
-        slots[i : i + 1].view(np.int64 if code.startswith("*") else code)[0] = value
+    whole = [code == "int64" or code[0] == "*" for code in codes]
+    slots[:len(codes)] = [value if fits else 0 for value, fits in zip(values, whole, strict=True)]
+    for i, fits in enumerate(whole):
+        if not fits:
+            slots[i : i + 1].view(codes[i])[0] = values[i]
     return slots
 
 

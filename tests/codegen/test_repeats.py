@@ -23,6 +23,7 @@ from graphjit.codegen.call import Address, KernelCall, Scratch
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.loops import LoopWriter
 from graphjit.ir import Graph
+from graphjit.kernels import gemm
 from graphjit.passes import optimize
 from graphjit.tensor import Tensor, value_of
 from graphjit.trace import Trace, tracing
@@ -84,6 +85,25 @@ def test_a_longer_program_of_the_same_parts_writes_no_more_kernels(
     long = make(many)
     assert 0 < len(written) <= short + 2, written
     assert len(long.latest.program.kernels) > 2 * len(written)
+
+
+def test_a_longer_program_of_equal_products_plans_no_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for products whose operands lie otherwise, in the first and the last step."""
+    planned: list[Any] = []
+    plan = gemm.plan
+
+    def count(*args: Any, **kwargs: Any) -> gemm.GemmPlan:
+        planned.append(args)
+        return plan(*args, **kwargs)
+    monkeypatch.setattr(gemm, "plan", count)
+    found = []
+    for steps in (4, 16):
+        planned.clear()
+        kernels = recurrent(steps).latest.program.kernels
+        found.append(len(planned))
+        assert len(planned) == len(set(planned))
+        assert sum(k.title.startswith("matmul") for k in kernels) > steps * 2
+    assert 0 < found[1] <= found[0] + 1
 
 
 def test_another_length_of_a_loop_writes_only_what_reads_its_argument(written: list[str]) -> None:
