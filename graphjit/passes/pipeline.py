@@ -15,6 +15,7 @@ from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products, turn_once
 from graphjit.passes.simplify import simplify
 from graphjit.passes.sums import sums
+from graphjit.passes.touched_rows import touched_rows
 from graphjit.passes.views import views_below
 
 Pass = Callable[[Graph], Graph]
@@ -35,6 +36,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("flattened", flattened),
     ("transpose products", transpose_products),
     ("turn once", turn_once),
+    ("touched rows", touched_rows),
     ("contiguous", contiguous),
     ("cse of copies", cse),
 )
