@@ -18,17 +18,28 @@ a, rdx b, rcx c, r8 rows, and back in rax what rows are left. Instructions are t
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from graphjit.kernels.microkernel import AHEAD, NEVER, Fetch, Frame
+from graphjit.kernels.microkernel import NEVER, Fetch, Frame
 from graphjit.kernels.register_loop import BASES, OFFSET, ROOM, ROW, WIDEST, WORDS, Words
 from graphjit.kernels.target import Element
+from graphjit.kernels.tile_steps import (
+    A7,
+    A_COL,
+    A_ROW,
+    A_ROW3,
+    A_ROW5,
+    B_ROW,
+    PANEL,
+    PANEL_AHEAD,
+    REGISTERS,
+    STEPS,
+    A,
+    B,
+    K,
+    Steps,
+)
 
 _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
-# what the loop over k works with
-_A, _A7, _A_ROW, _A_ROW3, _A_ROW5, _A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
-_B, _B_ROW, _K, _PANEL, _AHEAD = "%r12", "%r13", "%r15", "%rax", "%r8"
-_A14 = _PANEL  # of tiles that do not pack
 _SOON, _SOON_OTHER, _SOON_THIRD = "%rax", "%r8", "%rcx"  # of tiles that look ahead
-_REGISTERS = 32
 _FAR = 16  # steps of k by which prefetching of B runs ahead in tiles that pack it
 _LATE = 64  # steps of k before the end at which longer products fetch C into the first-level cache
 LONGER = 2 * _LATE
@@ -48,23 +59,16 @@ def _word(word: int) -> str:
     return f"{8 * word}({WORDS})"
 
 
-class _Tile:
+class _Tile(Steps):
     def __init__(self, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
-        self.height, self.vectors, self.packs = height, vectors, packs
-        self.kind = "ps" if element.size == 4 else "pd"
-        self.spread = "vbroadcastss" if element.size == 4 else "vbroadcastsd"
-        self.lanes = element.lanes
+        super().__init__(element, height, vectors, packs)
         # the tiles that most rows of large products are cut into; they have registers to spare
         self.is_large = vectors == 2 and height > 7
         self.looks_ahead = self.is_large and not packs
         self.follows = vectors <= WIDEST  # those that may be followed
-        self.lines: list[str] = []
         self.behind: list[str] = []
         self._write(name)
         self.lines += self.behind
-
-    def emit(self, *lines: str) -> None:
-        self.lines += lines
 
     @contextmanager
     def aside(self, jump: str, label: int, back: int = 0) -> Iterator[None]:
@@ -76,24 +80,13 @@ class _Tile:
         self.behind += [*self.lines, f"jmp {back or label + 100}b"]
         self.lines = lines if back else [*lines, f"{label + 100}:"]
 
-    def sum(self, i: int, j: int) -> str:
-        return f"%zmm{i * self.vectors + j}"
-
-    def masked(self, j: int, mask: str = "{%k1}") -> str:
-        """The mask of the last vector of a row."""
-        return mask if j == self.vectors - 1 else ""
-
-    @property
-    def cells(self) -> list[tuple[int, int]]:
-        return [(i, j) for i in range(self.height) for j in range(self.vectors)]
-
     # ---- the function ---------------------------------------------------------------------------------------
 
     def _write(self, name: str) -> None:
         self.emit(".p2align 5", f"{name}:", *(f"push %{register}" for register in _SAVED),
-                  f"mov {_field(Frame.A_ROW)}, {_A_ROW}", f"lea ({_A_ROW},{_A_ROW},2), {_A_ROW3}",
-                  f"lea ({_A_ROW},{_A_ROW},4), {_A_ROW5}", f"mov {_field(Frame.A_COL)}, {_A_COL}",
-                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1")  # fmt: skip
+                  f"mov {_field(Frame.A_ROW)}, {A_ROW}", f"lea ({A_ROW},{A_ROW},2), {A_ROW3}",
+                  f"lea ({A_ROW},{A_ROW},4), {A_ROW5}", f"mov {_field(Frame.A_COL)}, {A_COL}",
+                  f"mov {_field(Frame.B_ROW)}, {B_ROW}", f"kmovw {_field(Frame.MASK)}, %k1")  # fmt: skip
         if self.is_large:
             self._ask_for_aids()
         self.emit("1:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)))
@@ -101,33 +94,41 @@ class _Tile:
         if self.follows and not self.looks_ahead:
             self.emit(f"mov {_field(Frame.FOLLOWER)}, {WORDS}", f"test {WORDS}, {WORDS}")
             with self.aside("jnz", 3):
-                self.emit(f"mov {_word(Words.BASE)}, {_A}", f"add {OFFSET}, {_A}", f"mov {_word(Words.OTHER)}, {_A7}",
-                          f"mov {_word(Words.THIRD)}, {_B}")  # fmt: skip
-                self._fetch("prefetcht0", ("", f",{_A7}", f",{_B}"))
-        self.emit(f"mov %rsi, {_A}", f"mov %rdx, {_B}")
-        if self.height > 7:
-            self.emit(f"lea ({_A},{_A_ROW3},2), {_A7}", f"add {_A_ROW}, {_A7}")
-        if self.height > 14:
-            self.emit(f"lea ({_A7},{_A_ROW3},2), {_A14}", f"add {_A_ROW}, {_A14}")
+                self.emit(f"mov {_word(Words.BASE)}, {A}", f"add {OFFSET}, {A}", f"mov {_word(Words.OTHER)}, {A7}",
+                          f"mov {_word(Words.THIRD)}, {B}")  # fmt: skip
+                self._fetch("prefetcht0", ("", f",{A7}", f",{B}"))
+        self.emit(f"mov %rsi, {A}", f"mov %rdx, {B}")
+        self.begin()
         if self.packs:
-            self.emit(f"mov {_field(Frame.PANEL)}, {_PANEL}",
-                      f"imul ${_FAR}, {_B_ROW}, {_AHEAD}", f"add {_B}, {_AHEAD}")  # fmt: skip
+            self.emit(f"mov {_field(Frame.PANEL)}, {PANEL}",
+                      f"imul ${_FAR}, {B_ROW}, {PANEL_AHEAD}", f"add {B}, {PANEL_AHEAD}")  # fmt: skip
         if self.is_large:
             self.emit(f"cmpq $0, {_field(Frame.AIDED)}", "jne 24f")
-        self.emit(f"mov {_field(Frame.K)}, {_K}", f"test {_K}, {_K}", "jle 5f", ".p2align 5", "4:")
-        self._step("")
-        self.emit(f"dec {_K}", "jnz 4b", "5:", f"mov {_field(Frame.K_TAIL)}, {_K}", f"test {_K}, {_K}")
+        self.emit(f"mov {_field(Frame.K)}, {K}")
+        if self.unrolls:
+            self.emit(f"cmp ${self.size}, {A_COL}", "jne 34f", f"sub ${STEPS}, {K}", "jl 41f", ".p2align 5", "40:")
+            self.some_steps(along=True)
+            self.emit(f"sub ${STEPS}, {K}", "jge 40b", "jmp 41f",
+                      "34:", f"cmp ${self.size}, {A_ROW}", "jne 42f", f"sub ${STEPS}, {K}", "jl 41f",
+                      ".p2align 5", "35:")  # fmt: skip
+            self.some_steps(along=False)
+            self.emit(f"sub ${STEPS}, {K}", "jge 35b")
+            self.behind_columns()
+            self.emit("41:", f"add ${STEPS}, {K}", "42:")
+        self.emit(f"test {K}, {K}", "jle 5f", ".p2align 5", "4:")
+        self.step()
+        self.emit(f"dec {K}", "jnz 4b", "5:", f"mov {_field(Frame.K_TAIL)}, {K}", f"test {K}, {K}")
         with self.aside("jg", 6):
-            self._step("{%k1}{z}")
-            self.emit(f"dec {_K}", "jnz 6b")
+            self.step("{%k1}{z}")
+            self.emit(f"dec {K}", "jnz 6b")
         self.emit(f"mov {_field(Frame.C_ROW)}, %rax", f"cmpq $0, {_field(Frame.ADD)}")
         with self.aside("jne", 8):
-            self.emit(f"mov %rcx, {_A}")
+            self.emit(f"mov %rcx, {A}")
             for i, j in self.cells:
-                self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
+                self.emit(f"vadd{self.kind} {64 * j}({A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
                 if j == self.vectors - 1 and i < self.height - 1:
-                    self.emit(f"add %rax, {_A}")
-        self.emit(f"mov {_field(Frame.BIAS)}, {_A}", f"test {_A}, {_A}")
+                    self.emit(f"add %rax, {A}")
+        self.emit(f"mov {_field(Frame.BIAS)}, {A}", f"test {A}, {A}")
         with self.aside("jnz", 14):
             self._epilogue()
         if self.follows:
@@ -149,7 +150,7 @@ class _Tile:
         self.emit(f"mov {_field(Frame.FETCH)}, %rax", f"cmpq ${LONGER}, {_field(Frame.K)}", "jge 9f", "xor %eax, %eax",
                   "9:", f"movq $0, {_field(Frame.LATE)}")  # fmt: skip
         if self.looks_ahead:
-            self.emit(f"mov {_field(Frame.SOON_EVERY)}, {_K}", f"sub ${NEVER}, {_K}", f"or {_K}, %rax",
+            self.emit(f"mov {_field(Frame.SOON_EVERY)}, {K}", f"sub ${NEVER}, {K}", f"or {K}, %rax",
                       f"or {_field(Frame.FOLLOWER)}, %rax")  # fmt: skip
         self.emit(f"mov %rax, {_field(Frame.AIDED)}")
 
@@ -160,26 +161,43 @@ class _Tile:
             self.emit(f"mov %r8, {_field(Frame.ROWS)}")
             self._steps_near()
             self.emit(f"mov {_field(Frame.SOON)}, {_SOON}", f"mov {_field(Frame.SOON_OTHER)}, {_SOON_OTHER}",
-                      f"mov {_field(Frame.SOON_TILE)}, {_K}", f"add {_K}, {_field(Frame.SOON)}")  # fmt: skip
-        self.emit(f"mov {_field(Frame.K)}, {_K}", *([f"sub {_field(Frame.NEAR)}, {_K}"] if self.looks_ahead else []),
-                  f"sub {_field(Frame.LATE)}, {_K}", "jle 26f", ".p2align 5", "25:")  # fmt: skip
-        self._step("")
-        if self.looks_ahead:
-            self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
-        self.emit(f"dec {_K}", "jnz 25b")
-        self._fetch_late(25, 26)
+                      f"mov {_field(Frame.SOON_TILE)}, {K}", f"add {K}, {_field(Frame.SOON)}")  # fmt: skip
+        self.emit(f"mov {_field(Frame.K)}, {K}", *([f"sub {_field(Frame.NEAR)}, {K}"] if self.looks_ahead else []),
+                  f"sub {_field(Frame.LATE)}, {K}", "jle 26f", "43:")  # fmt: skip
+        if self.unrolls:
+            self.emit(f"cmp ${self.size}, {A_COL}", "je 36f", f"cmp ${self.size}, {A_ROW}", "jne 46f", "36:")
+            if self.looks_ahead:
+                self.emit(f"cmpq ${STEPS - 1}, {_field(Frame.SOON_EVERY)}", "jb 46f")
+            self.emit("44:", f"test ${STEPS - 1}, {K}", "jz 45f")
+            self.step()
+            self._look_soon()
+            self.emit(f"dec {K}", "jmp 44b", "45:", f"test {K}, {K}", "jz 47f",
+                      f"cmp ${self.size}, {A_COL}", "jne 37f", ".p2align 5", "48:")  # fmt: skip
+            self.some_steps(along=True)
+            self._look_soon()
+            self.emit(f"sub ${STEPS}, {K}", "jnz 48b", "jmp 47f", ".p2align 5", "37:")
+            self.some_steps(along=False)
+            self._look_soon()
+            self.emit(f"sub ${STEPS}, {K}", "jnz 37b")
+            self.behind_columns()
+            self.emit("jmp 47f")
+        self.emit(".p2align 5", "46:")
+        self.step()
+        self._look_soon()
+        self.emit(f"dec {K}", "jnz 46b", "47:")
+        self._fetch_late(43, 26)
         self.emit("26:", *([f"mov {_field(Frame.ROWS)}, %r8"] if self.looks_ahead else []), "jmp 5b")
 
     def _epilogue(self) -> None:
         """What `epilogue` does to C in memory, done to its sums."""
-        zero = f"%zmm{_REGISTERS - 1}"
+        zero = f"%zmm{REGISTERS - 1}"
         self.emit(f"cmpq $0, {_field(Frame.BIAS_OF_ROWS)}", "jne 12f")
         for i, j in self.cells:
-            self.emit(f"vadd{self.kind} {64 * j}({_A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
+            self.emit(f"vadd{self.kind} {64 * j}({A}), {self.sum(i, j)}, {self.sum(i, j)}{self.masked(j)}")
         self.emit("jmp 13f", "12:")
         size = 64 // self.lanes
         for i, j in self.cells:
-            self.emit(f"vadd{self.kind} {size * i}({_A}){{1to{self.lanes}}}, {self.sum(i, j)}, {self.sum(i, j)}")
+            self.emit(f"vadd{self.kind} {size * i}({A}){{1to{self.lanes}}}, {self.sum(i, j)}, {self.sum(i, j)}")
         self.emit(f"addq ${size * self.height}, {_field(Frame.BIAS)}",
                   "13:", f"cmpq $0, {_field(Frame.RELU)}", "je 16f", f"vpxord {zero}, {zero}, {zero}")  # fmt: skip
         for cell in self.cells:
@@ -190,19 +208,19 @@ class _Tile:
 
     def _follow(self) -> None:
         """Call what follows the product, from the tile's last row."""
-        self.emit(f"mov %r8, {_field(Frame.ROWS)}", f"imul ${self.height - 1}, {ROW}, {_A}", f"add {_A}, {OFFSET}",
+        self.emit(f"mov %r8, {_field(Frame.ROWS)}", f"imul ${self.height - 1}, {ROW}, {A}", f"add {A}, {OFFSET}",
                   *(f"mov {_word(Words.BASE + i)}, {base}" for i, base in enumerate(BASES)),
-                  f"mov {_word(Words.TABLE)}, {_B_ROW}", f"call *{8 * (ROOM * self.vectors + self.height)}({_B_ROW})",
-                  f"mov {_field(Frame.B_ROW)}, {_B_ROW}", f"imul ${self.height}, {ROW}, {_A}",
-                  f"add {_A}, {OFFSET}", f"mov {_field(Frame.ROWS)}, %r8")  # fmt: skip
+                  f"mov {_word(Words.TABLE)}, {B_ROW}", f"call *{8 * (ROOM * self.vectors + self.height)}({B_ROW})",
+                  f"mov {_field(Frame.B_ROW)}, {B_ROW}", f"imul ${self.height}, {ROW}, {A}",
+                  f"add {A}, {OFFSET}", f"mov {_field(Frame.ROWS)}, %r8")  # fmt: skip
 
     def _fetch(self, instruction: str, others: Iterable[str]) -> None:
         """Have the tile's lines fetched, in all arrays that lie so far from where the first one is."""
         self.emit(f"mov {_field(Frame.C_ROW)}, %rax")
         for i, j in self.cells:
-            self.emit(*(f"{instruction} {64 * j}({_A}{other})" for other in others))
+            self.emit(*(f"{instruction} {64 * j}({A}{other})" for other in others))
             if j == self.vectors - 1 and i < self.height - 1:
-                self.emit(f"add %rax, {_A}")
+                self.emit(f"add %rax, {A}")
 
     def _fetch_c(self) -> None:
         """Have C fetched, if it is to be: at once, or late, and into the second-level cache before."""
@@ -217,34 +235,38 @@ class _Tile:
 
     def _fetch_late(self, here: int, behind: int) -> None:
         """Behind most steps of a long product: fetch C into the first-level cache, and go on."""
-        kept = {_A: Frame.A_NEXT, "%rax": Frame.C_NEXT}  # fields that tiles set at the end
-        self.emit(f"mov {_field(Frame.LATE)}, {_K}", f"test {_K}, {_K}", f"jz {behind}f",
+        kept = {A: Frame.A_NEXT, "%rax": Frame.C_NEXT}  # fields that tiles set at the end
+        self.emit(f"mov {_field(Frame.LATE)}, {K}", f"test {K}, {K}", f"jz {behind}f",
                   f"movq $0, {_field(Frame.LATE)}", *(f"mov {x}, {_field(field)}" for x, field in kept.items()))
         self._fetch_all("prefetchw", 23)
         self.emit(*(f"mov {_field(field)}, {x}" for x, field in kept.items()), f"jmp {here}b")
 
     def _fetch_all(self, instruction: str, label: int) -> None:
         """All lines of the tile: where rows do not begin with one, they end in one more."""
-        self.emit(f"mov %rcx, {_A}")
+        self.emit(f"mov %rcx, {A}")
         self._fetch(instruction, ("",))
-        self.emit(f"testq ${Fetch.ACROSS}, {_field(Frame.FETCH)}", f"jz {label}f", f"mov %rcx, {_A}")
-        self.emit(*[f"{instruction} {64 * self.vectors - 1}({_A})", f"add %rax, {_A}"] * self.height, f"{label}:")
+        self.emit(f"testq ${Fetch.ACROSS}, {_field(Frame.FETCH)}", f"jz {label}f", f"mov %rcx, {A}")
+        self.emit(*[f"{instruction} {64 * self.vectors - 1}({A})", f"add %rax, {A}"] * self.height, f"{label}:")
 
     def _steps_near(self) -> None:
         """The first steps of k, if something follows: in them its lines are fetched, a row of the tile at a time."""
         self.emit(f"mov {_field(Frame.FOLLOWER)}, {_SOON}", f"test {_SOON}, {_SOON}", "jz 16f",
                   f"mov %rcx, {_field(Frame.C_NEXT)}", f"mov {8 * Words.OTHER}({_SOON}), {_SOON_OTHER}",
-                  f"mov {8 * Words.THIRD}({_SOON}), {_K}", f"add {8 * Words.BASE}({_SOON}), %rcx",
-                  f"mov %rcx, {_SOON}", f"mov {_K}, {_SOON_THIRD}",
-                  f"mov {_field(Frame.NEAR)}, {_K}", f"cmp {_field(Frame.K)}, {_K}", f"cmovg {_field(Frame.K)}, {_K}",
-                  f"test {_K}, {_K}", "jz 19f", ".p2align 5", "15:")  # fmt: skip
-        self._step("")
+                  f"mov {8 * Words.THIRD}({_SOON}), {K}", f"add {8 * Words.BASE}({_SOON}), %rcx",
+                  f"mov %rcx, {_SOON}", f"mov {K}, {_SOON_THIRD}",
+                  f"mov {_field(Frame.NEAR)}, {K}", f"cmp {_field(Frame.K)}, {K}", f"cmovg {_field(Frame.K)}, {K}",
+                  f"test {K}, {K}", "jz 19f", ".p2align 5", "15:")  # fmt: skip
+        self.step()
         self._look(Frame.NEAR_EVERY, Frame.C_ROW, self.vectors, ("", f",{_SOON_OTHER}", f",{_SOON_THIRD}"))
-        self.emit(f"dec {_K}", "jnz 15b", "19:", f"mov {_field(Frame.C_NEXT)}, %rcx", "16:")
+        self.emit(f"dec {K}", "jnz 15b", "19:", f"mov {_field(Frame.C_NEXT)}, %rcx", "16:")
+
+    def _look_soon(self) -> None:
+        if self.looks_ahead:
+            self._look(Frame.SOON_EVERY, Frame.SOON_STEP, 1, ("", f",{_SOON_OTHER}"))
 
     def _look(self, every: Frame, step: Frame, lines: int, others: Iterable[str]) -> None:
         """Now and then fetch a few lines behind a step of k. Of rows that begin within one the panel before read it."""
-        self.emit(f"test {_K}, {_field(every)}", "jne 11f",
+        self.emit(f"test {K}, {_field(every)}", "jne 11f",
                   *(f"prefetcht0 {64 * i + 63}({_SOON}{other})" for other in others for i in range(lines)),
                   f"add {_field(step)}, {_SOON}", "11:")  # fmt: skip
 
@@ -252,11 +274,11 @@ class _Tile:
         """Store C. A store with a mask takes longer than one without, and touches as many lines of memory as its vector
         does, live lanes or not: the last vectors of short rows go by the narrowest instruction."""
         full, half = (1 << self.lanes) - 1, (1 << self.lanes // 2) - 1
-        self.emit(f"mov {_field(Frame.MASK)}, {_A}", f"cmp ${full}, {_A}")
+        self.emit(f"mov {_field(Frame.MASK)}, {A}", f"cmp ${full}, {A}")
         with self.aside("jne", 30, back=18):
             kinds = [("je", 1, "xmm", "", "vmovs"), ("jbe", half, "ymm", "{%k1}", "vmovup")] * (self.vectors <= NARROW)
             for label, (jump, mask, *_) in enumerate(kinds, 31):
-                self.emit(f"cmp ${mask}, {_A}", f"{jump} {label}f")
+                self.emit(f"cmp ${mask}, {A}", f"{jump} {label}f")
             self._store_as("zmm", "{%k1}", "vmovup")
             for label, (*_, register, masked, move) in enumerate(kinds, 31):
                 self.emit("jmp 18b", f"{label}:")
@@ -269,55 +291,3 @@ class _Tile:
             else:
                 self.emit(f"{move}{self.kind[1]} {self.sum(i, j).replace('zmm', register)}, {64 * j}(%rcx){mask}",
                           "add %rax, %rcx")  # fmt: skip
-
-    # ---- one k ----------------------------------------------------------------------------------------------
-
-    def _step(self, mask: str) -> None:
-        """A row of B times a column of A. The fewer of the two are held in registers while the others stream by."""
-        sums = self.height * self.vectors
-        held = [f"%zmm{_REGISTERS - 1 - r}" for r in range(min(self.height, self.vectors))]
-        passing = [f"%zmm{r}" for r in range(sums, _REGISTERS - len(held))]
-        if self.vectors > 1:  # the loads of a narrow tile leave no room for more
-            self.emit(f"prefetcht0 ({_A},{_A_COL},{AHEAD})")
-        if self.packs:
-            self.emit(*(f"prefetcht0 {64 * j + 63}({_AHEAD})" for j in range(self.vectors)))
-        if self.vectors <= self.height:
-            for j, b in enumerate(held):
-                self._load_b(j, b, mask)
-            for i in range(self.height):
-                if self.vectors == 1:
-                    self._multiply(i, 0, f"{self._number(i)}{{1to{self.lanes}}}", held[0])
-                    continue
-                a = passing[i % len(passing)]
-                self.emit(f"{self.spread} {self._number(i)}, {a}")
-                for j, b in enumerate(held):
-                    self._multiply(i, j, b, a)
-        else:
-            for i, a in enumerate(held):
-                self.emit(f"{self.spread} {self._number(i)}, {a}")
-            for j in range(self.vectors):
-                b = passing[j % len(passing)]
-                self._load_b(j, b, mask)
-                for i, a in enumerate(held):
-                    self._multiply(i, j, b, a)
-        self.emit(f"add {_A_COL}, {_A}", f"add {_B_ROW}, {_B}")
-        if self.height > 7:
-            self.emit(f"add {_A_COL}, {_A7}")
-        if self.height > 14:
-            self.emit(f"add {_A_COL}, {_A14}")
-        if self.packs:
-            self.emit(f"add ${64 * self.vectors}, {_PANEL}", f"add {_B_ROW}, {_AHEAD}")
-
-    def _load_b(self, j: int, register: str, mask: str) -> None:
-        self.emit(f"vmovu{self.kind} {64 * j}({_B}), {register}{self.masked(j, mask)}")
-        if self.packs:
-            self.emit(f"vmovu{self.kind} {register}, {64 * j}({_PANEL})")
-
-    def _multiply(self, i: int, j: int, x: str, y: str) -> None:
-        self.emit(f"vfmadd231{self.kind} {x}, {y}, {self.sum(i, j)}")
-
-    def _number(self, i: int) -> str:
-        """The address of row i of A. An address adds 1, 2, 4 or 8 times a register to another."""
-        base, row = (_A, _A7, _A14)[i // 7], i % 7
-        return {0: f"({base})", 1: f"({base},{_A_ROW})", 2: f"({base},{_A_ROW},2)", 3: f"({base},{_A_ROW3})",
-                4: f"({base},{_A_ROW},4)", 5: f"({base},{_A_ROW5})", 6: f"({base},{_A_ROW3},2)"}[row]  # fmt: skip

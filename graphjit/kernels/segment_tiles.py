@@ -13,18 +13,16 @@ from llvmlite import ir
 
 from graphjit.kernels.emit import I64, Int, load, loop, store
 from graphjit.kernels.target import Element
+from graphjit.kernels.tile_steps import A7, A_COL, A_ROW, A_ROW3, A_ROW5, B_ROW, STEPS, A, B, K, Steps
 from graphjit.kernels.tiles import _Text, array, balanced
 
 HEIGHTS = (14, 14, 9)  # rows of the tallest tile of one vector, two, three
 WIDEST = len(HEIGHTS)
 SHARED = 0  # vectors of tiles whose one vector a row holds several rows of C
-AHEAD = 8  # steps by which prefetching runs ahead
 ROOM = 16  # heights in a line of the table
 TILE = ir.FunctionType(I64, [I64] * 5)
 SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
-# what the loops over steps and segments work with; rdi, rsi, rdx, rcx, r8 are the tile's arguments
-A, A7, A_ROW, A_ROW3, A_ROW5, A_COL = "%r9", "%r10", "%r11", "%rbx", "%rbp", "%r14"
-B, B_ROW, K, SEGMENT = "%r12", "%r13", "%r15", "%rax"
+SEGMENT = "%rax"  # rdi, rsi, rdx, rcx, r8 are the tile's arguments
 
 
 class Field(IntEnum):
@@ -49,7 +47,7 @@ class Field(IntEnum):
     A_OUTER = 16  # from its end in A; in B one follows the other
 
 
-class _Tile:
+class _Tile(Steps):
     """The text of `rows tile(fields, a, b, c, rows)`: it steps down a panel, one tile after the other, while there are
     `height` rows, at least once; how many are left comes back. All but `rows` are addresses.
 
@@ -58,22 +56,9 @@ class _Tile:
     """
 
     def __init__(self, element: Element, name: str, height: int, vectors: int) -> None:
-        self.height, self.vectors, self.shared = height, max(vectors, 1), vectors == SHARED
-        self.kind = "ps" if element.size == 4 else "pd"
-        self.one, self.all = ("vbroadcastss", "{1to16}") if element.size == 4 else ("vbroadcastsd", "{1to8}")
-        self.cells = [(i, j) for i in range(height) for j in range(self.vectors)]
-        self.lines: list[str] = []
+        self.shared = vectors == SHARED
+        super().__init__(element, height, max(vectors, 1), fetches_b=True, counts="{%k2}" if self.shared else "")
         self.write(name)
-
-    def emit(self, *lines: str) -> None:
-        self.lines += lines
-
-    def sum(self, i: int, j: int) -> str:
-        return f"%zmm{i * self.vectors + j}"
-
-    def live(self, j: int, mask: str = "{%k1}") -> str:
-        """The mask of the last vector of a row."""
-        return mask if j == self.vectors - 1 else ""
 
     def write(self, name: str) -> None:
         self.emit(".p2align 5", f"{name}:", *(f"push %{register}" for register in SAVED),
@@ -84,13 +69,12 @@ class _Tile:
                   f"mov {_field(Field.C_ROW)}, %rax", "je 3f", f"mov {_field(Field.ROW)}, {A}", "xor %eax, %eax",
                   "3:")  # fmt: skip
         for i, j in self.cells:
-            self.emit(f"vmovu{self.kind} {64 * j}({A}), {self.sum(i, j)}{self.live(j, '{%k1}{z}')}")
+            self.emit(f"vmovu{self.kind} {64 * j}({A}), {self.sum(i, j)}{self.masked(j, '{%k1}{z}')}")
             if j == self.vectors - 1:
                 self.emit(f"add %rax, {A}")
         self.emit("jmp 4f", "2:", *(f"vpxord {x}, {x}, {x}" for x in (self.sum(*cell) for cell in self.cells)))
         self.emit("4:", f"mov %rsi, {A}", f"mov %rdx, {B}")
-        if self.height > 7:
-            self.emit(f"lea ({A},{A_ROW3},2), {A7}", f"add {A_ROW}, {A7}")
+        self.begin()
         if self.shared:
             self.emit(f"push {_field(Field.OUTER)}", "6:")
         self.segments(Field.SEGMENTS, Field.K, "")
@@ -104,7 +88,7 @@ class _Tile:
                   *(f"vmax{self.kind} {x}, {zero}, {x}" for x in (self.sum(*cell) for cell in self.cells)), "9:",
                   f"mov {_field(Field.C_ROW)}, %rax")  # fmt: skip
         for i, j in self.cells:
-            self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx){self.live(j)}")
+            self.emit(f"vmovu{self.kind} {self.sum(i, j)}, {64 * j}(%rcx){self.masked(j)}")
             if j == self.vectors - 1:
                 self.emit("add %rax, %rcx")
         self.emit(f"imul ${self.height}, {A_ROW}, %rax", "add %rax, %rsi", f"sub ${self.height}, %r8",
@@ -130,30 +114,18 @@ class _Tile:
         self.emit(f"dec {SEGMENT}", "jnz 7b", "8:")
 
     def steps(self, mask: str) -> None:
-        """Rows of B times columns of A; the row is held in registers while numbers of A stream by."""
+        if self.unrolls and not mask:
+            self.emit(f"sub ${STEPS}, {K}", "jl 11f", f"cmp ${self.size}, {A_COL}", "jne 12f")
+            for along, label in ((True, 10), (False, 13)):
+                self.emit(".p2align 5", f"{label}:")
+                self.some_steps(along)
+                self.emit(f"sub ${STEPS}, {K}", f"jge {label}b", *(["jmp 11f", "12:", f"cmp ${self.size}, {A_ROW}",
+                                                                    "jne 11f"] if along else []))  # fmt: skip
+            self.behind_columns()
+            self.emit("11:", f"add ${STEPS}, {K}", "jz 14f")
         self.emit(".p2align 5", "5:")
-        if self.vectors > 1:  # one vector a row leaves no load to spare
-            self.emit(f"prefetcht0 ({A},{A_COL},{AHEAD})",
-                      *(f"prefetcht0 {64 * j}({B},{B_ROW},{AHEAD})" for j in range(self.vectors)))  # fmt: skip
-        held = [f"%zmm{31 - j}" for j in range(self.vectors)]
-        for j, b in enumerate(held):
-            self.emit(f"vmovu{self.kind} {64 * j}({B}), {b}{self.live(j, mask)}")
-        passing = [f"%zmm{r}" for r in range(self.height * self.vectors, 32 - self.vectors)]
-        for i in range(self.height):
-            base, row = (A, i) if i < 7 else (A7, i - 7)
-            number = (f"({base})", f"({base},{A_ROW})", f"({base},{A_ROW},2)", f"({base},{A_ROW3})",
-                      f"({base},{A_ROW},4)", f"({base},{A_ROW5})", f"({base},{A_ROW3},2)")[row]  # fmt: skip
-            if self.vectors == 1:
-                counts = "{%k2}" if self.shared else ""
-                self.emit(f"vfmadd231{self.kind} {number}{self.all}, {held[0]}, {self.sum(i, 0)}{counts}")
-                continue
-            a = passing[i % len(passing)]
-            self.emit(f"{self.one} {number}, {a}",
-                      *(f"vfmadd231{self.kind} {b}, {a}, {self.sum(i, j)}" for j, b in enumerate(held)))  # fmt: skip
-        self.emit(f"add {A_COL}, {A}", f"add {B_ROW}, {B}")
-        if self.height > 7:
-            self.emit(f"add {A_COL}, {A7}")
-        self.emit(f"dec {K}", "jnz 5b")
+        self.step(mask)
+        self.emit(f"dec {K}", "jnz 5b", "14:")
 
 
 def _field(field: Field) -> str:
