@@ -137,6 +137,7 @@ class _Tiles:
         self.split_b = packing == Packing.NONE and problem.b.row * element.size % vector != 0
         self.split_c = problem.c.col == 1 and problem.c.row * element.size % vector != 0
         self.packs = packing == Packing.COPY
+        self.unrolls = target().assembly and 1 in (problem.a.row, problem.a.col)
         self.detours, self.turned_c, self.lanes = problem.c.col != 1, problem.c.row == 1, element.lanes
 
     def cycles(self, m: int, vectors: int, width: int) -> float:
@@ -154,7 +155,8 @@ class _Tiles:
 
     def _tile(self, height: int, width: int) -> float:
         # a step of k: multiply-adds, or loads, or the latency of one multiply-add
-        multiplying = 0.34 * height * width + 0.22 * height + (0.37 + 0.13 * self.split_b) * width
+        decoding = 0.17 if width == 1 and self.unrolls else 0.22
+        multiplying = 0.34 * height * width + decoding * height + (0.37 + 0.13 * self.split_b) * width
         step = max(multiplying, 0.5 * (height + width * (1 + 1.4 * self.split_b)), 4)
         sums = 0.7 * height * width * (1 + self.split_c)
         storing = self._detour(height, width) if self.detours else 1.3 * self.far_c * height * (width + 2)

@@ -15,7 +15,7 @@ PANEL, PANEL_AHEAD = "%rax", "%r8"  # of tiles that leave a copy of B
 A14 = PANEL  # of those that do not
 REGISTERS = 32
 STEPS = 4  # of k at once, a power of two,
-UNROLLED = 20  # in tiles of so many sums
+UNROLLED = (10, 10, 7, 5)  # in tiles of so many rows at least, of one vector, two, ...
 
 
 class Steps:
@@ -36,7 +36,7 @@ class Steps:
         self.kind = "ps" if element.size == 4 else "pd"
         self.spread = "vbroadcastss" if element.size == 4 else "vbroadcastsd"
         self.lanes, self.size = element.lanes, element.size
-        self.unrolls = 1 < vectors <= height and height * vectors >= UNROLLED and not packs
+        self.unrolls = not packs and vectors <= len(UNROLLED) and height >= UNROLLED[vectors - 1]
         few = min(height, vectors)
         self.held = [f"%zmm{REGISTERS - 1 - r}" for r in range(few)]  # of a step's row or column the shorter one
         self.passing = [f"%zmm{r}" for r in range(height * vectors, REGISTERS - few)]
@@ -91,11 +91,12 @@ class Steps:
         """So many steps, of an A whose rows are contiguous (``along`` them), or its columns: then `behind_columns` is
         called behind the last of them."""
         for step in range(STEPS):
-            self._run_ahead(a=not (along and step), b=True)
+            self._run_ahead(a=self.vectors > 1 and not (along and step), b=True)
             if along:
-                self._rows([f"{self.size * step}{self._number(i)}" for i in range(self.height)])
-            else:  # more loads would wait for each other
-                self._rows([f"{self.size * i}({A})" for i in range(self.height)], every=4)
+                numbers, every = [f"{self.size * step}{self._number(i)}" for i in range(self.height)], 0
+            else:  # more loads than one of four would wait for each other
+                numbers, every = [f"{self.size * i}({A})" for i in range(self.height)], 4
+            self._rows(numbers, every=1 if self.vectors == 1 else every)
             self.emit(f"add {B_ROW}, {B}", *([] if along else [f"add {A_COL}, {A}"]))
         if along:
             self.emit(*(f"add ${self.size * STEPS}, {base}" for base in (A, *self.others)))
