@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import permutations
 
 from graphjit.codegen.access import Place
@@ -56,7 +57,7 @@ def write_cluster(cluster: Cluster, stored: Collection[Apply], inline: frozenset
         writer = LoopWriter(cluster, stored, inline, target)
         kept = _kept[about.key] = _kept[of_length] = about.without_nodes(writer.write(), writer.by_length)
     call = about.fill_in(kept)
-    call.spans = lambda: nest_spans(Nest(cluster, stored, inline, target))
+    call.spans = cache(lambda: nest_spans(Nest(cluster, stored, inline, target)))
     return call
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from math import ceil, lcm
 
@@ -63,27 +64,30 @@ class _Member:
 
     Attributes:
         ratio: its units in a unit of the group's first kernel.
+        buffers: all that it has to do with, and ``writes``: those of them that it writes.
         pace: bytes of the buffers it goes through in order, by unit of the first kernel.
         whole: the other buffers.
-        writes: those of its buffers that it writes.
     """
 
     def __init__(self, call: KernelCall, in_place: Mapping[Node, Input]) -> None:
         self.call = call
         self.ratio = Fraction(1)
-        spans = {in_place.get(b, b): n for b, n in call.spans().items()}
         self.writes = {in_place.get(b, b) for b in call.writes}
-        buffers = self.writes | {in_place.get(b, b) for b in call.reads}
-        self.pace = {b: Fraction(spans[b]) for b in buffers if b in spans}
-        self.whole = buffers - set(spans)
+        self.buffers = self.writes | {in_place.get(b, b) for b in call.reads}
+        self._in_place = in_place
+
+    @cached_property
+    def pace(self) -> dict[Node, Fraction]:  # of most kernels nobody asks: to find out takes long
+        spans = {self._in_place.get(b, b): n for b, n in self.call.spans().items()}
+        return {b: self.ratio * spans[b] for b in self.buffers if b in spans}
+
+    @property
+    def whole(self) -> set[Node]:
+        return self.buffers - set(self.pace)
 
     def set_ratio(self, ratio: Fraction) -> None:
         self.ratio = ratio
-        self.pace = {b: ratio * n for b, n in self.pace.items()}
-
-    @property
-    def buffers(self) -> set[Node]:
-        return {*self.pace, *self.whole}
+        del self.pace
 
 
 class _Group:
