@@ -105,19 +105,8 @@ class _Tile(Steps):
         if self.is_large:
             self.emit(f"cmpq $0, {_field(Frame.AIDED)}", "jne 24f")
         self.emit(f"mov {_field(Frame.K)}, {K}")
-        if self.unrolls:
-            self.emit(f"cmp ${self.size}, {A_COL}", "jne 34f", f"sub ${STEPS}, {K}", "jl 41f", ".p2align 5", "40:")
-            self.some_steps(along=True)
-            self.emit(f"sub ${STEPS}, {K}", "jge 40b", "jmp 41f",
-                      "34:", f"cmp ${self.size}, {A_ROW}", "jne 42f", f"sub ${STEPS}, {K}", "jl 41f",
-                      ".p2align 5", "35:")  # fmt: skip
-            self.some_steps(along=False)
-            self.emit(f"sub ${STEPS}, {K}", "jge 35b")
-            self.behind_columns()
-            self.emit("41:", f"add ${STEPS}, {K}", "42:")
-        self.emit(f"test {K}, {K}", "jle 5f", ".p2align 5", "4:")
-        self.step()
-        self.emit(f"dec {K}", "jnz 4b", "5:", f"mov {_field(Frame.K_TAIL)}, {K}", f"test {K}, {K}")
+        self.steps()
+        self.emit(f"mov {_field(Frame.K_TAIL)}, {K}", f"test {K}, {K}")
         with self.aside("jg", 6):
             self.step("{%k1}{z}")
             self.emit(f"dec {K}", "jnz 6b")

@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from graphjit.kernels.emit import I64, Int, load, loop, store
 from graphjit.kernels.target import Element
-from graphjit.kernels.tile_steps import A7, A_COL, A_ROW, A_ROW3, A_ROW5, B_ROW, STEPS, A, B, K, Steps
+from graphjit.kernels.tile_steps import A7, A_COL, A_ROW, A_ROW3, A_ROW5, B_ROW, A, B, K, Steps
 from graphjit.kernels.tiles import _Text, array, balanced
 
 HEIGHTS = (14, 14, 9)  # rows of the tallest tile of one vector, two, three
@@ -98,7 +98,7 @@ class _Tile(Steps):
     def ends(self) -> None:
         """What lies at the end of B, where whole vectors would reach behind it."""
         self.emit(f"mov {_field(Field.LAST)}, {K}", f"test {K}, {K}", "jz 6f")
-        self.steps("")
+        self.steps()
         self.emit("6:")
         self.segments(Field.TAILS, Field.K_TAIL, "{%k1}{z}")
 
@@ -112,20 +112,6 @@ class _Tile(Steps):
         if self.height > 7:
             self.emit(f"add {_field(Field.A_SEGMENT)}, {A7}")
         self.emit(f"dec {SEGMENT}", "jnz 7b", "8:")
-
-    def steps(self, mask: str) -> None:
-        if self.unrolls and not mask:
-            self.emit(f"sub ${STEPS}, {K}", "jl 11f", f"cmp ${self.size}, {A_COL}", "jne 12f")
-            for along, label in ((True, 10), (False, 13)):
-                self.emit(".p2align 5", f"{label}:")
-                self.some_steps(along)
-                self.emit(f"sub ${STEPS}, {K}", f"jge {label}b", *(["jmp 11f", "12:", f"cmp ${self.size}, {A_ROW}",
-                                                                    "jne 11f"] if along else []))  # fmt: skip
-            self.behind_columns()
-            self.emit("11:", f"add ${STEPS}, {K}", "jz 14f")
-        self.emit(".p2align 5", "5:")
-        self.step(mask)
-        self.emit(f"dec {K}", "jnz 5b", "14:")
 
 
 def _field(field: Field) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.ir.graph import constant
 from graphjit.op import TABLE, Elementwise, Reduction
+from graphjit.passes.layout import base
 from graphjit.passes.simplify import same_shape
 from graphjit.types import INT64
 
@@ -78,6 +79,13 @@ def _by_rows(node: Apply, args: Sequence[Node]) -> tuple[Node, Node]:
     return made("take", rows, numbers, axis=0), rows
 
 
+def _is_product(node: Node) -> bool:
+    """A dense gradient, of a table that also multiplies: what is added to it takes little, and a loop over whole arrays
+    may follow the product."""
+    below = base(node)
+    return isinstance(below, Apply) and below.op.name == "matmul"
+
+
 class _Gradient:
     """What is computed from a large gradient element by element.
 
@@ -101,6 +109,7 @@ class _Gradient:
                     self.fits &= below is not node
                 elif user not in follows:
                     self.fits &= same_shape(user.type.shape, node.type.shape)
+                    self.fits &= below is not node or not any(map(_is_product, user.args))
                     follows.add(user)
                     stack.append(user)
         self.alone: list[Apply] = []

@@ -171,6 +171,16 @@ def test_a_gradient_that_is_wanted_comes_in_full() -> None:
     assert in_full(f)
 
 
+def test_a_table_that_also_multiplies_has_a_gradient_in_full() -> None:
+    def tied(table: gj.Tensor, x: gj.Tensor) -> gj.Tensor:
+        return gj.tanh(table[x].mean(axis=1) @ table.T).sum()
+    (step, table), (eager, wanted) = (trained(tied, OPTIMIZERS["momentum"]) for _ in range(2))
+    f, x = gj.compile(step), places(9, 5)
+    assert float(f(x)) == pytest.approx(float(eager(gj.tensor(x))), rel=1e-5)
+    np.testing.assert_allclose(table.numpy(), wanted.numpy(), rtol=2e-5, atol=2e-5)
+    assert in_full(f)
+
+
 def test_a_place_out_of_range_changes_nothing() -> None:
     step, table = trained(one, OPTIMIZERS["momentum"])
     f = gj.compile(step)
