@@ -60,17 +60,16 @@ class CompiledFunction:
         return self.__qualname__  # like a function: copied as itself, pickled by its name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            out = self._quick(args)
-            if out is not MISS:
-                return out
+        out = self._quick(args, kwargs)
+        if out is not MISS:
+            return out
         if state.trace is not None or state.eager:
             return self._uncompiled(args, kwargs)
-        plain = None if kwargs else plain_key(args)
+        plain = plain_key(args, kwargs)
         known = None if plain is None else self._plain.get(plain)
         if known is not None:
             latest, quick = known
-            out = quick(args)
+            out = quick(args, kwargs)
             if out is not MISS:
                 self._latest, self._quick = latest, quick
                 if latest in self._used:
@@ -81,11 +80,11 @@ class CompiledFunction:
         found = self._find(key)
         if found is None:
             found = self._trace(key, call)
+        if found.shortcut is None:
+            found.shortcut = shortcut(found, call)
+        self._quick = found.shortcut
         if plain is not None:
-            if found.shortcut is None:
-                found.shortcut = shortcut(found)
             self._plain[plain] = found, found.shortcut
-            self._quick = found.shortcut
         return found.run(call.arrays, call)
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

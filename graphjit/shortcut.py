@@ -12,26 +12,28 @@ from graphjit.capture import EMPTY, containers_hold
 from graphjit.runtime.builtin import fields_are_known
 from graphjit.runtime.driver import caller, holder
 from graphjit.runtime.holding import KINDS, plan_checks
+from graphjit.signature import Signature
 from graphjit.specialize import Specialization
 from graphjit.tape import Value, clock, state
 from graphjit.tensor import Tensor
 from graphjit.tree import Spec, unflatten
+from graphjit.unpacking import Unpacking
 
 MISS = object()
-Shortcut = Callable[[tuple[Any, ...]], Any]
+Shortcut = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
-def no_shortcut(args: tuple[Any, ...]) -> object:
+def no_shortcut(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
     return MISS
 
 
-def shortcut(spec: Specialization) -> Shortcut:
+def shortcut(spec: Specialization, call: Signature) -> Shortcut:
     """A function of a call's arguments that runs the program, or gives MISS when another way must be taken.
 
-    For calls whose arguments are arrays, floats and tensors that require no gradient. It always gives MISS for a
-    program whose results an eager ``backward()`` may start from, or that leaves more behind than state.
+    For calls like this one of the program, whose tensors require no gradient. It always gives MISS for a program
+    whose results an eager ``backward()`` may start from, or that leaves more behind than state.
     """
-    if spec.backward is not None or spec.outside.copies or spec.given_grads or spec.bare or spec.accumulates:
+    if spec.backward is not None or spec.outside.copies or spec.bare or spec.accumulates or call.tensors:
         return no_shortcut
     program, capture = spec.program, spec.capture
     alike = [(it, held) for it, _, held in capture.containers if type(it) in KINDS]
@@ -43,6 +45,9 @@ def shortcut(spec: Specialization) -> Shortcut:
         "clock": clock, "spec": spec, "program": program, "tick": clock.tick, "others": others,
         "containers_hold": containers_hold, "holds": holder(checks) if fields else capture.holds, "kept": kept,
     }
+    unpacking = Unpacking(call, names)
+    if not unpacking.is_whole:
+        return no_shortcut
     conditions = [
         f"state.compiled is not {state.grad_enabled}", "clock.structure != spec.seen",
         *(["clock.grad_writes != spec.seen_grads"] if spec.uses_grads else []),
@@ -52,15 +57,15 @@ def shortcut(spec: Specialization) -> Shortcut:
     ]
     written = spec.written if spec.writes else None
     native = program.native(_is_single(spec), written, MISS, spec.outside.buffers) if fields else None
-    lines = ["def shortcut(args):", f" if {' or '.join(conditions)}: return MISS"]
+    lines = ["def shortcut(args, kwargs):", f" if {' or '.join(conditions)}: return MISS", *unpacking.lines]
     if native is not None:
         plan, alive = native
         names |= {"call": caller(plan), "alive": alive, "in_order": in_order}
-        lines += [" out = call(*args)",  # None: an argument is not contiguous
-                  " if out is None: out = call(*map(in_order, args))",
+        lines += [f" out = call({unpacking.given})",  # None: an argument is not contiguous
+                  f" if out is None: out = call(*map(in_order, {unpacking.row}))",
                   " if out is MISS: return MISS", *_handed_out(spec, names)]
     else:
-        lines += _in_python(spec, names)
+        lines += _in_python(spec, unpacking.row, names)
     exec(compile("\n".join(lines), f"{__file__}: call of {spec.name}", "exec"), names)  # no line of the user's
     made: Shortcut = names["shortcut"]
     return made
@@ -104,12 +109,13 @@ def _text(it: Any, names: dict[str, Any]) -> str:
     return str(it)
 
 
-def _in_python(spec: Specialization, names: dict[str, Any]) -> list[str]:
-    """Lines that look at the arguments, run the program and wrap the results; ``names`` gets what they use."""
+def _in_python(spec: Specialization, row: str, names: dict[str, Any]) -> list[str]:
+    """Lines that look at the dynamic leaves in ``row``, run the program and wrap the results; ``names`` gets what they
+    use."""
     args = [f"a{i}" for i in range(len(spec.arguments))]
-    lines = [f" if len(args) != {len(args)}: return MISS"]
+    lines = [f" row = {row}", f" if len(row) != {len(args)}: return MISS"]
     if args:
-        lines.append(f" {', '.join(args)}, = args")
+        lines.append(f" {', '.join(args)}, = row")
     for i, (a, node) in enumerate(zip(args, spec.arguments, strict=True)):
         if node.type.weak:
             lines.append(f" if type({a}) is not float: return MISS")

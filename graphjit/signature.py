@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from graphjit.tree import Spec, flatten
 from graphjit.types import DTYPES, FLOAT64, TensorType
 
 _HELD = frozenset(DTYPES)
+_ATOMS = frozenset((bool, int, str, type(None)))
 FLOAT = "float"  # the key of a Python float, whose value is known only at run time
 
 
@@ -80,22 +81,42 @@ class Signature:
         return TensorType(array.shape, array.dtype)
 
 
-def plain_key(args: tuple[Any, ...]) -> Hashable | None:
-    """The key of a call whose arguments are arrays, floats and tensors that require no gradient; None for others."""
-    key: list[Hashable] = [state.grad_enabled]
-    for a in args:
-        if type(a) is Tensor:
-            value = a._value
+def plain_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
+    """A key of a call that is made sooner than its signature's; calls of one key have one signature. None where
+    tensors require a gradient, and for what is seldom an argument."""
+    key: list[Any] = [state.grad_enabled]
+    return tuple(key) if _add(args, key) and (not kwargs or _add((kwargs,), key)) else None
+
+
+def _add(parts: Iterable[Any], key: list[Any]) -> bool:
+    """Add to a key what stands for arguments, if there is something."""
+    for it in parts:
+        kind = type(it)
+        if kind is Tensor:
+            value = it._value
             if value.requires_grad or value.trace is not None:
-                return None
-            a = value.data
-        if type(a) is np.ndarray:
-            key += a.shape, a.dtype
-        elif type(a) is float:
+                return False
+            it = value.data
+            kind = type(it)
+        if kind is np.ndarray:
+            key += it.shape, it.dtype
+        elif kind is float:
             key.append(FLOAT)
+        elif kind is tuple or kind is list:
+            key += kind, len(it)
+            if not _add(it, key):
+                return False
+        elif kind is dict:
+            key += dict, len(it), *it
+            if not _add(it.values(), key):
+                return False
+        elif kind in _ATOMS:
+            key += kind, it
+        elif isinstance(it, Structured):
+            key.append(Same(it))
         else:
-            return None
-    return tuple(key)
+            return False
+    return True
 
 
 def is_dynamic(leaf: Any) -> bool:

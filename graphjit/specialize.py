@@ -57,7 +57,7 @@ class Specialization:
         self.reason = ""
         self.number = 0  # of the trace
         self.measured: Profile | None = None
-        self.shortcut: Callable[[tuple[Any, ...]], Any] | None = None  # made with the first call it may serve
+        self.shortcut: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None  # made after the first call
         self.leaf_names = names
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.key = call.key

@@ -25,7 +25,7 @@ ROOMS = (
     "interop", "tensor", "convert", "replay", "backward", "walks", "leaves", "promotion", "apply", "composed",
     "structure", "runtime.cache", "runtime.machine", "runtime.kernel", "runtime.walk", "runtime.frontend",
     "runtime.compiler", "kernels", "ops", "transforms", "passes", "codegen", "runtime", "capture", "generators",
-    "signature", "pullback", "shared", "outside", "specialize", "shortcut",
+    "signature", "pullback", "shared", "outside", "specialize", "unpacking", "shortcut",
     "reasons", "profiling", "report", "jit", "nn", "optim", "checkpoint", "data", "training", "testing", "linalg",
     "random", "plots", "drawing", "cli", "__main__", "",
 )
