@@ -88,10 +88,11 @@ class Specialization:
         trace = self.trace
         inside: list[Any] = []
         self.argument_values: list[Value] = []
-        for leaf in call.leaves:
+        for leaf, path in zip(call.leaves, call.spec.paths(), strict=True):
             if is_dynamic(leaf):
                 i = len(self.argument_values)
-                value = trace.argument(call.type_of(call.arrays[i]), self.names[i], i in call.tensors)
+                nested = len(path) > 2  # than args or kwargs, and which of them
+                value = trace.argument(call.type_of(call.arrays[i]), self.names[i], i in call.tensors, nested)
                 self.argument_values.append(value)
                 handle = Tensor._of(value, self.names[i])
                 inside.append(handle)

@@ -69,13 +69,14 @@ class Trace:
         self.finished = False
         self._scalars: dict[tuple[object, ...], Const] = {}
 
-    def argument(self, found: TensorType, name: str, requires_grad: bool = False) -> Value:
+    def argument(self, found: TensorType, name: str, requires_grad: bool = False, nested: bool = False) -> Value:
         """A new input whose axis lengths are the caller's choice.
 
         But for short axes behind the first (coordinates, channels, a column of labels): that is how the data are laid
-        out, and code that knows how many those are computes with them several times as fast.
+        out, and code that knows how many those are computes with them several times as fast. And for all short axes of
+        what is ``nested`` in a container of the caller's, as a model's parameters are.
         """
-        lengths = tuple(n if i and n <= SHORT else Extent(n) for i, n in enumerate(found.shape))
+        lengths = tuple(n if n <= SHORT and (i or nested) else Extent(n) for i, n in enumerate(found.shape))
         node = Input(TensorType(lengths, found.dtype, found.weak), name)
         self.inputs.append(node)
         return Value(node, requires_grad, self)

@@ -27,12 +27,12 @@ DTYPES: tuple[DType, ...] = tuple(
     np.dtype(t) for t in (np.bool_, np.int8, np.int16, np.int32, np.int64,
                           np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64))
 HELD = frozenset(DTYPES)
-SHORT = 16  # an axis up to so long is no choice of the caller's, unless it is the first; and loops so short are known
+SHORT = 16  # an axis up to so long is no choice of the caller's, but for the first one; and loops so short are known
 
 
 class Extent(int):
     """The length of an axis that the caller chose: of the first one of an argument (a batch size, say), and of others
-    that are longer than 16 (see ``Trace.argument``).
+    that are longer than 16; of arguments in containers only such long ones (see ``Trace.argument``).
 
     It counts as an ordinary int; only broadcasting looks at it. A length of one that came
     from outside is treated like any other length, so that the program traced for a batch of one has the

@@ -50,6 +50,7 @@ class LoopWriter(Nest):
                  target: Mapping[Node, Place]) -> None:
         super().__init__(cluster, stored, inline, target)
         self.arguments = Arguments(self.known)
+        self.told_apart = False  # the loop along which there are vectors, as strides do not tell LLVM
         self.reach = RowTiles(self) if self.row_lanes else TurnedTiles(self) if self._may_turn() else Reach(self)
         self.wheres: dict[Where, None] = {}
         self.loaded: dict[Node, set[Access]] = {}  # from where in each buffer values are read
@@ -116,6 +117,7 @@ class LoopWriter(Nest):
             names = [str(stride)]  # or LLVM would not know that what the turns of the loop inside touch lies apart
         else:
             names = [self.arguments.stride((a, k), a.buffer, a.offset, stride)]
+            self.told_apart |= k == self.inner and k + 1 in self.known  # but of the turns of this one
         if k == self.inner:
             self.steps[a] = names
         return " * ".join(names)
@@ -259,9 +261,13 @@ class LoopWriter(Nest):
 
     # ---- the nest
 
+    def is_apart(self, k: int) -> bool:
+        """Whether LLVM is to be told that the turns of a loop touch different memory."""
+        return self.told_apart and k == self.inner and self.loop_kind[k] != "R"
+
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
         """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns."""
-        over = "few" if self.few and k == len(self.loops) - 1 else "range"
+        over = "few" if self.few and k == len(self.loops) - 1 else "apart" if self.is_apart(k) else "range"
         if k == self.lanes and begin == "0":
             over = "lanes"
         return f"for i{k} in {over}({end if begin == '0' else f'{begin}, {end}'}):"

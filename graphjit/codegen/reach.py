@@ -47,7 +47,9 @@ class Reach:
 
     def header(self, k: int, split: bool) -> str:
         """Of a loop over all its turns, or those of the caller's share."""
-        return f"for i{k} in range(start, stop):" if split else self.w.header_of(k, self.w.arguments.extent(k))
+        if split:
+            return f"for i{k} in {'apart' if self.w.is_apart(k) else 'range'}(start, stop):"
+        return self.w.header_of(k, self.w.arguments.extent(k))
 
     def stages(self, out: Body) -> Body:
         """What the stages of a column nest are written to."""

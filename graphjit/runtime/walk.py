@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Value = Any  # a V, a Python number, or a pointer
 
 MASKED = "llvm.loop.vectorize.predicate.enable"  # the last turns are a vector of which some lanes are masked
-HINTS = {"range": "", "lanes": "llvm.loop.unroll.disable", "few": MASKED}  # LLVM is told of loops over these
+APART = "llvm.loop.parallel_accesses"  # no turn touches what another one writes, but for scratch memory
+HINTS = {"range": "", "lanes": "llvm.loop.unroll.disable", "few": MASKED, "apart": APART}  # LLVM is told of these loops
+SCRATCH = "t"  # what names of pointers to scratch memory begin with
 
 _FOLDED: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
@@ -58,6 +60,7 @@ class _Body:
         self.places: dict[str, Pointer] = {}
         self.known: dict[str, Value] = {}
         self.exits: list[Any] = []  # of the loops around
+        self.group: Any = None  # of the accesses of the loop around whose turns are apart
         names = [argument.arg for argument in tree.args.args]
         counts = Counter([*names, *_assigned(tree.body)])
         self.changing = {name for name, count in counts.items() if count > 1}
@@ -120,7 +123,7 @@ class _Body:
                     value = value.to(to.type)
                 if value.type is not to.type:
                     raise TypeError(f"{value.type} stored as {to.type}")
-                self.builder.store(value.ir, self.element(to, index))
+                self.grouped(pointer, self.builder.store(value.ir, self.element(to, index)))
             case _:
                 raise TypeError(f"no target: {ast.unparse(target)}")
 
@@ -154,19 +157,28 @@ class _Body:
         b.position_at_end(inside)
         turn = self.irmath.V(b, b.phi(number.llvm), number)
         turn.ir.add_incoming(start.ir, before)
-        known = dict(self.known)
+        known, group = dict(self.known), self.group
+        if hint == APART:
+            self.group = _group(b.module)
         self.exits.append(done)
         self.known[name] = turn
         self.block(body)
         self.exits.pop()
-        self.known = known
+        told = {APART: self.group, MASKED: True}.get(hint)
+        self.known, self.group = known, group
         if not b.block.is_terminated:
             following = self.irmath.V(b, b.add(turn.ir, number.llvm(step), flags=("nsw",)), number)
             turn.ir.add_incoming(following.ir, b.block)
             back = b.cbranch(following.lt(stop).ir, inside, done)
             if hint:
-                back.set_metadata("llvm.loop", _told(b.module, hint))
+                back.set_metadata("llvm.loop", _told(b.module, hint, told))
         b.position_at_end(done)
+
+    def grouped(self, pointer: ast.expr, access: Any) -> Any:
+        """A load or store, which belongs to the loop whose turns are apart."""
+        if self.group is not None and isinstance(pointer, ast.Name) and not pointer.id.startswith(SCRATCH):
+            access.set_metadata("llvm.access.group", self.group)
+        return access
 
     def branch(self, test: V, body: Sequence[ast.stmt], rest: Sequence[ast.stmt]) -> None:
         b = self.builder
@@ -208,7 +220,8 @@ class _Body:
                 return self.joined(op, [self.value(each) for each in values])
             case ast.Subscript(pointer, index):
                 source = self.value(pointer)
-                return self.irmath.V(self.builder, self.builder.load(self.element(source, index)), source.type)
+                found = self.grouped(pointer, self.builder.load(self.element(source, index)))
+                return self.irmath.V(self.builder, found, source.type)
             case ast.Call(ast.Name(name), operands, []):
                 return self.call(name, [self.value(each) for each in operands])
             case _:
@@ -288,11 +301,23 @@ def _assigned(statements: Sequence[ast.stmt]) -> Iterator[str]:
                 yield from _assigned([*node.body, *node.orelse])
 
 
-def _told(module: Any, hint: str) -> Any:
+def _told(module: Any, hint: str, value: Any) -> Any:
     """What tells LLVM of a loop: a node of its own, which begins with itself."""
     from llvmlite import ir
 
-    told = module.add_metadata([ir.MetaDataString(module, hint), *([ir.Constant(ir.IntType(1), 1)] * (hint == MASKED))])
+    values = [ir.Constant(ir.IntType(1), 1)] if value is True else [] if value is None else [value]
+    told = module.add_metadata([ir.MetaDataString(module, hint), *values])
     node = module.add_metadata([told, ir.MetaDataString(module, str(len(module.metadata)))])
     node.operands = (node, told)
     return node
+
+
+def _group(module: Any) -> Any:
+    """A node for a group of accesses, equal to no other; llvmlite knows no such nodes."""
+    from llvmlite import ir
+
+    class Group(ir.MDValue):  # type: ignore[misc]  # a subclass of Any
+        def descr(self, buf: list[str]) -> None:
+            buf.append("distinct !{}\n")
+
+    return Group(module, (), name=str(len(module.metadata)))

@@ -36,7 +36,13 @@ def coupled(x: gj.Tensor) -> tuple[gj.Tensor, gj.Tensor]:
     return gj.concat([b * gj.exp(scale), a], axis=1), scale.sum(1)
 
 
+def first_columns(x: gj.Tensor) -> gj.Tensor:
+    """Of rows whose length is the caller's choice."""
+    return (gj.softmax(x[:, :2], 1) * gj.exp(x[:, -2:])).sum(1)
+
+
 FUNCTIONS: dict[str, Callable[[gj.Tensor], Any]] = {
+    "first columns": gj.value_and_grad(lambda x: (first_columns(x) ** 2).sum()),
     "softmax": lambda x: gj.softmax(x, 1), "normalized": normalized, "coupled": coupled, "pairs": pairs,
     "gradient": gj.value_and_grad(lambda x: (normalized(x) ** 3).sum()), "largest": lambda x: (x.max(1), x.argmax(1)),
     "columns": lambda x: (x.sum(0), (x * x).max(0), x + gj.arange(x.shape[1])),
@@ -72,6 +78,52 @@ def test_rows_of_any_width_are_computed_in_vectors(name: str, width: int) -> Non
 def test_what_lies_apart_by_a_known_stride_is_computed_in_vectors() -> None:
     copied, computed = vectors(coupled, 500, 6)
     assert computed and not copied
+
+
+@pytest.mark.parametrize("width", [20, 32, 100])
+def test_what_lies_apart_by_a_stride_of_the_callers_choice_is_too(width: int) -> None:
+    step = gj.value_and_grad(lambda x: (first_columns(x) ** 2).sum())
+    assert vectors(step, 500, width)[0]
+    assert any(" in apart(" in text for text in sources(program_of(step, floats(500, width))))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", [17, 40])
+def test_rows_apart_may_be_updated_in_their_place(width: int, threads: int) -> None:
+    """Some columns of a state, by values that its other columns and a scratch array hold."""
+    start = floats(203, width)
+    state = gj.tensor(start)
+
+    @gj.compile
+    def step(x: gj.Tensor) -> gj.Tensor:
+        p = gj.softmax(state[:, :3] - x[:, 5:8], 1)
+        state.assign(gj.concat([state[:, :3] - 0.5 * p * p.sum(1, keepdims=True), x[:, 3:]], 1))
+        return (p * state[:, :3]).sum(1)
+    before = gj.get_num_threads()
+    gj.set_num_threads(threads)
+    try:
+        out = step(floats(203, width, seed=1))
+    finally:
+        gj.set_num_threads(before)
+    other = floats(203, width, seed=1).astype(np.float64)
+    z = np.exp(start[:, :3].astype(np.float64) - other[:, 5:8])
+    p = z / z.sum(1, keepdims=True)
+    right = np.concatenate([start[:, :3] - 0.5 * p, other[:, 3:]], 1)
+    np.testing.assert_allclose(state.numpy(), right, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(out, (p * right[:, :3]).sum(1), rtol=2e-5, atol=1e-6)
+
+
+def test_short_axes_of_arguments_in_containers_are_known() -> None:
+    def rates(p: dict[str, gj.Tensor], t: gj.Tensor) -> gj.Tensor:
+        return (p["a"] * gj.exp(-t[:, None] * p["k"])).sum(1)
+    held, alone = gj.compile(rates), gj.compile(lambda a, k, t: rates({"a": a, "k": k}, t))
+    a, k, t = floats(3), floats(3, seed=1), floats(50)
+    np.testing.assert_array_equal(held({"a": a, "k": k}, t), alone(a, k, t))
+    assert any("range(3)" in text for text in sources(held.latest.program))
+    assert not any("range(3)" in text for text in sources(alone.latest.program))
+    before = compile_count()
+    held({"a": a, "k": k}, floats(20))
+    assert compile_count() == before
 
 
 def test_short_axes_behind_the_first_are_known_and_others_the_callers_choice() -> None:
