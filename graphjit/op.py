@@ -77,6 +77,12 @@ class Gather:
 
 
 @dataclass(frozen=True, slots=True)
+class Rolled:
+    """Elements of operand 0, each axis read on from its start when its end is reached: ``shifts``, one for each axis,
+    say how far on each element is found in the result."""
+
+
+@dataclass(frozen=True, slots=True)
 class Library:
     """A hand-made kernel, found by this name in ``codegen.library``."""
 
@@ -88,7 +94,7 @@ class Host:
     """The eager rule itself, run between kernels: NumPy and LAPACK calls no kernel of ours would beat."""
 
 
-Lowering = Elementwise | Indexed | Reduction | View | Assemble | Gather | Library | Host
+Lowering = Elementwise | Indexed | Reduction | View | Assemble | Gather | Rolled | Library | Host
 
 
 @dataclass(frozen=True, slots=True, eq=False)

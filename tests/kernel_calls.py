@@ -150,7 +150,7 @@ def jitted(kernel: LoopKernel) -> Callable[..., None]:
         return numba.types.CPointer(type_of(code[1:])) if code[0] == "*" else numba.from_dtype(np.dtype(code))
 
     scope: dict[str, Any] = {name: intrinsic(name) for name in TABLE if f"{name}(" in kernel.source}
-    scope["lanes"] = scope["few"] = range
+    scope["lanes"] = scope["few"] = scope["apart"] = range
     scope |= {each.__name__: numba.njit(each) for each in (to_lanes, from_lanes)}
     exec(compile(kernel.source, f"<{kernel.name}>", "exec"), scope)
     codes = [code.replace("*bool", "*uint8") for code in kernel.args]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphjit.ir import Apply, Node
-from graphjit.op import Elementwise, Gather, Indexed, Reduction, View
+from graphjit.op import Elementwise, Gather, Indexed, Reduction, Rolled, View
 from graphjit.types import Extent, Shape, is_one
 
 NONE = -1
@@ -12,7 +12,7 @@ IndexMap = tuple[int, ...]
 
 def fusable(node: Node) -> bool:
     """Whether generated loops compute this node."""
-    return isinstance(node, Apply) and isinstance(node.op.lower, (Elementwise, Indexed, Reduction, Gather))
+    return isinstance(node, Apply) and isinstance(node.op.lower, (Elementwise, Indexed, Reduction, Gather, Rolled))
 
 
 def is_reduction(node: Node) -> bool:

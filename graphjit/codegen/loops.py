@@ -30,12 +30,13 @@ from graphjit.codegen.source import Body, is_literal, literal, load, store, stor
 from graphjit.codegen.turned_tiles import TurnedTiles, is_long
 from graphjit.errors import InternalCompilerError, Where
 from graphjit.ir import Apply, Const, Input, Node
-from graphjit.op import Elementwise, Gather, Indexed, View
+from graphjit.op import Elementwise, Gather, Indexed, Rolled, View
 from graphjit.passes.layout import base, base_layout
 from graphjit.types import Extent, is_one
 
 CHEAP, DEAR, FOLD = 0.012, 0.25, 0.04  # ns of an element's value on one core of today
 MOST = 1 << 62  # of a stride
+NOT_ROLLED: Mapping[int, str] = {}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,12 +61,13 @@ class LoopWriter(Nest):
         self.row_scratch: dict[Node, str] = {}  # full members kept for a later stage
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
         self.steps: dict[Access, list[str]] = {}  # strides along the innermost loop
+        self.elsewhere: set[Node] = set()  # buffers from which other elements are read than those of the turn
         self.totals: dict[Node, str] = {}  # float64 totals of a column nest's float32 sums
 
     def _may_turn(self) -> bool:
         """Whether what lies apart along the innermost loop may be brought to tiles."""
         last = len(self.loops) - 1
-        return (not self.cluster.reduced and last > 0 and is_long(self.loops[last])
+        return (not self.cluster.reduced and not self.cuts and last > 0 and is_long(self.loops[last])
                 and all(self.cluster.is_full(n) for n in self.stored))
 
     def fresh(self, prefix: str = "v") -> str:
@@ -78,14 +80,15 @@ class LoopWriter(Nest):
 
     # ---- indices
 
-    def index(self, a: Access, body: Body) -> str:
-        """The element index as an expression; what outer loops contribute is computed outside."""
+    def index(self, a: Access, body: Body, turns: Mapping[int, str] = NOT_ROLLED) -> str:
+        """The element index as an expression; what outer loops contribute is computed outside. ``turns``: of loops for
+        whose turns others are read."""
         terms: list[tuple[frozenset[int], str]] = []
         for k, loop in enumerate(self.loops):
             stride = a.strides[loop.axes[-1]]
             if stride:
                 axes = frozenset(loop.axes)
-                i = self.reach.turn(k, body.home(axes))
+                i = turns.get(k) or self.reach.turn(k, body.home(axes))
                 terms.append((axes, i if is_one(stride) else f"{i} * {self.stride(a, k)}"))
         if not terms:
             return "0"
@@ -191,6 +194,8 @@ class LoopWriter(Nest):
                 text = template(node).format(*pointers, i=f"({linear})")
             case Gather():
                 text = self._picked(node, imap, home)
+            case Rolled():
+                text = self._rolled(node, imap, home)
             case _:
                 raise InternalCompilerError(f"{node.op.name} is not a loop op", where=node.where)
         inside = tuple([k for k, loop in enumerate(self.loops) if frozenset(loop.axes) <= used(imap)])
@@ -213,6 +218,26 @@ class LoopWriter(Nest):
         static = self.index(a, home)
         index = step if static == "0" else f"{static} + {step}"
         return load(self.arguments.pointer(a.buffer, a.offset), index, x.type.dtype)
+
+    def _rolled(self, node: Apply, imap: IndexMap, home: Body) -> str:
+        """The element that stands there when all has been rolled."""
+        a = access(node.args[0], imap, self.n_axes)
+        self.elsewhere.add(a.buffer)
+        turns: dict[int, str] = {}
+        for axis, shift in zip(imap, node.kwargs["shifts"], strict=True):
+            if not shift or axis == NONE:
+                continue
+            k = next(k for k, loop in enumerate(self.loops) if axis in loop.axes)
+            body = home.home(frozenset([axis]))
+            i, n = self.reach.turn(k, body), self.arguments.extent(k)
+            first, then = (f"{n} - {shift}", f"-{shift}") if shift > 0 else (str(-shift), f"{-shift} - {n}")
+            if shift in self.cuts and k == len(self.loops) - 1:  # the same for all turns of a part
+                turns[k] = f"({i} + ({first} if part < {self.cuts.index(shift) + 1} else {then}))"
+                continue
+            known = body.find(("rolled", k, shift))
+            is_first = f"{i} < {shift}" if shift > 0 else f"{i} < {n} - {-shift}"
+            turns[k] = known or self.named(f"{i} + ({first} if {is_first} else {then})", body, ("rolled", k, shift))
+        return load(self.arguments.pointer(a.buffer, a.offset), self.index(a, home, turns), node.type.dtype)
 
     # ---- stores and scratch
 
@@ -266,7 +291,15 @@ class LoopWriter(Nest):
         return self.told_apart and k == self.inner and self.loop_kind[k] != "R"
 
     def header_of(self, k: int, end: str, begin: str = "0") -> str:
-        """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns."""
+        """Of a loop over [begin, end); the one that ``lanes`` names runs over all its turns. One with cuts runs from
+        each to the next."""
+        if self.cuts and k == len(self.loops) - 1:
+            n, count = self.arguments.extent(k), len(self.cuts)
+            ends = [str(shift) if shift > 0 else f"{n} - {-shift}" for shift in self.cuts]
+            low, high = (" ".join(f"{cut} if part < {p} else" for p, cut in enumerate(cuts, 1)) for cuts in (
+                [begin, *ends[:-1]], ends))
+            return (f"for part in range({count + 1}):\n"
+                    f"for i{k} in range(maximum({begin}, {low} {ends[-1]}), minimum({end}, {high} {end})):")
         over = "few" if self.few and k == len(self.loops) - 1 else "apart" if self.is_apart(k) else "range"
         if k == self.lanes and begin == "0":
             over = "lanes"
@@ -307,4 +340,4 @@ class LoopWriter(Nest):
     def _tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""
         stores = [self.placed(n) for n in self.stored if n in self.target]
-        return tuple(a.buffer for a in stores if self.loaded.get(a.buffer, set()) - {a})
+        return tuple(a.buffer for a in stores if a.buffer in self.elsewhere or self.loaded.get(a.buffer, set()) - {a})

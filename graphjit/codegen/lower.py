@@ -14,13 +14,14 @@ from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.followers import with_followers
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.library import Products, library_calls
+from graphjit.codegen.nest import is_cheap
 from graphjit.codegen.repeats import write_cluster
 from graphjit.codegen.schedule import schedule
 from graphjit.codegen.strips import in_strips
 from graphjit.codegen.turned import turned
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Const, Graph, Input, Node, apply_op
-from graphjit.op import TABLE, Assemble, Elementwise, Gather, Host, Indexed, Library, View
+from graphjit.op import TABLE, Assemble, Gather, Host, Indexed, Library, View
 from graphjit.passes.layout import base, base_layout, is_contiguous
 from graphjit.types import Extent, contiguous_strides
 
@@ -237,7 +238,7 @@ class _Lowering:
                 chain.add(x)  # the element's own index
                 continue
             small = sources is not None and self.of.get(x) is self.of[node] and self.axes(x) < self.axes(node)
-            if small or not (isinstance(x.op.lower, Elementwise) and x.op.lower.cheap):
+            if small or not is_cheap(x):
                 if sources is None or x is node or self.of.get(x) is not self.of[node]:
                     return None
                 sources.add(x)

@@ -15,7 +15,7 @@ from graphjit.codegen.cluster import Cluster, used
 from graphjit.ir import Apply, Node
 from graphjit.kernels.row_tiles import SIZES
 from graphjit.kernels.target import target
-from graphjit.op import Elementwise, Gather, Indexed
+from graphjit.op import Elementwise, Gather, Indexed, Rolled
 from graphjit.passes.layout import base
 from graphjit.types import SHORT, Extent, is_one
 
@@ -47,7 +47,9 @@ def _full_vector(cluster: Cluster) -> int:
 
 
 def is_cheap(node: Node) -> bool:
-    return isinstance(node, Apply) and isinstance(node.op.lower, Elementwise) and node.op.lower.cheap
+    """Whether to compute a node again is better than to keep it."""
+    lower = node.op.lower if isinstance(node, Apply) else None
+    return isinstance(lower, Rolled) or (isinstance(lower, Elementwise) and lower.cheap)
 
 
 def static_map(node: Apply, imap: IndexMap) -> IndexMap:
@@ -79,6 +81,9 @@ class Nest:
         loops, loop_kind: the loops, each O (outer), R (reduced) or J (the kept one inside).
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
+        rolled: the axes along which something is read on from their start, and by which shifts.
+        cuts: those along the innermost loop, in the order in which it comes to the ends of what is read: it runs from
+            each to the next.
         kept: members that a later stage needs and that are too costly to compute twice.
     """
 
@@ -90,6 +95,7 @@ class Nest:
         self.target = target
         self.n_axes = len(cluster.extents)
         self.row_lanes, self.by_length = 0, False
+        self.rolled: dict[int, set[int]] = {}
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
@@ -98,6 +104,7 @@ class Nest:
         self.lanes = self._lanes()
         self.few = self._has_few_turns()
         self.inner = self._vectors_along()
+        self.cuts = self._cuts()
         self.kept: dict[Apply, None] = {}
         self._find_kept()
 
@@ -151,7 +158,8 @@ class Nest:
         if self.column:
             for a in kept:
                 classes[a] = "J"
-        self.loops = collapse(order, cluster.extents, classes, [*loads, *picked, *stores])
+        apart = [(kind, a if a in self.rolled else NONE) for a, kind in enumerate(classes)]
+        self.loops = collapse(order, cluster.extents, apart, [*loads, *picked, *stores])
         self.loop_kind = [classes[loop.axes[0]] for loop in self.loops]
         if self._may_tile_rows([*loads, *stores]) and self._has_short_rows():
             *above, rows, along = self.loops
@@ -161,7 +169,7 @@ class Nest:
     def _may_tile_rows(self, accesses: Iterable[Access]) -> bool:
         """Whether rows lie as `row_tiles` wants them, and more is done than to add them up once."""
         members = self.cluster.members
-        if self.column or self.loop_kind[-2:] != ["O", "R"] or self.loop_kind.count("R") != 1:
+        if self.rolled or self.column or self.loop_kind[-2:] != ["O", "R"] or self.loop_kind.count("R") != 1:
             return False
         if self.last == 0 and all(self.cluster.folds(n) or is_cheap(n) for n in members if self.cluster.is_full(n)):
             return False
@@ -184,7 +192,8 @@ class Nest:
         members = self.cluster.members
         dear = (isinstance(n.op.lower, Elementwise) and not is_cheap(n) for n in members if self.cluster.is_full(n))
         read = {a.buffer for a in (*self.loads(), *self.picked())}
-        return not self.cluster.reduced and any(dear) and not read & {a.buffer for a in self.stores()}
+        stored = {a.buffer for a in self.stores()}
+        return not self.cluster.reduced and not self.rolled and any(dear) and not read & stored
 
     def _known_turns(self) -> dict[int, int]:
         if self.row_lanes:
@@ -212,6 +221,13 @@ class Nest:
         least = 8 if not self.cluster.reduced else 16 if self.column else 13
         return k if turns >= least or turns * len(self.cluster.members) > UNROLLED else -1
 
+    def _cuts(self) -> list[int]:
+        """None where the innermost loop is unrolled: then each turn knows what it reads."""
+        last = len(self.loops) - 1
+        if last < 0 or (last in self.known and last != self.lanes):
+            return []
+        return sorted(self.rolled.get(self.loops[last].axes[-1], ()), key=lambda shift: (shift < 0, shift))
+
     def _vectors_along(self) -> int:
         k = len(self.loops) - 1
         while k > 0 and k in self.known and k != self.lanes:
@@ -222,7 +238,7 @@ class Nest:
         last = len(self.loops) - 1
         members = [n for n in self.cluster.members if self.cluster.is_full(n)]
         if last < 1 or self.row_lanes or last in self.known or not target().masks or any(
-                isinstance(n.op.lower, Indexed | Gather) for n in members):
+                isinstance(n.op.lower, Indexed | Gather | Rolled) for n in members):
             return False
         much = any(isinstance(n.op.lower, Elementwise) and not is_cheap(n) for n in members)
         much |= self.loop_kind[-1] == "R" and len({*self.loads()}) >= MANY_LOADS
@@ -252,6 +268,12 @@ class Nest:
         """What a node reads from memory, also through operands that are computed again here."""
         if isinstance(node.op.lower, Indexed):
             yield place(node, None, imap, self.n_axes)
+        if isinstance(node.op.lower, Rolled):
+            for axis, shift in zip(imap, node.kwargs["shifts"], strict=True):
+                if shift and axis != NONE:
+                    self.rolled.setdefault(axis, set()).add(shift)
+            yield access(node.args[0], imap, self.n_axes)
+            return
         for k, operand in enumerate(node.args):
             below, implied = base(operand), operand_map(node, k, imap)
             if below in self.cluster.members or implied is None:

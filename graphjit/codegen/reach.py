@@ -47,6 +47,8 @@ class Reach:
 
     def header(self, k: int, split: bool) -> str:
         """Of a loop over all its turns, or those of the caller's share."""
+        if split and self.w.cuts and k == len(self.w.loops) - 1:
+            return self.w.header_of(k, "stop", "start")
         if split:
             return f"for i{k} in {'apart' if self.w.is_apart(k) else 'range'}(start, stop):"
         return self.w.header_of(k, self.w.arguments.extent(k))

@@ -111,8 +111,9 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     out.lines.extend(f"{acc}_total = f64(0.0)" for acc in sums)
     (begin, end), b = bounds[last], f"block{last}"
     block = [starts[acc] for acc in sums]
-    block += [w.header_of(last, f"minimum({b} + {ROW_BLOCK}, {end})", b)]
-    block += ["    " + line for line in body.lines]
+    inside = Body(frozenset())
+    inside.nest([w.header_of(last, f"minimum({b} + {ROW_BLOCK}, {end})", b)], body.lines)
+    block += inside.lines
     block += [f"{acc}_total = {acc}_total + f64({acc})" for acc in sums]
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
     out.lines.extend(ends)
@@ -162,7 +163,7 @@ def _nearest(w: LoopWriter) -> int | None:
     some turns of the one, and some of the other, so that all of the lines that they read is read while these are in the
     cache. What is stored once for many turns is to be stored once."""
     whole = all(w.cluster.is_full(n) for n in w.cluster.members if n in w.stored)
-    if w.cluster.reduced or not whole:
+    if w.cluster.reduced or not whole or w.cuts:
         return None
     found = [k for k in range(len(w.loops) - 1) for a in w.steps if is_one(a.strides[w.loops[k].axes[-1]])]
     return max(found, key=lambda k: (found.count(k), k), default=None)

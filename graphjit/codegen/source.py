@@ -58,7 +58,8 @@ class Body:
         self.lines.append(f"{line}  # {comment}" if comment else line)
 
     def nest(self, headers: Sequence[str], inner: Sequence[str]) -> None:
-        """Put lines inside nested loop headers at the end of this body."""
+        """Put lines inside nested loop headers at the end of this body; a header may be of several lines."""
+        headers = [line for each in headers for line in each.split("\n")]
         for depth, header in enumerate(headers):
             self.lines.append(INDENT * depth + header)
         pad = INDENT * len(headers)

@@ -349,5 +349,5 @@ TABLE.update({
 })
 
 PYTHON_NAMESPACE: dict[str, object] = {
-    "range": range, "lanes": range, "few": range, "to_lanes": to_lanes, "from_lanes": from_lanes,
+    "range": range, "lanes": range, "few": range, "apart": range, "to_lanes": to_lanes, "from_lanes": from_lanes,
     **{name: row.quiet_twin for name, row in TABLE.items()}}

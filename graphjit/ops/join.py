@@ -14,7 +14,7 @@ from graphjit.apply import apply
 from graphjit.composed import composed
 from graphjit.convert import filled
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
-from graphjit.op import Array, Assemble, Layout, Op, register
+from graphjit.op import INTERNAL, Array, Assemble, Layout, Op, Rolled, register
 from graphjit.operators import attach
 from graphjit.ops.elementwise import where
 from graphjit.ops.movement import PAD, broadcast_to, cut, slice_axes
@@ -222,10 +222,20 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
     for a, s in zip(axes, shifts, strict=True):
         place = normalize_axis(a, t.ndim)
         n = t.shape[place]
+        if operator.index(s) == 0 and any(shifts):
+            continue
         k = operator.index(s) % max(n, 1)
         parts = cut(t, place, n - k, like(k, n)), cut(t, place, 0, like(n - k, n))
         t = apply(CONCAT, *parts, axis=place)
     return t
+
+
+def _infer_rolled(x: TensorType, shifts: tuple[int, ...]) -> TensorType:
+    return x.with_shape(x.shape)
+
+
+ROLLED = register(Op("rolled", lambda x, shifts: np.roll(x, shifts, tuple(range(x.ndim))), _infer_rolled, None,
+                     Rolled(), INTERNAL))  # see ``passes.rolls``
 
 
 @composed

@@ -331,6 +331,7 @@ AXES_OF: dict[str, dict[str, Callable[[Any, Ints], Any]]] = {
     "pad": {"low": _each, "high": _each, "interior": _each},
     "slice": {"starts": _each, "sizes": _each, "steps": _each},
     "flip": {"axes": lambda value, order: tuple(sorted(order.index(a) for a in value))},
+    "rolled": {"shifts": _each},
     "concat": {"axis": lambda value, order: order.index(value)},
     "broadcast_to": {"shape": _each},
 }

@@ -13,6 +13,7 @@ from graphjit.passes.groups import groups
 from graphjit.passes.layout import contiguous
 from graphjit.passes.pools import pools
 from graphjit.passes.products import transpose_products, turn_once
+from graphjit.passes.rolls import rolls
 from graphjit.passes.simplify import simplify
 from graphjit.passes.sums import sums
 from graphjit.passes.touched_rows import touched_rows
@@ -24,6 +25,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", simplify),
     ("fold", fold),
     ("cse", cse),
+    ("rolls", rolls),
     ("views below", views_below),
     ("simplify again", simplify),
     ("cse again", cse),

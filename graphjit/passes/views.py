@@ -98,8 +98,8 @@ class _Rewriter:
             inside = None
             if x.op.name == "slice":
                 inside = x.args[0], region.of(Region(**x.kwargs))
-            elif x.op.name in ("pad", "concat") and 0 not in region.sizes:
-                inside = _padded(x, region) if x.op.name == "pad" else _concatenated(x, region)
+            elif x.op.name in INSIDE and 0 not in region.sizes:
+                inside = INSIDE[x.op.name](x, region)
                 if inside is not None and not self.may_read(x, inside[0]):
                     inside = None
             if inside is None:
@@ -171,6 +171,17 @@ def _padded(x: Apply, region: Region) -> tuple[Node, Region] | None:
     return inner, region._replace(starts=tuple([start - a for start, a in zip(region.starts, low, strict=True)]))
 
 
+def _rolled(x: Apply, region: Region) -> tuple[Node, Region] | None:
+    """The region of what was rolled that a region is, if it does not go round."""
+    starts: list[int] = []
+    for start, end, shift, n in zip(region.starts, region.last(), x.kwargs["shifts"], x.type.shape, strict=True):
+        round_ = n if end < shift % n else 0
+        if round_ == 0 and start < shift % n:
+            return None
+        starts.append(start - shift % n + round_)
+    return x.args[0], region._replace(starts=tuple(starts))
+
+
 def _concatenated(x: Apply, region: Region) -> tuple[Node, Region] | None:
     """The region of one operand of a concatenation that a region is, if it lies in one."""
     axis, begin = x.kwargs["axis"], 0
@@ -181,3 +192,6 @@ def _concatenated(x: Apply, region: Region) -> tuple[Node, Region] | None:
             return part, region._replace(starts=(*starts[:axis], starts[axis] - begin, *starts[axis + 1:]))
         begin = end
     return None
+
+
+INSIDE = {"pad": _padded, "concat": _concatenated, "rolled": _rolled}  # what a region of these lies in

@@ -222,10 +222,31 @@ class _Body:
                 source = self.value(pointer)
                 found = self.grouped(pointer, self.builder.load(self.element(source, index)))
                 return self.irmath.V(self.builder, found, source.type)
+            case ast.IfExp(test, body, rest):
+                return self.either(self.value(test), body, rest)
             case ast.Call(ast.Name(name), operands, []):
                 return self.call(name, [self.value(each) for each in operands])
             case _:
                 raise TypeError(f"no expression of kernels: {ast.unparse(node)}")
+
+    def either(self, test: V, body: ast.expr, rest: ast.expr) -> V:
+        """One of two values; only that one is computed."""
+        b = self.builder
+        then, otherwise, done = (b.append_basic_block() for _ in range(3))
+        b.cbranch(test.ir, then, otherwise)
+        found: list[tuple[V, Any]] = []
+        for block, node in ((then, body), (otherwise, rest)):
+            b.position_at_end(block)
+            found.append((self.scalar_of(self.value(node)), b.block))
+            b.branch(done)
+        b.position_at_end(done)
+        kind = found[0][0].type
+        if found[1][0].type is not kind:
+            raise TypeError(f"either {kind} or {found[1][0].type}")
+        value = b.phi(kind.llvm)
+        for each, block in found:
+            value.add_incoming(each.ir, block)
+        return self.irmath.V(b, value, kind)
 
     def binary(self, op: ast.operator, x: Value, y: Value) -> Value:
         if _is_number(x) and _is_number(y):

@@ -12,7 +12,7 @@ from graphjit.ops import creation as cr
 from graphjit.ops import join as jn
 from graphjit.ops import movement as mv
 
-from .make import error, fixed, normal, sample, whole
+from .make import error, fixed, name, normal, sample, whole
 
 # ---- pad
 
@@ -173,6 +173,22 @@ for _id, _shape, _shift, _axis in (
         lambda x, s=_shift, a=_axis: jn.roll(x, s, a),
         normal(_shape),
         lambda x, s=_shift, a=_axis: np.roll(x, s, a),
+    )
+for _shape, _shifts in (
+    ((5,), (2,)),
+    ((4, 3), (1, -1)),
+    ((2, 6, 5), (0, 0, -2)),
+    ((3, 2, 4), (-1, 0, 2)),
+    ((4, 1), (2, 0)),
+):
+    sample(
+        "rolled",
+        name(_shape, _shifts),
+        lambda x, s=_shifts: apply(jn.ROLLED, x, shifts=s),
+        normal(_shape),
+        lambda x, s=_shifts: np.roll(x, s, tuple(range(len(s)))),
+        grad=False,
+        second=False,
     )
 for _id, _parts, _axis in (
     ("sections", 2, 1),
