@@ -54,6 +54,10 @@ def cases(dtype: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
                 ("largest", [ties], {"axis": axis, "k": 3}), ("cumsum", [x], {"axis": axis}),
                 ("cumsum", [x], {"axis": axis, "reverse": True}),
                 ("cumprod", [x], {"axis": axis})]
+    for shape in ((6, 3), (6,), (6, 2, 50), (6, 70)):
+        weights = [some(dtype, 9)] * dtype.startswith("float")
+        out += [("added_rows", [places(4, 9), some(dtype, *shape), places(6, 9)], {"size": 4}),
+                ("added_rows", [places(4, 9), some(dtype, *shape), places(6, 9), *weights], {"size": 4})]
     if dtype.startswith("float"):
         parts = [some(dtype, 5, 9), some(dtype, 4, 3), some(dtype, 7, 8)]
         out.append(("add_regions", parts, {"size": (7, 9), "starts": ((1, 0), (3, 5), (0, 1)),

@@ -13,9 +13,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from graphjit.kernels.target import target
 from graphjit.op import Params
 from graphjit.types import DType, Shape, TensorType, is_float, is_one
 
+FEW = 252  # bytes of rows that are better computed in one loop of masked vectors
 COLUMNS = 64  # neighbouring columns that one turn of a loop takes together
 
 
@@ -156,18 +158,24 @@ def _check_index(types: tuple[TensorType, ...], out: TensorType, params: Params)
 
 def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Params) -> LoopCall:
     """scatter_add, scatter_set and take_grad: by blocks of columns, in each the places in their order. take_grads adds
-    several sources."""
-    base = op in ("scatter_add", "scatter_set")
-    outer, n, inner = around(out.shape, params["axis"])
-    sources = range(len(types) // 2)
-    single = all(is_one(m) for m in out.shape[params["axis"] + 1:])
-    w = Writer(f"{op}{len(sources) if op == 'take_grads' else ''}_{'one_' if single else ''}{out.dtype.name}")
+    several sources, added_rows picks rows of one, each with a weight if there are weights."""
+    base, picked = op in ("scatter_add", "scatter_set"), op == "added_rows"
+    axis = params.get("axis", 0)
+    outer, n, inner = around(out.shape, axis)
+    sources = range(1 if picked else len(types) // 2)
+    single = all(is_one(m) for m in out.shape[axis + 1:])
+    few = "few" if target().masks and 1 < inner <= FEW // out.dtype.itemsize else "range"
+    w = Writer(f"{op}{len(types) if op == 'take_grads' or picked else ''}_{'one_' if single else ''}{out.dtype.name}")
     if base:
         w.pointer("x", out.dtype, "in0")
     for k in sources:
         w.pointer(f"idx{k}", types[base + 2 * k].dtype, f"in{base + 2 * k}")
         w.pointer(f"src{k}", types[base + 2 * k + 1].dtype, f"in{base + 2 * k + 1}")
         w.sizes(**{f"count{k}": types[base + 2 * k].size})
+    if picked:
+        w.pointer("picks", types[2].dtype, "in2")
+    if len(types) == 4 and picked:
+        w.pointer("weights", out.dtype, "in3")
     w.pointer("out", out.dtype, "out")
     blocks = -(-inner // COLUMNS)
     w.sizes(n=n, inner=inner, blocks=blocks)
@@ -187,9 +195,10 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
         for k in sources:
             with w.block(f"for q in range(count{k})"):
                 w.line(f"at = (outer * n + idx{k}[q]) * inner")
-                w.line(f"from_ = (outer * count{k} + q) * inner")
-                with nullcontext() if single else w.block("for j in range(first, last)"):
+                w.line("from_ = picks[q] * inner" if picked else f"from_ = (outer * count{k} + q) * inner")
+                with nullcontext() if single else w.block(f"for j in {few}(first, last)"):
                     to, value = ("out[at]", f"src{k}[from_]") if single else ("out[at + j]", f"src{k}[from_ + j]")
+                    value += " * weights[q]" if picked and len(types) == 4 else ""
                     w.line(f"{to} = " + (value if op == "scatter_set" else plus(out.dtype, to, value)))
     return w.call(outer * blocks)
 
@@ -206,7 +215,7 @@ def named(builder: Callable[..., LoopCall], op: str) -> Builder:
 BUILDERS: dict[str, Builder] = {
     "matmul": _matmul,
     "check_index": _check_index,
-    **{op: named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad", "take_grads")},
+    **{op: named(_scatter, op) for op in ("scatter_add", "scatter_set", "take_grad", "take_grads", "added_rows")},
 }
 
 

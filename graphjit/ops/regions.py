@@ -10,7 +10,7 @@ import numpy as np
 
 from graphjit.errors import DTypeError, ShapeError
 from graphjit.op import INTERNAL, Array, Library, Op, register
-from graphjit.ops.gather import TAKE_GRAD
+from graphjit.ops.gather import TAKE, TAKE_GRAD
 from graphjit.ops.rules import operands_text
 from graphjit.ops.windows import Ints
 from graphjit.types import TensorType, is_float
@@ -60,3 +60,23 @@ def _takes(*operands: Array, axis: int, size: int) -> Array:
 
 # the sum of ``take_grad(idx, src)`` of each two operands
 TAKE_GRADS = register(Op("take_grads", _takes, _infer_takes, None, Library("take_grads"), INTERNAL))
+
+
+def _infer_added_rows(idx: TensorType, x: TensorType, places: TensorType, *weights: TensorType,
+                      size: int) -> TensorType:
+    rows = TAKE.infer(x, places, axis=0)
+    for w in weights:
+        if w.dtype != x.dtype or w.size != places.size:
+            raise ShapeError("added_rows needs a weight for each row", detail=operands_text((x, places, w)))
+    return TAKE_GRAD.infer(idx, rows, axis=0, size=size)
+
+
+def _added_rows(idx: Array, x: Array, places: Array, *weights: Array, size: int) -> Array:
+    rows = TAKE.eager(x, places, axis=0)
+    for w in weights:
+        rows = rows * w.reshape(-1, *(1,) * (x.ndim - 1))
+    return TAKE_GRAD.eager(idx, rows, axis=0, size=size)
+
+
+# ``take_grad`` of rows that are taken from x, each times a weight if there are weights
+ADDED_ROWS = register(Op("added_rows", _added_rows, _infer_added_rows, None, Library("added_rows"), INTERNAL))

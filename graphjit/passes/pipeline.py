@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphjit.ir import Graph, verify
+from graphjit.passes.added_rows import added_rows
 from graphjit.passes.channels_last import channels_last
 from graphjit.passes.cse import cse
 from graphjit.passes.flattened import flattened
@@ -39,6 +40,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("transpose products", transpose_products),
     ("turn once", turn_once),
     ("touched rows", touched_rows),
+    ("added rows", added_rows),
     ("contiguous", contiguous),
     ("cse of copies", cse),
 )

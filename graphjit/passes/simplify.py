@@ -192,6 +192,17 @@ def _inside(node: Node) -> tuple[Node, int, int, int] | None:
     return node.args[0], axis, low[axis], low[axis] + node.args[0].type.shape[axis]
 
 
+def _to_nothing(node: Apply) -> Node:
+    """What is added to zeros, which need not be stored first."""
+    x, places, rows = node.args
+    zero = x.args[0] if isinstance(x, Apply) and x.op.name == "broadcast_to" else x
+    if not is_float(node.type.dtype) or scalar_value(zero) != 0:
+        return node
+    how = {"axis": node.kwargs["axis"], "size": x.type.shape[node.kwargs["axis"]]}
+    new = apply_op(TABLE["take_grad"], (places, rows), how, node.where)
+    return new if same_type(new.type, node.type) and same_shape(new.type.shape, node.type.shape) else node
+
+
 def _whole(node: Apply) -> Node:
     """A pool of one window that is all there is, and its gradient: a sum and a broadcast, which fuse."""
     x, how = node.args[0], node.kwargs
@@ -211,6 +222,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
                     (_scalar_operands, _identity)),
     **dict.fromkeys(("reshape", "broadcast_to", "permute_dims"), (_identity, _join_views)),
     **dict.fromkeys(("mul", "div", "sub"), (_scalar_operands, _neutral)),
+    "scatter_add": (_to_nothing,),
     "pow": (_scalar_operands, _power),
     "where": (_scalar_operands, _chosen),
     "add": (_scalar_operands, _join_pads),

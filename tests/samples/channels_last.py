@@ -9,7 +9,7 @@ import numpy as np
 from graphjit.apply import apply
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, OVERLAP_ADD, POOLS, WINDOWS, border
-from graphjit.ops.regions import ADD_REGIONS, TAKE_GRADS
+from graphjit.ops.regions import ADD_REGIONS, ADDED_ROWS, TAKE_GRADS
 
 from .make import Shape, name, normal, sample
 
@@ -152,6 +152,20 @@ for _axis, _many in ((0, 2), (1, 3), (2, 1)):
 
     sample("take_grads", name(_axis, _many), lambda *x, a=_axis: apply(TAKE_GRADS, *x, axis=a, size=(4, 5, 6)[a]),
            _places_and_sources, _take_grads, rtol=10.0, **DERIVED)  # fmt: skip
+
+for _row, _weighted in (((), False), ((3,), False), ((6,), True), ((2, 5), True), ((40,), True)):
+    def _added_rows(idx: Any, x: Any, places: Any, *weights: Any) -> Any:
+        out = np.zeros((4, *x.shape[1:]), x.dtype)
+        for q, (to, at) in enumerate(zip(idx, places, strict=True)):
+            out[to] += x[at] * weights[0][q] if weights else x[at]
+        return out
+
+    def _rows_and_places(rng: Any, row: Shape = _row, weighted: bool = _weighted) -> Any:
+        weights = [rng.normal(size=(9, *(1,) * len(row)))] if weighted else []
+        return rng.integers(0, 4, 9), rng.normal(size=(5, *row)), rng.integers(0, 5, 9), *weights
+
+    sample("added_rows", name(_row, _weighted), lambda *x: apply(ADDED_ROWS, *x, size=4), _rows_and_places,
+           _added_rows, rtol=10.0, **DERIVED)  # fmt: skip
 
 # ---- pools
 
