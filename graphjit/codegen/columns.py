@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from graphjit.codegen.loops import LoopWriter
 from graphjit.codegen.source import COLUMN_BLOCK, FOLD, Body, fold_kind, load, start_of, store
 from graphjit.ir import Apply, Node
@@ -101,9 +103,8 @@ def column_folds(w: LoopWriter, stage: int, roots: list[Apply], out: Body, j: in
     rows = Body(out.axes | frozenset(a for k in reduced for a in w.loops[k].axes), out)
     body = Body(w.cluster.all_axes, rows)
     last = reduced[-1]
-    *front, _ = reduced
-    length = w.loops[last].extent
-    long = bool(front) or isinstance(length, Extent) or length > COLUMN_BLOCK
+    lengths = [w.loops[k].extent for k in reduced]
+    long = any(isinstance(n, Extent) for n in lengths) or prod(lengths) > COLUMN_BLOCK
     start: list[str] = []        # before all rows
     block_start: list[str] = []  # before a block of rows
     block_end: list[str] = []    # after a block of rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from graphjit.codegen.access import LINE
 from graphjit.codegen.axes import result_map
@@ -97,8 +98,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
         return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}
     headers = [w.header_of(k, end, begin) for k, (begin, end) in bounds.items()]
-    long = last not in w.known and (isinstance(w.loops[last].extent, Extent) or w.loops[last].extent > ROW_BLOCK)
-    if not sums or not (len(inner) > 1 or long):
+    if not sums or not _many(w, inner):
         out.lines.extend(starts.values())
         if span is None and _has_last_vector(w):
             out.lines.extend(_with_last_vector(w, body.lines))
@@ -118,6 +118,13 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
     out.nest([*headers[:-1], f"for {b} in range({begin}, {end}, {ROW_BLOCK}):"], block)
     out.lines.extend(ends)
     return sums
+
+
+def _many(w: LoopWriter, inner: Sequence[int]) -> bool:
+    """Whether more numbers may be added up than float32 holds without a loss."""
+    lengths = [w.loops[k].extent for k in inner]
+    return any(isinstance(n, Extent) and k not in w.known for n, k in zip(lengths, inner, strict=True)) \
+        or prod(lengths) > ROW_BLOCK
 
 
 def _has_last_vector(w: LoopWriter) -> bool:

@@ -115,6 +115,8 @@ class _Rewriter:
         if node.op in POOLS:
             args = [self.channels_last(a) for a in node.args]
             return apply_op(POOLS[node.op], args, node.kwargs, node.where)
+        if node.op.name == "reshape":
+            return self.reshaped(node)
         rule = AXES_OF.get(node.op.name)
         if rule is None or any(a.type.ndim != node.type.ndim for a in node.args):
             return None
@@ -170,12 +172,19 @@ class _Rewriter:
             return None
         return apply_op(CONTRACT, x.args, {**x.kwargs, "relu": True}, node.where)
 
+    def reshaped(self, node: Apply) -> Node | None:
+        """What only parts axes of places, or joins them, as a larger image is made, does so before the channels too."""
+        (x,), shape = node.args, node.type.shape
+        if min(len(shape), x.type.ndim) < 3 or not same_shape(x.type.shape[:2], shape[:2]):
+            return None
+        return reshaped(self.channels_last(x), (shape[0], *shape[2:], shape[1]), node)
+
     def reduction(self, node: Apply) -> Node | None:
         (x,) = node.args
         order = to_last(x.type.ndim)
         axes = tuple(sorted(order.index(a) for a in node.kwargs["axis"]))
         out = apply_op(node.op, (self.channels_last(x),), {**node.kwargs, "axis": axes}, node.where)
-        if node.kwargs["keepdims"]:
+        if node.kwargs["keepdims"] or (node.type.ndim > 2 and not {0, 1} & set(node.kwargs["axis"])):
             return out
         left = [a for a in order if a not in node.kwargs["axis"]]
         self.plain[node] = permuted(out, tuple(left.index(a) for a in sorted(left)), node)

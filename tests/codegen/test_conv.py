@@ -329,6 +329,46 @@ def test_activations_stay_channels_last() -> None:
     assert names.count("contract") == 6 and names.count("conv_last_input_grad") == 2
 
 
+def enlarged(x: gj.Tensor) -> gj.Tensor:
+    return gj.repeat(gj.repeat(x, 2, axis=2), 2, axis=3)
+
+
+BETWEEN: dict[str, Callable[[gj.Tensor], gj.Tensor]] = {
+    "enlarged": enlarged, "rolled": lambda x: gj.roll(x, (1, -1), (2, 3)) + x,
+    "means of blocks": lambda x: x.reshape(*x.shape[:2], 3, 2, 4, 2).mean((3, 5)),
+    "blocks": lambda x: gj.tanh(x.reshape(*x.shape[:2], 6, 4, 2)).sum(4, keepdims=True).reshape(*x.shape[:2], 6, 4),
+    "largest of blocks": lambda x: x.reshape(*x.shape[:2], 3, 2, 8).max(3),
+    "beside what was before": lambda x: gj.concatenate([enlarged(F.max_pool2d(x, 2)), x], axis=1),
+    "flat and back": lambda x: (x.reshape(*x.shape[:2], -1) * 2).reshape(x.shape),
+    "joined with channels": lambda x: gj.tanh(x.reshape(x.shape[0], -1, 4)).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_changes_places_alone_stays_channels_last(name: str) -> None:
+    def net(x: gj.Tensor, w: gj.Tensor, v: gj.Tensor) -> gj.Tensor:
+        h = BETWEEN[name](F.relu(F.conv2d(x, w, padding=1)))
+        return F.conv2d(h.reshape(*h.shape[:3], -1), gj.concatenate([v] * (h.shape[1] // 5), axis=1), padding=1)
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        arrays = [rng.normal(size=shape).astype(dtype) for shape in ((2, 3, 6, 8), (5, 3, 3, 3), (4, 5, 3, 3))]
+        arrays[2] = arrays[2] if "beside" not in name else rng.normal(size=(4, 5, 3, 3)).astype(dtype)
+        agree([net], [arrays], 3e-5 if dtype == np.float32 else 1e-11)
+
+
+def test_an_enlarged_image_and_its_gradient_are_read_along_channels() -> None:
+    """No loop between two convolutions steps over the channels to go from place to place."""
+    w, v = (gj.tensor(np.ones((16, 16, 3, 3), np.float32), requires_grad=True) for _ in range(2))
+
+    def step(x: gj.Tensor) -> Any:
+        return gj.value_and_grad(lambda w: F.conv2d(enlarged(F.relu(F.conv2d(x, w, padding=1))), v, padding=1).sum())(w)
+    f = gj.compile(step)
+    f(np.ones((2, 16, 8, 8), np.float32))
+    between = [s.source for s in f.latest.program.steps if isinstance(s, KernelCall) and s.source
+               and s.title in ("copy", "sum")]
+    assert between and all(re.search(r"i\d+ \* s\d+\] = ", text) is None for text in between)
+
+
 def test_another_batch_needs_no_new_kernel() -> None:
     assert kernel_set(program(4)) == kernel_set(program(7)) == kernel_set(program(1))
 
