@@ -77,6 +77,7 @@ class Written:
     work: tuple[tuple[tuple[tuple[int, ...], float], int], ...]
     extent: Count
     align: int
+    strict: bool
     tail: bool
     title: str
     where: tuple[Where, ...]

@@ -76,6 +76,7 @@ class KernelCall:
         source: the Python text with the user's lines; empty for library kernels.
         checks: whether it may set the status word.
         align: the extent is best split at multiples of this.
+        strict: it is to be split at no others, as units beside each other touch the same lines again and again.
         tail: the last unit of the extent runs behind all others.
         cost: estimated time on one thread, ns.
         also: kernels that it calls, and those that other sizes would take: compiled along, so that a new batch size
@@ -111,6 +112,7 @@ class KernelCall:
     source: str = ""
     checks: bool = False
     align: int = 1
+    strict: bool = False
     tail: bool = False
     cost: float = 0.0
     also: tuple[Kernel, ...] = ()

@@ -8,8 +8,9 @@ path leaves a cluster and comes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from graphjit.codegen.axes import (
     NONE,
@@ -27,6 +28,7 @@ from graphjit.op import Elementwise
 from graphjit.passes.layout import base
 from graphjit.types import Extent, is_one
 
+ROWS, COLUMNS = 1024, 64  # so many, of at most so many numbers, are shared by rows
 LARGEST = 96  # members of a cluster; beyond that LLVM runs out of registers and of patience
 
 
@@ -105,6 +107,21 @@ def _apart(node: Node) -> bool:
 
 def _order(imap: IndexMap) -> IndexMap:
     return tuple([axis for axis in imap if axis != NONE])
+
+
+def _to_few(cluster: Cluster, orders: frozenset[IndexMap]) -> bool:
+    """Whether many rows are folded to so few neighbours in memory that threads can share the rows only: each would go
+    through half of each line. Of lengths the caller chose those of two axes count as many, one does not."""
+    whole = [order for order in orders if len(order) == len(cluster.extents)]
+    if not whole or any(order[-1] not in cluster.outer for order in whole):
+        return False
+    rows, columns = ([cluster.extents[a] for a in some] for some in (cluster.reduced, cluster.outer))
+    many = len(rows) > 1 if _has_chosen(rows) else prod(rows) >= ROWS
+    return many and (_has_chosen(columns) or prod(columns) <= COLUMNS)
+
+
+def _has_chosen(lengths: Sequence[int]) -> bool:
+    return any(isinstance(n, Extent) for n in lengths)
 
 
 class Fusion:
@@ -197,8 +214,8 @@ class Fusion:
         if reduced and len(whole) > 1 and self.stores_across({**b.members, **moved}, len(extents)):
             return False
         merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds, orders)
-        # a fold of everything stays apart from what uses it element by element, so that it can be split
-        if reduced == everything and reduced and self.second_stage(merged):
+        # a fold of everything, or to few neighbours, stays apart from what uses it element by element: to be split
+        if reduced and (reduced == everything or _to_few(merged, orders)) and self.second_stage(merged):
             return False
         self.units.merge(a, b)
         for node in a.members:

@@ -17,7 +17,7 @@ from graphjit.codegen.arguments import Count, Room
 from graphjit.codegen.axes import result_map
 from graphjit.codegen.columns import column_folds, late_values, outer_values
 from graphjit.codegen.loops import LoopWriter
-from graphjit.codegen.nest import Nest
+from graphjit.codegen.nest import COLUMNS, Nest
 from graphjit.codegen.rows import fold_body, fold_loops
 from graphjit.codegen.source import (
     COLUMN_BLOCK,
@@ -35,7 +35,6 @@ from graphjit.ir import Apply
 from graphjit.types import FLOAT64, DType, Extent
 
 SHORTEST, MOST = 2048, 64  # elements of a chunk (but the last one), and chunks
-FEW = 512                  # columns; more of them are shared out themselves
 
 
 def in_chunks(w: Nest) -> bool:
@@ -43,10 +42,8 @@ def in_chunks(w: Nest) -> bool:
     if not w.cluster.reduced or "O" in w.loop_kind or w.last > 0 or w.row_lanes:
         return False
     first, *others = (loop.extent for loop in w.loops)
-    if w.column:
-        columns = others.pop()
-        if isinstance(columns, Extent) or columns > FEW:
-            return False
+    if w.column and others.pop() > COLUMNS:
+        return False
     return bool(others) or isinstance(first, Extent) or first > (COLUMN_BLOCK if w.column else ROW_BLOCK)
 
 
@@ -93,7 +90,7 @@ def _everything(w: LoopWriter, top: Body, part: Body, last: Body, chunks: str) -
     last.known.update(top.known)
     for node, acc in folded:
         kept, dtype, start, fold = _kept(node, acc, f"{acc}_total" if acc in totals else None)
-        parts = _parts(w, node, 1, dtype)
+        parts = _parts(w, node, (), dtype)
         part.add(store(parts, "chunk", kept, dtype))
         last.add(f"{kept} = {start}")
         last.nest([f"for chunk in range({chunks}):"], [f"{kept} = " + fold.format(kept, load(parts, "chunk", dtype))])
@@ -115,7 +112,7 @@ def _columns(w: LoopWriter, top: Body, part: Body, last: Body, chunks: str) -> N
     for node in (n for n in roots if n in arrays):
         array, at = arrays[node]
         kept, dtype, start, fold = _kept(node, array, w.totals.get(node))
-        parts, place = _parts(w, node, int(w.loops[j].extent), dtype), f"chunk * {columns} + {at}"
+        parts, place = _parts(w, node, (j,), dtype), f"chunk * {columns} + {at}"
         keep.append(store(parts, place, load(kept, at, dtype), dtype))
         begin.append(store(kept, at, start, dtype))
         join.append(store(kept, at, fold.format(load(kept, at, dtype), load(parts, place, dtype)), dtype))
@@ -140,12 +137,11 @@ def _kept(node: Apply, acc: str, total: str | None) -> tuple[str, DType, str, st
     return total, FLOAT64, start_of(kind, FLOAT64), FOLD[kind]
 
 
-def _parts(w: LoopWriter, node: Apply, width: int, dtype: DType) -> str:
-    """Memory for the results of each chunk."""
-    nbytes = MOST * max(width, 1) * dtype.itemsize
-    room = Room(partial(_constant, nbytes), common=True)
+def _parts(w: LoopWriter, node: Apply, columns: tuple[int, ...], dtype: DType) -> str:
+    """Memory for the results of each chunk: one, or so many as a loop has turns."""
+    room = Room(partial(_bytes, columns, MOST * dtype.itemsize), common=True)
     return w.arguments.add(("parts", node), "t", "*" + stored_name(dtype), room)
 
 
-def _constant(nbytes: int, lengths: Sequence[int]) -> int:
-    return nbytes
+def _bytes(columns: tuple[int, ...], each: int, lengths: Sequence[int]) -> int:
+    return each * max(1, *[lengths[k] for k in columns], 1)

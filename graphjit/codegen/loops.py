@@ -328,7 +328,8 @@ class LoopWriter(Nest):
         return Written(
             name=name, source="\n".join(lines) + "\n", codes=tuple(given.codes), arguments=tuple(given.values),
             loops=tuple([loop.axes for loop in self.loops]), work=tuple(self.work.items()), extent=extent,
-            align=(self.row_lanes or 64) if split >= 0 and split == len(self.loops) - 1 else 1, tail=chunked,
+            align=(self.row_lanes or 64) if split >= 0 and split == len(self.loops) - 1 else 1,
+            strict=self.column and not self.row_lanes and split == len(self.loops) - 1, tail=chunked,
             title=" ".join(words), where=tuple(self.wheres), reads=tuple(given.reads), writes=tuple(given.writes),
             tangled=self._tangled())
 

@@ -27,13 +27,14 @@ FEW, MANY_LOADS = 63, 6
 # rows of so many numbers are to be the lanes of vectors, up to twice as long ones if they are folded so often; but not
 # fewer rows than these
 SHORTEST, LONGEST, MANY_FOLDS, FEW_ROWS = 9, 63, 3, 8
+COLUMNS = 512  # more of them, all rows of which are folded to one, threads share; of fewer the rows
 
 
 def length_class(cluster: Cluster) -> tuple[int, ...]:
     """What the form of a nest may depend on of the lengths that the caller chose."""
     length = math.prod([cluster.extents[a] for a in cluster.reduced])
     return sum(length > limit for limit in (1, LONGEST, 2 * LONGEST)), *[
-        sum(n > limit for limit in _limits(cluster)) for n in cluster.extents if isinstance(n, Extent)]
+        sum(n > limit for limit in (*_limits(cluster), COLUMNS)) for n in cluster.extents if isinstance(n, Extent)]
 
 
 def _limits(cluster: Cluster) -> tuple[int, int]:
@@ -165,6 +166,8 @@ class Nest:
             *above, rows, along = self.loops
             self.loops, self.loop_kind = [*above, along, rows], [*self.loop_kind[:-2], "R", "J"]
             self.column, self.row_lanes = True, 2 * self.full_vector
+        elif self.column:
+            self.by_length |= isinstance(self.loops[-1].extent, Extent)
 
     def _may_tile_rows(self, accesses: Iterable[Access]) -> bool:
         """Whether rows lie as `row_tiles` wants them, and more is done than to add them up once."""

@@ -208,7 +208,7 @@ class _Description:
             kernel=kept.kernel, codes=w.codes, slots=slots,
             also=tuple([x.kernel for x in slots if isinstance(x, Entry)]), extent=w.extent(lengths), reads=reads,
             writes=writes, title=w.title, where=w.where, flops=flops, nbytes=nbytes, source=w.source,
-            tangled=tangled, align=w.align, tail=w.tail, cost=cost)
+            tangled=tangled, align=w.align, strict=w.strict, tail=w.tail, cost=cost)
 
 
 def _number(node: Const) -> int | float:

@@ -121,8 +121,9 @@ def _grain(kernel: KernelCall, threads: int) -> int:
         return -(-extent // (grain * threads)) * grain * (1.0 if grain % kernel.align == 0 else UNEVEN)
 
     few = max(1, min(CHUNKS, int(kernel.cost / (threads * CHUNK))))
+    aligns = (kernel.align,) if kernel.strict else (kernel.align, 1)
     grain = min((-(-extent // (chunks * threads * align)) * align
-                 for chunks in range(few, few + 3) for align in (kernel.align, 1)), key=time)
+                 for chunks in range(few, few + 3) for align in aligns), key=time)
     if grain >= extent:
         return 0
     return -grain if kernel.tail else grain

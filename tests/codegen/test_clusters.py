@@ -8,6 +8,7 @@ import numpy as np
 from lowering import clusters, compiled, floats, kernels, program_of, sources
 
 import graphjit as gj
+from graphjit.codegen.call import KernelCall
 from graphjit.codegen.cluster import LARGEST
 
 X, Y, B = floats(6, 5), floats(6, 5, seed=1), floats(5, seed=2)
@@ -111,6 +112,29 @@ def test_a_value_is_not_read_at_two_points_of_the_same_loops() -> None:
 def test_a_full_fold_stays_apart_from_its_element_wise_users() -> None:
     found = groups(lambda x: x / x.sum(), X)
     assert ["div"] in found and ["sum"] in found
+
+
+def normalized(x: gj.Tensor) -> gj.Tensor:
+    centred = x - x.mean((0, 1), keepdims=True)
+    return centred * gj.rsqrt((centred * centred).mean((0, 1), keepdims=True) + 1e-5)
+
+
+def test_a_fold_to_few_neighbours_does_so_too_as_threads_share_its_rows() -> None:
+    few, many, w = gj.tensor(floats(60, 20, 32)), gj.tensor(floats(60, 20, 128)), floats(1)
+    assert len(kernels(lambda w: normalized(many * w), w)) == 1
+    found = [s for s in program_of(lambda w: normalized(few * w), w).steps if isinstance(s, KernelCall)]
+    assert [s.tail for s in found] == [True, True, False]  # in chunks, in chunks, by rows
+    for x in (few, many):
+        step = gj.compile(gj.grad(lambda x: (normalized(x) ** 3).sum()))
+        want = gj.grad(lambda x: (normalized(x) ** 3).sum())(x)
+        np.testing.assert_allclose(step(x), want.data, rtol=1e-3, atol=1e-4)
+
+
+def test_columns_are_cut_where_lines_end() -> None:
+    """What two threads write into one line over and over goes from core to core each time."""
+    x = gj.tensor(floats(30, 20, 128))
+    (one,) = [s for s in program_of(lambda w: normalized(x * w), floats(1)).steps if isinstance(s, KernelCall)]
+    assert one.strict and one.align == 64 and one.extent == 128
 
 
 def test_folds_along_different_axes_stay_apart() -> None:

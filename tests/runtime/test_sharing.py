@@ -225,6 +225,14 @@ def test_shares_are_even_and_end_where_blocks_do() -> None:
         assert most <= 1.05 * -(-units // 2) or (most == grain and grain % align == 0)
 
 
+def test_a_strict_kernel_is_cut_nowhere_else() -> None:
+    for extent, wanted in ((32, 0), (64, 0), (96, 64), (128, 64), (500, 256)):
+        kernel = call(400e3, extent, 64)
+        kernel.strict = True
+        [grain] = shared([kernel])
+        assert grain % 64 == 0 and (grain == wanted if extent < 500 else 0 < grain <= wanted)
+
+
 def test_what_saves_little_is_not_shared() -> None:
     assert shared([call(40e3, 64), call(200.0, 64)]) == [32, 0]
     assert shared([call(1e3, 64)] * 50) == [0] * 50
