@@ -9,7 +9,7 @@ from graphjit.ir import Apply, Graph, Node, apply_op, users
 from graphjit.op import TABLE, Elementwise, Library, Reduction
 from graphjit.ops.channels_last import CONTRACT, INPUT_GRAD, POOLS, WINDOWS, border, to_first, to_last
 from graphjit.ops.windows import Ints, Pads
-from graphjit.passes import depthwise, unfolded
+from graphjit.passes import depthwise, interleaved, unfolded
 from graphjit.passes.build import permuted, reshaped
 from graphjit.passes.depthwise import is_depthwise
 from graphjit.passes.simplify import same_shape
@@ -261,10 +261,8 @@ class _Rewriter:
     def bordered(self, node: Apply) -> tuple[Node, Node, Pads]:
         """The cotangent that a gradient by the input reads, with zeros around it, what lies inside, and how many."""
         g, w = node.args
-        how = node.kwargs
-        around = tuple(border(int(n), int(m), int(k), s, low, d) for n, m, k, s, (low, _), d in
-                       zip(how["size"], g.type.shape[2:], w.type.shape[2:], how["stride"], how["padding"],
-                           how["dilation"], strict=True))
+        around = tuple(border(int(a.size), int(m), int(a.kernel), a.stride, a.padding[0], d) for a, m, d in
+                       zip(interleaved.form(node), g.type.shape[2:], node.kwargs["dilation"], strict=True))
         wide = self.wide.get((g, around))
         if wide is None:
             wide = self.wide[g, around] = _padded(self.channels_last(g, w.type.shape[0]), around, node)
@@ -273,14 +271,15 @@ class _Rewriter:
     def conv_input_grad(self, node: Apply, size: Ints, stride: Ints, padding: Pads, dilation: Ints,
                         groups: int) -> Node:
         g, w = node.args
-        rank = len(stride)
         if unfolds(node):
             return unfolded.input_gradient(self.channels_last(g, w.type.shape[0]), self.in_order(w), size, node)
         wide, _, around = self.bordered(node)
-        weight = _copied(self.in_order(w), (*range(2, 2 + rank), 0, 1), node)
-        return apply_op(INPUT_GRAD, (wide, weight), {
-            "size": size, "places": g.type.shape[2:], "stride": stride, "padding": padding, "dilation": dilation,
-            "around": around}, node.where)
+        axes = interleaved.form(node)
+        out = apply_op(INPUT_GRAD, (wide, interleaved.weight(self.in_order(w), axes, node)), {
+            "size": tuple([a.size for a in axes]), "places": g.type.shape[2:],
+            "stride": tuple([a.stride for a in axes]), "padding": tuple([a.padding for a in axes]),
+            "dilation": dilation, "around": around}, node.where)
+        return interleaved.in_turn(out, axes, node)
 
 
 def neighbours(o: int, c: int, kernel: int, stride: int, places: int, dtype: DType) -> int:
