@@ -46,15 +46,20 @@ def contract_calls(node: Apply, place: Place | None = None) -> list[KernelCall]:
         call = _product(node, place, a, b, kept, summed, 0, 0, 0, bias)
         call.also += (adding_kernel(node.type.dtype),) if leading else ()
         return [call]
-    size = node.type.size
     room = Scratch(parts * node.type.nbytes, common=True)
     each = _of_one_part(summed, parts)
     steps = Axis(parts, *(each[0].length * stride for stride in each[0][1:]))
-    return [_product(node, place, a, b, kept, each, 0, 0, 0, parts=(steps, room)),
-            KernelCall(adding_kernel(node.type.dtype), ("int64",) * 4, (Address(room), Address(node), parts, size),
-                       size, reads=(), writes=(node,), title=f"add {parts} parts",
-                       where=(node.where,) if node.where else (), flops=parts * size,
-                       nbytes=(1 + parts) * node.type.nbytes, align=64, cost=0.05 * parts * node.type.nbytes)]
+    return [_product(node, place, a, b, kept, each, 0, 0, 0, parts=(steps, room)), adding(node, room, parts)]
+
+
+def adding(node: Apply, room: Scratch, parts: int) -> KernelCall:
+    """Adds up the parts of a sum, which lie one behind the other."""
+    from graphjit.kernels.parts import adding_kernel
+    size = node.type.size
+    return KernelCall(adding_kernel(node.type.dtype), ("int64",) * 4, (Address(room), Address(node), parts, size),
+                      size, reads=(), writes=(node,), title=f"add {parts} parts",
+                      where=(node.where,) if node.where else (), flops=parts * size,
+                      nbytes=(1 + parts) * node.type.nbytes, align=64, cost=0.05 * parts * node.type.nbytes)
 
 
 def _parts(node: Apply, kept: Sequence[Axis], summed: Sequence[Axis]) -> int:

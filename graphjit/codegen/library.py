@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from graphjit.codegen.access import Place
 from graphjit.codegen.call import Address, Handed, KernelCall, Scratch, Slot, Status
-from graphjit.codegen.contractions import contract_calls, input_grad_calls
+from graphjit.codegen.contractions import PARTS, WORK, adding, contract_calls, input_grad_calls
 from graphjit.codegen.epilogues import Epilogue
 from graphjit.codegen.pools import POOLS, pool_call
 from graphjit.errors import InternalCompilerError
 from graphjit.ir import Apply, Node
 from graphjit.op import Layout, Library
 from graphjit.passes.layout import base_layout
-from graphjit.types import contiguous_strides, is_float, is_one
+from graphjit.types import Extent, contiguous_strides, is_float, is_one
 
 if TYPE_CHECKING:
     from graphjit.kernels.gemm import GemmPlan
+
+
+SMALL = 1 << 16  # bytes of a product that hands nothing on
 
 
 def stores_at(node: Node, place: Place) -> bool:
@@ -63,7 +66,8 @@ def library_calls(node: Apply, products: Products, place: Place | None = None,
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
-            return [_matmul(node, products, place, epilogue)]
+            return (place is None and epilogue is None and _in_parts(node, products)) or [
+                _matmul(node, products, place, epilogue)]
         case "contract":
             return contract_calls(node, place)
         case "conv_last_input_grad":
@@ -103,9 +107,12 @@ def _loop(node: Apply) -> KernelCall:
 
 def _matmul(node: Apply, products: Products, place: Place | None, epilogue: Epilogue | None) -> KernelCall:
     from graphjit.kernels.gemm import family
+    from graphjit.kernels.parts import adding_kernel
     from graphjit.runtime.threads import get_num_threads
     (a, la), (b, lb) = (base_layout(x) for x in node.args)
     out = node.type
+    may_be_cut = place is None and epilogue is None and _is_small(node) and isinstance(
+        node.args[0].type.shape[1], Extent)  # at another batch size
     batch = tuple(int(n) for n in out.shape[:-2])
     m, n, k = int(out.shape[-2]), int(out.shape[-1]), int(node.args[0].type.shape[-1])
     result, reads, strides, behind = node, [a, b], [], "store"
@@ -129,13 +136,46 @@ def _matmul(node: Apply, products: Products, place: Place | None, epilogue: Epil
                       where=tuple(dict.fromkeys(x.where for x in (node, result) if x.where)),
                       flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
-                      align=found.align, also=family(out.dtype), least=found.least,
+                      align=found.align, least=found.least,
+                  also=(*family(out.dtype), *([adding_kernel(out.dtype)] if may_be_cut else [])),
                       cuts=dict(zip((a, b, to.buffer), found.cuts, strict=True)), repeated=found.repeated,
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
     if not batch and place is None and epilogue is None:
         call.handing = lambda how: _handing(
             call, found, products.plan_handing(m, n, k, out.dtype, _last(la), _last(lb), how), address)
     return call
+
+
+def _is_small(node: Apply) -> bool:
+    """Whether a product's sum may be cut into parts."""
+    return node.type.ndim == 2 and node.type.nbytes < SMALL and 1 not in node.type.shape
+
+
+def _in_parts(node: Apply, products: Products) -> list[KernelCall]:
+    """A small product of long sums, cut into parts that are added up at the end: threads have the rows of both operands
+    that they wrote. How many parts there are follows from lengths alone; none where they are no gain."""
+    from graphjit.kernels.gemm import family
+    from graphjit.kernels.parts import adding_kernel
+    from graphjit.runtime.threads import get_num_threads
+    if not _is_small(node):
+        return []
+    (a, la), (b, lb) = (base_layout(x) for x in node.args)
+    m, n, k = int(node.type.shape[0]), int(node.type.shape[1]), int(node.args[0].type.shape[1])
+    parts = next((p for p in PARTS if k % p == 0 and p * m * n <= (m + n) * k // 4), 1) if m * n * k >= WORK else 1
+    if parts == 1:
+        return []
+    each, room, size = k // parts, Scratch(parts * node.type.nbytes, common=True), node.type.dtype.itemsize
+    of_a, of_b = _last(la), _last(lb)
+    found = products.plan(m, n, each, node.type.dtype, of_a, of_b, (n, 1), (parts,), (each * of_a[1],),
+                          (each * of_b[0],), (m * n,), cores=get_num_threads())
+    address = {"a": Address(a, la.offset * size), "b": Address(b, lb.offset * size), "c": Address(room)}
+    return [KernelCall(found.kernel, ("int64",) * len(found.slots), _filled(found, address), found.extent,
+                       reads=(a, b), writes=(node,), title=f"matmul {m}x{each}x{n} batch {parts}",
+                       where=(node.where,) if node.where else (), flops=found.flops,
+                       nbytes=parts * node.type.nbytes + sum(x.type.nbytes for x in node.args),
+                       cost=found.nanoseconds, align=found.align,
+                       also=(*family(node.type.dtype), adding_kernel(node.type.dtype)), least=found.least),
+            adding(node, room, parts)]
 
 
 def _filled(plan: GemmPlan, address: Mapping[str, Slot]) -> tuple[Slot, ...]:
