@@ -57,7 +57,7 @@ def test_which_products_are_cut() -> None:
 
 
 def test_another_length_needs_no_kernel() -> None:
-    step = gj.compile(lambda x, y: gj.grad(lambda w: ((x @ w - y) ** 2).mean())(gj.ones((32, 16))))
+    step = gj.compile(lambda x, g: gj.tanh(x).T @ g)
     step(floats(64, 32), floats(64, 16))
     before = step.compile_count
     for rows in (2000, 2003, 4096, 7):
