@@ -61,7 +61,6 @@ class LoopWriter(Nest):
         self.row_scratch: dict[Node, str] = {}  # full members kept for a later stage
         self.arrays: dict[Node, tuple[str, str]] = {}  # outer members of a column nest: scratch and index
         self.steps: dict[Access, list[str]] = {}  # strides along the innermost loop
-        self.elsewhere: set[Node] = set()  # buffers from which other elements are read than those of the turn
         self.totals: dict[Node, str] = {}  # float64 totals of a column nest's float32 sums
 
     def _may_turn(self) -> bool:
@@ -222,7 +221,6 @@ class LoopWriter(Nest):
     def _rolled(self, node: Apply, imap: IndexMap, home: Body) -> str:
         """The element that stands there when all has been rolled."""
         a = access(node.args[0], imap, self.n_axes)
-        self.elsewhere.add(a.buffer)
         turns: dict[int, str] = {}
         for axis, shift in zip(imap, node.kwargs["shifts"], strict=True):
             if not shift or axis == NONE:
@@ -341,4 +339,4 @@ class LoopWriter(Nest):
     def _tangled(self) -> tuple[Node, ...]:
         """States stored in place whose old value is read at another point: a later turn would read the new one."""
         stores = [self.placed(n) for n in self.stored if n in self.target]
-        return tuple(a.buffer for a in stores if a.buffer in self.elsewhere or self.loaded.get(a.buffer, set()) - {a})
+        return tuple(a.buffer for a in stores if a.buffer in self.around or self.loaded.get(a.buffer, set()) - {a})

@@ -83,6 +83,7 @@ class Nest:
         stage: of each member, how many rounds of reductions must be over before it can be computed.
         last: the last stage there is.
         rolled: the axes along which something is read on from their start, and by which shifts.
+        around: the buffers that this is read from, at other elements than those of the turn.
         cuts: those along the innermost loop, in the order in which it comes to the ends of what is read: it runs from
             each to the next.
         kept: members that a later stage needs and that are too costly to compute twice.
@@ -97,6 +98,7 @@ class Nest:
         self.n_axes = len(cluster.extents)
         self.row_lanes, self.by_length = 0, False
         self.rolled: dict[int, set[int]] = {}
+        self.around: set[Node] = set()
         self.stage: dict[Node, int] = {}
         self._find_stages()
         self._plan_loops()
@@ -275,7 +277,9 @@ class Nest:
             for axis, shift in zip(imap, node.kwargs["shifts"], strict=True):
                 if shift and axis != NONE:
                     self.rolled.setdefault(axis, set()).add(shift)
-            yield access(node.args[0], imap, self.n_axes)
+            found_at = access(node.args[0], imap, self.n_axes)
+            self.around.add(found_at.buffer)
+            yield found_at
             return
         for k, operand in enumerate(node.args):
             below, implied = base(operand), operand_map(node, k, imap)

@@ -8,7 +8,7 @@ from graphjit.codegen.access import Access
 from graphjit.codegen.folds import chunk_length, in_chunks
 from graphjit.codegen.nest import Nest
 from graphjit.ir import Node
-from graphjit.op import Gather, Indexed, Rolled
+from graphjit.op import Gather, Indexed
 from graphjit.passes.layout import base_layout
 
 
@@ -25,7 +25,8 @@ def nest_spans(nest: Nest) -> Mapping[Node, int]:
         return {}
     steps: dict[Node, int] = {}
     elsewhere = {base_layout(x)[0] for node in nest.cluster.members for k, x in enumerate(node.args)
-                 if isinstance(node.op.lower, Indexed | Rolled) or (isinstance(node.op.lower, Gather) and k == 0)}
+                 if isinstance(node.op.lower, Indexed) or (isinstance(node.op.lower, Gather) and k == 0)}
+    elsewhere |= nest.around
     for a in [*nest.loads(), *nest.picked(), *nest.stores()]:
         step = _step(nest, a)
         if steps.setdefault(a.buffer, step) != step or not step:

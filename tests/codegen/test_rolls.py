@@ -149,6 +149,22 @@ def test_a_large_field_has_the_same_bits_on_threads() -> None:
     np.testing.assert_allclose(found[0][1], want[1].data, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_that_run_strip_by_strip_see_all_of_it(threads: int) -> None:
+    """What is rolled is computed again by a second loop, and that loop is in no group with what computes the field."""
+    def step(x: gj.Tensor) -> tuple[gj.Tensor, ...]:
+        moved = gj.roll(gj.exp(x * 0.1), 7000, 0)
+        return moved.sum(1), moved.sum(0), (gj.tanh(moved) * moved).sum(0)
+    x, before = floats(20000, 400), gj.get_num_threads()
+    gj.set_num_threads(threads)
+    try:
+        got, want = gj.compile(step)(x), step(gj.tensor(x))
+    finally:
+        gj.set_num_threads(before)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b.data, rtol=1e-5)
+
+
 def test_streaming_of_populations() -> None:
     """Each in a direction of its own, as in a lattice Boltzmann method."""
     moves = [(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, 1), (-1, -1), (1, -1)]
