@@ -38,7 +38,7 @@ def neighbours(u: gj.Tensor) -> gj.Tensor:
 
 STENCILS: dict[str, Callable[[gj.Tensor], Any]] = {
     "laplacian": laplacian, "heat": heat, "neighbours": neighbours,
-    "energy": lambda s: (s * (gj.roll(s, 1, 0) + gj.roll(s, -2, 1))).sum(),
+    "energy": lambda s: (s * (gj.roll(s, 1, 0) + gj.roll(s, -2, 1))).mean(),
     "of rows": lambda u: (gj.tanh(u) * gj.roll(u, 2, 1)).sum(1),
     "of columns": lambda u: (u * gj.roll(u, 3, 0)).sum(0),
     "columns moved": lambda u: (u * gj.roll(u, -1, 1)).sum(0) + gj.roll(u, 1, 1).max(0),
