@@ -144,4 +144,4 @@ def _parts(w: LoopWriter, node: Apply, columns: tuple[int, ...], dtype: DType) -
 
 
 def _bytes(columns: tuple[int, ...], each: int, lengths: Sequence[int]) -> int:
-    return each * max(1, *[lengths[k] for k in columns], 1)
+    return each * max(math.prod([lengths[k] for k in columns]), 1)

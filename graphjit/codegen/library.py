@@ -21,7 +21,6 @@ from graphjit.types import Extent, contiguous_strides, is_float, is_one
 if TYPE_CHECKING:
     from graphjit.kernels.gemm import GemmPlan
 
-
 SMALL = 1 << 16  # bytes of a product that hands nothing on
 
 
@@ -66,8 +65,8 @@ def library_calls(node: Apply, products: Products, place: Place | None = None,
     assert isinstance(node.op.lower, Library)
     match node.op.lower.kernel:
         case "matmul" if is_float(node.type.dtype):
-            return (place is None and epilogue is None and _in_parts(node, products)) or [
-                _matmul(node, products, place, epilogue)]
+            parts = _in_parts(node, products) if place is None and epilogue is None else []
+            return parts or [_matmul(node, products, place, epilogue)]
         case "contract":
             return contract_calls(node, place)
         case "conv_last_input_grad":
@@ -137,7 +136,7 @@ def _matmul(node: Apply, products: Products, place: Place | None, epilogue: Epil
                       flops=found.flops + (len(reads) - 2) * out.size,
                       nbytes=out.nbytes + sum(x.type.nbytes for x in node.args), cost=found.nanoseconds,
                       align=found.align, least=found.least,
-                  also=(*family(out.dtype), *([adding_kernel(out.dtype)] if may_be_cut else [])),
+                      also=(*family(out.dtype), *([adding_kernel(out.dtype)] if may_be_cut else [])),
                       cuts=dict(zip((a, b, to.buffer), found.cuts, strict=True)), repeated=found.repeated,
                       spans=lambda: _spans(found, [(a, la.offset), (to.buffer, to.offset)], reads[1:]))
     if not batch and place is None and epilogue is None:

@@ -270,7 +270,8 @@ class Nest:
         return [self.placed(node) for node in self.stored]
 
     def _loads(self, node: Apply, imap: IndexMap) -> Iterator[Access]:
-        """What a node reads from memory, also through operands that are computed again here."""
+        """What a node reads from memory, also through operands that are computed again here; what is ``rolled`` among
+        them is noted."""
         if isinstance(node.op.lower, Indexed):
             yield place(node, None, imap, self.n_axes)
         if isinstance(node.op.lower, Rolled):

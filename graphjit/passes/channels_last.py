@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
@@ -240,7 +240,8 @@ class _Rewriter:
             self.plain[node] = unfolded.weight_gradient(taps, self.channels_last(g, o), node)
             return
         # where the gradient by the input reads the cotangent with a border, there need be no other of it
-        cotangent = self.channels_last(g, o) if g not in self.onward else self.bordered(self.onward[g])[1]
+        onward = self.onward.get(g)
+        cotangent = self.bordered(onward, interleaved.form(onward))[1] if onward else self.channels_last(g, o)
         places, apart, last = int(g.type.shape[-1]), stride[-1], int(kernel[-1])
         f = neighbours(int(o), int(c), last, apart, places, node.type.dtype) if dilation[-1] == 1 else 1
         wide = (*kernel[:-1], last + apart * (f - 1))
@@ -258,11 +259,11 @@ class _Rewriter:
                 out = apply_op(TABLE["add"], (out, part), {}, node.where)
         self.plain[node] = permuted(out, (rank + 1, rank, *range(rank)), node)
 
-    def bordered(self, node: Apply) -> tuple[Node, Node, Pads]:
+    def bordered(self, node: Apply, axes: Sequence[interleaved.Axis]) -> tuple[Node, Node, Pads]:
         """The cotangent that a gradient by the input reads, with zeros around it, what lies inside, and how many."""
         g, w = node.args
         around = tuple(border(int(a.size), int(m), int(a.kernel), a.stride, a.padding[0], d) for a, m, d in
-                       zip(interleaved.form(node), g.type.shape[2:], node.kwargs["dilation"], strict=True))
+                       zip(axes, g.type.shape[2:], node.kwargs["dilation"], strict=True))
         wide = self.wide.get((g, around))
         if wide is None:
             wide = self.wide[g, around] = _padded(self.channels_last(g, w.type.shape[0]), around, node)
@@ -273,8 +274,8 @@ class _Rewriter:
         g, w = node.args
         if unfolds(node):
             return unfolded.input_gradient(self.channels_last(g, w.type.shape[0]), self.in_order(w), size, node)
-        wide, _, around = self.bordered(node)
         axes = interleaved.form(node)
+        wide, _, around = self.bordered(node, axes)
         out = apply_op(INPUT_GRAD, (wide, interleaved.weight(self.in_order(w), axes, node)), {
             "size": tuple([a.size for a in axes]), "places": g.type.shape[2:],
             "stride": tuple([a.stride for a in axes]), "padding": tuple([a.padding for a in axes]),

@@ -17,7 +17,7 @@ from graphjit.kernels.target import target
 from graphjit.op import TABLE
 from graphjit.ops.channels_last import Phase, phases
 from graphjit.ops.windows import Ints
-from graphjit.passes.build import permuted, reshaped
+from graphjit.passes.build import copied, permuted, reshaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def weight(w: Node, axes: list[Axis], where: Apply) -> Node:
     turned = permuted(w, (*range(2, 2 + rank), 0, 1), where)
     parts = [_of_one(turned, axes, kinds, where) for kinds in product(*[axis.kinds or (None,) for axis in axes])]
     if len(parts) == 1:
-        return apply_op(TABLE["copy"], (turned,), {}, where.where)
+        return copied(turned, where)
     shape = *[axis.kernel for axis in axes], o
     one_by_one = [reshaped(part, (*shape, 1, c), where) for part in parts]
     side_by_side = apply_op(TABLE["concat"], one_by_one, {"axis": rank + 1}, where.where)
@@ -79,7 +79,7 @@ def weight(w: Node, axes: list[Axis], where: Apply) -> Node:
 
 def _of_one(w: Node, axes: list[Axis], kinds: tuple[Phase | None, ...], where: Apply) -> Node:
     """The taps of one kind of neighbours, and zeros around them."""
-    starts, sizes, steps, low, high = ([0] * w.type.ndim for _ in range(5))
+    starts, low, high = ([0] * w.type.ndim for _ in range(3))
     sizes, steps = list(w.type.shape), [1] * w.type.ndim
     for i, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
         if kind is not None:
