@@ -127,7 +127,7 @@ def test_a_fold_to_few_neighbours_does_so_too_as_threads_share_its_rows() -> Non
     for x in (few, many):
         step = gj.compile(gj.grad(lambda x: (normalized(x) ** 3).sum()))
         want = gj.grad(lambda x: (normalized(x) ** 3).sum())(x)
-        np.testing.assert_allclose(step(x), want.data, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(step(x), want.data, rtol=1e-5, atol=1e-4)
 
 
 def test_columns_are_cut_where_lines_end() -> None:
