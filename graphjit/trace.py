@@ -76,10 +76,21 @@ class Trace:
         out, and code that knows how many those are computes with them several times as fast. And for all short axes of
         what is ``nested`` in a container of the caller's, as a model's parameters are.
         """
-        lengths = tuple(n if n <= SHORT and (i or nested) else Extent(n) for i, n in enumerate(found.shape))
+        known = requires_grad and nested  # a parameter
+        lengths = tuple(n if known or (n <= SHORT and (i or nested)) else Extent(n) for i, n in enumerate(found.shape))
         node = Input(TensorType(lengths, found.dtype, found.weak), name)
         self.inputs.append(node)
         return Value(node, requires_grad, self)
+
+    def know_lengths(self, value: Value) -> None:
+        """Of an argument that turns out to be a model's parameter, all lengths are known from here on.
+
+        What was recorded before keeps the caller's lengths, which are the same numbers.
+        """
+        node = value.data
+        if isinstance(node, Input) and node in self.inputs:
+            lengths = tuple(map(int, node.type.shape))
+            object.__setattr__(node, "type", TensorType(lengths, node.type.dtype, node.type.weak))
 
     def read(self, tensor: Tensor) -> Value:
         """What a tensor holds at this point of the trace."""

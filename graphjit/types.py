@@ -32,7 +32,8 @@ SHORT = 16  # an axis up to so long is no choice of the caller's, but for the fi
 
 class Extent(int):
     """The length of an axis that the caller chose: of the first one of an argument (a batch size, say), and of others
-    that are longer than 16; of arguments in containers only such long ones (see ``Trace.argument``).
+    that are longer than 16; of arguments in containers only such long ones, and none where they are parameters (see
+    ``Trace.argument`` and ``Trace.know_lengths``).
 
     It counts as an ordinary int; only broadcasting looks at it. A length of one that came
     from outside is treated like any other length, so that the program traced for a batch of one has the

@@ -101,7 +101,7 @@ def _loop(node: Apply) -> KernelCall:
                       reads=tuple(b for b, _ in bases), writes=(node,), title=node.op.name,
                       where=(node.where,) if node.where else (), flops=node.type.size,
                       nbytes=node.type.nbytes + sum(a.type.nbytes for a in node.args), source=loop.source,
-                      checks="status" in loop.values, cost=node.type.nbytes * 0.2)
+                      checks="status" in loop.values, cost=loop.cost or node.type.nbytes * 0.2)
 
 
 def _matmul(node: Apply, products: Products, place: Place | None, epilogue: Epilogue | None) -> KernelCall:

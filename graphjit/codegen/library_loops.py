@@ -19,6 +19,7 @@ from graphjit.types import DType, Shape, TensorType, is_float, is_one
 
 FEW = 252  # bytes of rows that are better computed in one loop of masked vectors
 COLUMNS = 64  # neighbouring columns that one turn of a loop takes together
+SET, PLACE, ADDED = 0.03, 2.5, 0.02  # ns a byte of a scatter's result, a place, a byte of its row
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class LoopCall:
         values: "in0", "in1", ..., "out", "status" or "room" for each pointer, the number for each scalar.
         extent: the outermost loop runs over [0, extent) or any part of it.
         room: bytes of memory that a call has for itself.
+        cost: estimated time on one thread, ns; 0 if nothing better is known than the size of the result.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LoopCall:
     values: tuple[str | int | float, ...]
     extent: int
     room: int = 0
+    cost: float = 0.0
 
 
 class Writer:
@@ -68,10 +71,10 @@ class Writer:
         yield
         self.depth -= 1
 
-    def call(self, extent: int, room: int = 0) -> LoopCall:
+    def call(self, extent: int, room: int = 0, cost: float = 0.0) -> LoopCall:
         names, args, values = zip(*self.parameters, strict=True)
         header = f"def {self.name}({', '.join(names)}, start, stop):"
-        return LoopCall(self.name, "\n".join([header, *self.lines, ""]), args, values, extent, room)
+        return LoopCall(self.name, "\n".join([header, *self.lines, ""]), args, values, extent, room, cost)
 
 
 def short(dtype: DType) -> str:
@@ -200,7 +203,8 @@ def _scatter(op: str, types: tuple[TensorType, ...], out: TensorType, params: Pa
                     to, value = ("out[at]", f"src{k}[from_]") if single else ("out[at + j]", f"src{k}[from_ + j]")
                     value += " * weights[q]" if picked and len(types) == 4 else ""
                     w.line(f"{to} = " + (value if op == "scatter_set" else plus(out.dtype, to, value)))
-    return w.call(outer * blocks)
+    places = outer * sum(types[base + 2 * k].size for k in sources)
+    return w.call(outer * blocks, cost=SET * out.nbytes + places * (PLACE + ADDED * inner * out.dtype.itemsize))
 
 
 # ---- the door

@@ -41,7 +41,11 @@ class Record:
         leaves: list[Tensor] = []
         for i in picks:
             found, spec = flatten(args[i])
-            leaves += [self._input(x, i) for x in found]
+            own = [self._input(x, i) for x in found]
+            if state.trace is not None and not spec.is_leaf():  # a model's parameters
+                for t in own:
+                    state.trace.know_lengths(value_of(t))
+            leaves += own
             self.specs.append(spec)
         self.inputs = fresh(self.name, leaves)
         given = list(args)

@@ -126,6 +126,53 @@ def test_short_axes_of_arguments_in_containers_are_known() -> None:
     assert compile_count() == before
 
 
+def series(p: dict[str, gj.Tensor], x: gj.Tensor) -> gj.Tensor:
+    z = x[:, None] * p["k"]
+    return ((gj.sin(z) * p["a"]).sum(1) ** 2).sum()
+
+
+def penalized(p: dict[str, gj.Tensor], x: gj.Tensor) -> tuple[gj.Tensor, gj.Tensor, dict[str, gj.Tensor]]:
+    """Something is computed from the parameters before they turn out to be some."""
+    tanhs, view = gj.tanh(p["a"]) * p["k"], p["a"].detach()[None]
+    value, slopes = gj.value_and_grad(series)(p, x)
+    return (view * tanhs).sum(1) + value, slopes["a"] + tanhs, slopes
+
+
+@pytest.mark.parametrize("function", [
+    gj.value_and_grad(series), penalized, gj.grad(lambda p, x: penalized(p, x)[1].sum())],
+    ids=["alone", "used before", "twice"])
+def test_lengths_of_parameters_in_containers_are_known(function: Callable[..., Any]) -> None:
+    p, x = {"a": floats(20), "k": floats(20, seed=1)}, floats(50, seed=2)
+    step = gj.compile(function)
+    wanted = function({name: gj.tensor(value) for name, value in p.items()}, x)
+    for got, want in zip(flatten(step(p, x))[0], flatten(wanted)[0], strict=True):
+        np.testing.assert_allclose(got.data, want.data, rtol=2e-4, atol=2e-4)
+    assert any(re.search(r"(range|lanes)\(20\)", text) for text in sources(step.latest.program))
+    before = compile_count()
+    step(p, floats(31))
+    assert compile_count() == before
+
+
+def test_lengths_of_arguments_of_which_derivatives_are_asked_are_the_callers() -> None:
+    slope = gj.compile(gj.grad(lambda x, t: (gj.sin(x) * t).sum()))
+    slope(floats(50), floats(50))
+    before = compile_count()
+    np.testing.assert_allclose(slope(floats(20), np.ones(20, np.float32)), np.cos(floats(20)), rtol=1e-5)
+    assert compile_count() == before
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_arguments_in_containers_that_require_gradients_are_parameters(nested: bool) -> None:
+    def gradient(p: Any, x: gj.Tensor) -> gj.Tensor:
+        k = p["k"] if nested else p
+        (gj.sin(x[:, None] * k).sum(1) ** 2).sum().backward()
+        return k.grad
+    k, x = gj.tensor(floats(20), requires_grad=True), floats(50)
+    step = gj.compile(gradient)
+    step({"k": k} if nested else k, x)
+    assert any("range(20)" in text or "lanes(20)" in text for text in sources(step.latest.program)) == nested
+
+
 def test_short_axes_behind_the_first_are_known_and_others_the_callers_choice() -> None:
     step = gj.compile(lambda x: gj.softmax(x * 2, 1))
 
