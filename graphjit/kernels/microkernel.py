@@ -2,7 +2,8 @@
 
 Everything but the tile's size is a run-time argument, so a few dozen tiles serve all shapes. Each element of C
 is a chain of fused multiply-adds in the order of k, one for each block of k: the tile a number falls into, and the way
-the loops around are cut, do not change its bits.
+the loops around are cut, do not change its bits. C is added to at the end: read first, it would have all multiply-adds
+wait for memory. In large products it is fetched meanwhile, else stores that miss the cache would wait for each other.
 
 Here tiles are LLVM IR, for any CPU; `assembly` has those for AVX-512.
 """
@@ -40,7 +41,7 @@ class Frame(IntEnum):
     A_STEP = 7  # from one tile's A to that of the next
     A_NEXT = 8  # where the next tile's A and C would be; set by tiles
     C_NEXT = 9
-    FETCH = 10  # whether and how to bring C into the cache while it is computed, as `Fetch` (tiles in assembly)
+    FETCH = 10  # whether and how to bring C into the cache while it is computed, as `Fetch` (tiles in IR: whether)
     BIAS = 11  # what tiles in assembly add to C at the end, 0 for nothing: a number for each column, or for each row
     BIAS_OF_ROWS = 12  # 1: for each row. Then tiles set it to where the next tile's would be
     RELU = 13  # 1: and then take 0 for what is less
@@ -142,8 +143,8 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
                   f"%{name} = shufflevector {vector} %{name}.first, {vector} undef, "
                   f"<{lanes} x i32> zeroinitializer")  # fmt: skip
 
-    def prefetch(self, at: str) -> None:
-        self.emit(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+    def prefetch(self, at: str, write: bool = False) -> None:
+        self.emit(f"call void @llvm.prefetch.p0(ptr {at}, i32 {int(write)}, i32 3, i32 1)")
 
     # ---- the function ---------------------------------------------------------------------------------------
 
@@ -171,22 +172,30 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         if self.masked:
             self.emit(f"%live = trunc i64 %MASK to i{lanes}", f"%mask = bitcast i{lanes} %live to {self.mask}")
         self.emit(*(f"%c{i}.off = mul i64 %C_ROW, {i}" for i in range(1, height + 1)),
-                  "%fresh = icmp eq i64 %ADD, 0",
+                  "%fresh = icmp eq i64 %ADD, 0", "%fetched = icmp ne i64 %FETCH, 0",
                   f"%b.ahead = mul i64 %B_ROW, {AHEAD}", f"%a.ahead = mul i64 %A_COL, {AHEAD}",
                   "%panel = inttoptr i64 %PANEL to ptr", "%tail = inttoptr i64 %TAIL to ptr", "br label %tile", "tile:")
-        self.phi("a", "ptr", entry="%a.first", done="%a.below")
-        self.phi("c", "ptr", entry="%c.first", done="%c.below")
-        self.phi("rows", "i64", entry="%all", done="%left.over")
+        self.phi("a", "ptr", entry="%a.first", store="%a.below")
+        self.phi("c", "ptr", entry="%c.first", store="%c.below")
+        self.phi("rows", "i64", entry="%all", store="%left.over")
         for i in range(1, height):
             self.address(f"c{i}", "%c", f"%c{i}.off")
-        self.emit("br i1 %fresh, label %segment, label %old", "old:")
-        for i, j in self.cells:
-            self.load_vector(f"old{i}.{j}", f"%c{i}" if i else "%c", j)
+        self.emit("br i1 %fetched, label %fetch, label %segment", "fetch:")
+        rows = ["%c", *(f"%c{i}" for i in range(1, height))]
+        for i, row in enumerate(rows):
+            self.prefetch(row, write=True)
+            self.prefetch(self.address(f"c{i}.last", row, self.vectors * self.width - 1), write=True)
         self.emit("br label %segment")
         self._write_segment()
-        self.emit("done:")
+        self.emit("done:", "br i1 %fresh, label %store, label %old", "old:")
         for i, j in self.cells:
-            self.store_vector(f"%end{i}.{j}", f"end{i}.{j}", f"%c{i}" if i else "%c", j)
+            self.load_vector(f"old{i}.{j}", rows[i], j)
+            self.emit(f"%added{i}.{j} = fadd {self.kind} %end{i}.{j}, %old{i}.{j}")
+        self.emit("br label %store", "store:")
+        for i, j in self.cells:
+            self.phi(f"whole{i}.{j}", self.kind, done=f"%end{i}.{j}", old=f"%added{i}.{j}")
+        for i, j in self.cells:
+            self.store_vector(f"%whole{i}.{j}", f"end{i}.{j}", rows[i], j)
         self.address("a.below", "%a", "%A_STEP")
         self.address("c.below", "%c", f"%c{height}.off")
         self.emit(f"%left.over = sub i64 %rows, {height}", f"%below = icmp sge i64 %left.over, {height}",
@@ -197,15 +206,16 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
     def _write_segment(self) -> None:
         """The loop over k, first over rows of B, then over those of its tail."""
         self.emit("segment:")
-        self.phi("count", "i64", tile="%K", old="%K", again="%K_TAIL")
-        self.phi("tail.count", "i64", tile="%K_TAIL", old="%K_TAIL", again="0")
-        self.phi("begin.a", "ptr", tile="%a", old="%a", again="%end.a")
-        self.phi("begin.b", "ptr", tile="%b", old="%b", again="%tail")
-        self.phi("b.row", "i64", tile="%B_ROW", old="%B_ROW", again=str(self.vectors * self.width))
+        self.phi("count", "i64", tile="%K", fetch="%K", again="%K_TAIL")
+        self.phi("tail.count", "i64", tile="%K_TAIL", fetch="%K_TAIL", again="0")
+        self.phi("begin.a", "ptr", tile="%a", fetch="%a", again="%end.a")
+        self.phi("begin.b", "ptr", tile="%b", fetch="%b", again="%tail")
+        self.phi("b.row", "i64", tile="%B_ROW", fetch="%B_ROW", again=str(self.vectors * self.width))
         if self.packs:
-            self.phi("begin.panel", "ptr", tile="%panel", old="%panel", again="%end.panel")
+            self.phi("begin.panel", "ptr", tile="%panel", fetch="%panel", again="%end.panel")
         for i, j in self.cells:
-            self.phi(f"begin{i}.{j}", self.kind, tile="zeroinitializer", old=f"%old{i}.{j}", again=f"%end{i}.{j}")
+            self.phi(f"begin{i}.{j}", self.kind, tile="zeroinitializer", fetch="zeroinitializer",
+                     again=f"%end{i}.{j}")
         self.emit("%some = icmp ne i64 %count, 0", "br i1 %some, label %k, label %next")
         self._write_loop()
         self.emit("next:")
