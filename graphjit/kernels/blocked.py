@@ -82,9 +82,9 @@ def arguments(problem: Problem, element: Element, handed: str = "") -> tuple[dic
     one_panel = max(panel, b_row if b_packing > Packing.COPY else 0) * (k_block if b_packing else 0)
     if strips and b_packing:
         one_panel = breadth * element.lanes * size * k_block
-    # whether tiles fetch what panels are packed from: those in assembly do
-    far = (target().assembly and b_packing in (Packing.COPY, Packing.TRANSPOSE)
-           and k * problem.n * size > target().l2 // 2)  # fmt: skip
+    # whether tiles fetch what panels are packed from (measured: those in IR not what is transposed, along its lines)
+    far = (b_packing is Packing.COPY or (b_packing is Packing.TRANSPOSE and target().assembly)
+           ) and k * problem.n * size > target().l2 // 2
     all_panels = one_panel * ceil(vectors / breadth)
     # what was packed once is read faster where it lies dense; from afar, if it is fetched or was gathered
     dense = far or b_packing is Packing.GATHER or all_panels <= target().l2 // 2

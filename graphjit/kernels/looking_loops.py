@@ -8,7 +8,7 @@ from graphjit.kernels.emit import Int, call, loop, only_if, power_of_two
 from graphjit.kernels.follower import LEAST, follow_function, rest_function
 from graphjit.kernels.microkernel import NEVER, Frame
 from graphjit.kernels.packing import Packing
-from graphjit.kernels.tiles import tile_shape
+from graphjit.kernels.tiles import panel_row, tile_shape
 
 
 class LookingLoops(Loops):
@@ -73,14 +73,16 @@ class LookingLoops(Loops):
         # so often that all tiles together fetch all rows, in the steps that are not for what a follower reads
         steps = depth - frame[Frame.NEAR]
         often = (strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
-        every = power_of_two(often * steps // depth)
+        narrow = panel_row(self.element) <= LINE  # two rows of it are two lines
+        across, down = (row, row * 2) if narrow else (Int(builder, LINE), row)
+        every = power_of_two(often.where(builder.not_(copies), often * (1 + narrow)) * steps // depth)
         over = behind == self.vector1
         on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
         near = self.vector0.where(over, behind)
         frame[Frame.SOON] = self.place(near).where(is_packed, self.source(block.first + on, near))
-        frame[Frame.SOON_OTHER] = Int(builder, LINE).where(copies, at["b_col"])
-        frame[Frame.SOON_STEP] = row.where(copies, LINE)
-        frame[Frame.SOON_TILE] = (row * (steps // every)).where(copies, at["b_col"] * 2)
+        frame[Frame.SOON_OTHER] = across.where(copies, at["b_col"])
+        frame[Frame.SOON_STEP] = down.where(copies, LINE)
+        frame[Frame.SOON_TILE] = (down * (steps // every)).where(copies, at["b_col"] * 2)
         frame[Frame.SOON_EVERY] = every - 1
 
     def fetch_for_follower(self, strip: Strip, depth: Int) -> None:

@@ -17,6 +17,7 @@ from graphjit.kernels.emit import I64, intrinsic
 from graphjit.kernels.target import Element, target
 
 AHEAD = 8  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
+LINE = 64  # bytes
 
 
 class Fetch(IntEnum):
@@ -46,8 +47,9 @@ class Frame(IntEnum):
     BIAS_OF_ROWS = 12  # 1: for each row. Then tiles set it to where the next tile's would be
     RELU = 13  # 1: and then take 0 for what is less
     FOLLOWER = 14  # what is called in place of storing to C, as `tile_follower.Words`; 0 for nothing
-    SOON_EVERY = 15  # what the next panel of B is made of, to be brought nearer by tiles in assembly: two lines, each
-    # time that the steps of k left are a multiple of this + 1 (a power of two); NEVER: there is nothing
+    SOON_EVERY = 15  # what the next panel of B is made of, to be brought nearer by large tiles: two lines, each time
+    # that the steps of k left are a multiple of this + 1 (a power of two), those in IR so many times at once; NEVER:
+    # there is nothing
     NEAR = 16  # steps of k in which tiles of many rows fetch what a follower reads beside C,
     NEAR_EVERY = 17  # a row each time that those left are a multiple of this + 1 (a power of two)
     SOON = 18  # the first of the two lines; how far the other is from it
@@ -66,7 +68,8 @@ NEVER = -1
 TILE = ir.FunctionType(I64, [I64] * 5)  # (frame, a, b, c, rows)
 
 
-def tile_function(module: Any, element: Element, name: str, height: int, vectors: int, packs: bool) -> None:
+def tile_function(module: Any, element: Element, name: str, height: int, vectors: int, packs: bool,
+                  ahead: bool) -> None:
     """Emit `i64 tile(frame, a, b, c, rows)` of one tile size: it steps down a panel, one tile after the other, while
     there are `height` rows, at least once; how many are left comes back. Those that pack compute one tile. All but
     `rows` are addresses.
@@ -75,18 +78,23 @@ def tile_function(module: Any, element: Element, name: str, height: int, vectors
     loop would cost a twentieth of its speed, as the masking takes a multiply-add's port. Of C only live lanes are
     touched. A tile that packs leaves, beside its product, the vectors of B that it used as a dense panel; the stores
     fit between its multiply-adds, where a separate copy costs as much as nine rows of the product.
+
+    Args:
+        packs: whether it leaves a panel.
+        ahead: whether it fetches what is needed soon.
     """
-    _Tile(module, element, height, vectors, packs, name)
+    _Tile(module, element, height, vectors, packs, ahead, name)
 
 
 class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
     """A function whose body is written as LLVM assembly: with thousands of instructions in a kernel, llvmlite's
     objects for each would take four times as long as all of LLVM's passes."""
 
-    def __init__(self, module: Any, element: Element, height: int, vectors: int, packs: bool, name: str) -> None:
+    def __init__(self, module: Any, element: Element, height: int, vectors: int, packs: bool, ahead: bool,
+                 name: str) -> None:
         super().__init__(module, TILE, name)
         self.element, self.height, self.vectors, self.packs = element, height, vectors, packs
-        self.masked = target().masks
+        self.masked, self.looks_ahead = target().masks, ahead
         self.kind = f"<{element.lanes} x {element.type}>"
         self.width = element.lanes * element.size
         self.lines: list[str] = []
@@ -94,6 +102,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         intrinsic(module, f"llvm.fmuladd.{element.suffix}", vector, vector, vector, vector)
         intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), byte, i32, i32, i32)
+        intrinsic(module, "llvm.ctpop.i64", I64, I64)
         if self.masked:
             pointer = vector.as_pointer()
             intrinsic(module, f"llvm.masked.load.{element.suffix}.p0", vector, pointer, i32, mask, vector)
@@ -173,6 +182,7 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
             self.emit(f"%live = trunc i64 %MASK to i{lanes}", f"%mask = bitcast i{lanes} %live to {self.mask}")
         self.emit(*(f"%c{i}.off = mul i64 %C_ROW, {i}" for i in range(1, height + 1)),
                   "%fresh = icmp eq i64 %ADD, 0", "%fetched = icmp ne i64 %FETCH, 0",
+                  f"%looks = icmp ne i64 %SOON_EVERY, {NEVER}",
                   f"%b.ahead = mul i64 %B_ROW, {AHEAD}", f"%a.ahead = mul i64 %A_COL, {AHEAD}",
                   "%panel = inttoptr i64 %PANEL to ptr", "%tail = inttoptr i64 %TAIL to ptr", "br label %tile", "tile:")
         self.phi("a", "ptr", entry="%a.first", store="%a.below")
@@ -180,7 +190,9 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self.phi("rows", "i64", entry="%all", store="%left.over")
         for i in range(1, height):
             self.address(f"c{i}", "%c", f"%c{i}.off")
-        self.emit("br i1 %fetched, label %fetch, label %segment", "fetch:")
+        if self.looks_ahead:
+            self._look_ahead()
+        self.emit("br label %start", "start:", "br i1 %fetched, label %fetch, label %segment", "fetch:")
         rows = ["%c", *(f"%c{i}" for i in range(1, height))]
         for i, row in enumerate(rows):
             self.prefetch(row, write=True)
@@ -203,18 +215,34 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
                   "store ptr %a.below, ptr %A_NEXT.at", "store ptr %c.below, ptr %C_NEXT.at",
                   "ret i64 %left.over", "}")  # fmt: skip
 
+    def _look_ahead(self) -> None:
+        """Fetch this tile's part of what is needed soon."""
+        self.emit("br i1 %looks, label %look, label %looked", "look:", "%soon.first = load i64, ptr %SOON.at",
+                  "%soon.after = add i64 %soon.first, %SOON_TILE", "store i64 %soon.after, ptr %SOON.at",
+                  "%every.log = call i64 @llvm.ctpop.i64(i64 %SOON_EVERY)", "%times.first = lshr i64 %K, %every.log",
+                  "br label %lines", "lines:")  # fmt: skip
+        self.phi("soon", "i64", look="%soon.first", line="%soon.next")
+        self.phi("times", "i64", look="%times.first", line="%times.left")
+        self.emit("%any.soon = icmp sgt i64 %times, 0", "br i1 %any.soon, label %line, label %looked", "line:",
+                  "%soon.ptr = inttoptr i64 %soon to ptr")  # fmt: skip
+        near = self.address("soon.near", "%soon.ptr", LINE - 1)  # of rows that begin within one the panel before has it
+        self.prefetch(near)
+        self.prefetch(self.address("soon.other", near, "%SOON_OTHER"))
+        self.emit("%soon.next = add i64 %soon, %SOON_STEP", "%times.left = sub i64 %times, 1", "br label %lines",
+                  "looked:")  # fmt: skip
+
     def _write_segment(self) -> None:
         """The loop over k, first over rows of B, then over those of its tail."""
         self.emit("segment:")
-        self.phi("count", "i64", tile="%K", fetch="%K", again="%K_TAIL")
-        self.phi("tail.count", "i64", tile="%K_TAIL", fetch="%K_TAIL", again="0")
-        self.phi("begin.a", "ptr", tile="%a", fetch="%a", again="%end.a")
-        self.phi("begin.b", "ptr", tile="%b", fetch="%b", again="%tail")
-        self.phi("b.row", "i64", tile="%B_ROW", fetch="%B_ROW", again=str(self.vectors * self.width))
+        self.phi("count", "i64", start="%K", fetch="%K", again="%K_TAIL")
+        self.phi("tail.count", "i64", start="%K_TAIL", fetch="%K_TAIL", again="0")
+        self.phi("begin.a", "ptr", start="%a", fetch="%a", again="%end.a")
+        self.phi("begin.b", "ptr", start="%b", fetch="%b", again="%tail")
+        self.phi("b.row", "i64", start="%B_ROW", fetch="%B_ROW", again=str(self.vectors * self.width))
         if self.packs:
-            self.phi("begin.panel", "ptr", tile="%panel", fetch="%panel", again="%end.panel")
+            self.phi("begin.panel", "ptr", start="%panel", fetch="%panel", again="%end.panel")
         for i, j in self.cells:
-            self.phi(f"begin{i}.{j}", self.kind, tile="zeroinitializer", fetch="zeroinitializer",
+            self.phi(f"begin{i}.{j}", self.kind, start="zeroinitializer", fetch="zeroinitializer",
                      again=f"%end{i}.{j}")
         self.emit("%some = icmp ne i64 %count, 0", "br i1 %some, label %k, label %next")
         self._write_loop()

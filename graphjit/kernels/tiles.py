@@ -119,8 +119,9 @@ def _tiles(module: Any, element: Element) -> dict[str, Any]:
             text = assembly.tiles(element, ((each, *shape) for each, shape in shapes.items()))
             assembled(module, prefix + "all", text, TILE, shapes)
         else:
-            for name, shape in shapes.items():
-                microkernel.tile_function(module, element, name, *shape)
+            for name, (height, vectors, packs) in shapes.items():
+                ahead = vectors == tile_shape().packing[1] and not packs  # those of most rows of large products
+                microkernel.tile_function(module, element, name, height, vectors, packs, ahead)
     return {name.removeprefix(prefix): module.globals[name] for name in shapes}
 
 
