@@ -13,8 +13,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphjit.kernels.emit import I64, intrinsic
+from graphjit.kernels.emit import I64
 from graphjit.kernels.target import Element, target
+from graphjit.kernels.tile_text import TileText
 
 AHEAD = 8  # steps of k by which prefetching runs ahead; a step of a large tile takes 12 cycles
 LINE = 64  # bytes
@@ -86,94 +87,20 @@ def tile_function(module: Any, element: Element, name: str, height: int, vectors
     _Tile(module, element, height, vectors, packs, ahead, name)
 
 
-class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
-    """A function whose body is written as LLVM assembly: with thousands of instructions in a kernel, llvmlite's
-    objects for each would take four times as long as all of LLVM's passes."""
-
+class _Tile(TileText):
     def __init__(self, module: Any, element: Element, height: int, vectors: int, packs: bool, ahead: bool,
                  name: str) -> None:
-        super().__init__(module, TILE, name)
-        self.element, self.height, self.vectors, self.packs = element, height, vectors, packs
-        self.masked, self.looks_ahead = target().masks, ahead
-        self.kind = f"<{element.lanes} x {element.type}>"
-        self.width = element.lanes * element.size
-        self.lines: list[str] = []
-        vector, mask = element.vector, ir.VectorType(ir.IntType(1), element.lanes)
-        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        intrinsic(module, f"llvm.fmuladd.{element.suffix}", vector, vector, vector, vector)
-        intrinsic(module, "llvm.prefetch.p0", ir.VoidType(), byte, i32, i32, i32)
-        intrinsic(module, "llvm.ctpop.i64", I64, I64)
-        if self.masked:
-            pointer = vector.as_pointer()
-            intrinsic(module, f"llvm.masked.load.{element.suffix}.p0", vector, pointer, i32, mask, vector)
-            intrinsic(module, f"llvm.masked.store.{element.suffix}.p0", ir.VoidType(), vector, pointer, i32, mask)
-        self._write()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-    # ---- single instructions --------------------------------------------------------------------------------
-
-    def emit(self, *lines: str) -> None:
-        self.lines += lines
-
-    def phi(self, name: str, kind: str, **incoming: str) -> None:
-        pairs = ", ".join(f"[ {value}, %{block} ]" for block, value in incoming.items())
-        self.emit(f"%{name} = phi {kind} {pairs}")
-
-    def address(self, name: str, base: str, offset: int | str) -> str:
-        """Name an address: a base plus bytes."""
-        if offset == 0:
-            return base
-        self.emit(f"%{name} = getelementptr i8, ptr {base}, i64 {offset}")
-        return f"%{name}"
-
-    def load_vector(self, name: str, base: str, j: int) -> None:
-        """Vector j of a row of C; lanes that are not live read as 0."""
-        at = self.address(f"{name}.at", base, j * self.width)
-        if self.masked and j == self.vectors - 1:
-            self.emit(f"%{name} = call {self.kind} @llvm.masked.load.{self.element.suffix}.p0(ptr {at}, "
-                      f"i32 {self.element.size}, {self.mask} %mask, {self.kind} zeroinitializer)")  # fmt: skip
-        else:
-            self.emit(f"%{name} = load {self.kind}, ptr {at}, align {self.element.size}")
-
-    def store_vector(self, value: str, name: str, base: str, j: int) -> None:
-        at = self.address(f"{name}.at", base, j * self.width)
-        if self.masked and j == self.vectors - 1:
-            self.emit(f"call void @llvm.masked.store.{self.element.suffix}.p0({self.kind} {value}, ptr {at}, "
-                      f"i32 {self.element.size}, {self.mask} %mask)")  # fmt: skip
-        else:
-            self.emit(f"store {self.kind} {value}, ptr {at}, align {self.element.size}")
-
-    def splat(self, name: str, kind: str, number: str) -> None:
-        lanes = self.element.lanes
-        vector = f"<{lanes} x {kind}>"
-        self.emit(f"%{name}.first = insertelement {vector} undef, {kind} {number}, i32 0",
-                  f"%{name} = shufflevector {vector} %{name}.first, {vector} undef, "
-                  f"<{lanes} x i32> zeroinitializer")  # fmt: skip
-
-    def prefetch(self, at: str, write: bool = False) -> None:
-        self.emit(f"call void @llvm.prefetch.p0(ptr {at}, i32 {int(write)}, i32 3, i32 1)")
+        self.packs, self.masked, self.looks_ahead = packs, target().masks, ahead
+        super().__init__(module, element, name, TILE, height, vectors)
 
     # ---- the function ---------------------------------------------------------------------------------------
 
-    @property
-    def mask(self) -> str:
-        return f"<{self.element.lanes} x i1>"
-
-    @property
-    def cells(self) -> list[tuple[int, int]]:
-        return [(i, j) for i in range(self.height) for j in range(self.vectors)]
-
-    def _write(self) -> None:
+    def write(self) -> None:
         self.emit(f"define linkonce_odr i64 @{self.name}(i64 %f, i64 %ai, i64 %b.at, i64 %ci, i64 %all) "
                   "noinline nounwind {", "entry:", *(f"%{name}.first = inttoptr i64 %{name}i to ptr" for name in "ac"),
                   "%frame = inttoptr i64 %f to ptr", "%b = inttoptr i64 %b.at to ptr")  # fmt: skip
         fields = {field.name: int(field) for field in Frame}
-        # Rows of A are apart by multiples of a stride. x86 scales an offset by 2, 4 or 8 in the load itself, so only
-        # the odd ones take a register. They are loaded, not computed: LLVM would undo that, and replace the offsets
-        # by a chain of additions in the loop.
-        fields |= {f"odd{i}": Frame.A_ROW + i // 2 for i in range(1, max(self.height, 2), 2)}
+        fields |= self.odd_rows(Frame.A_ROW, Frame.A_ROW)
         for name, field in fields.items():
             at = self.address(f"{name}.at", "%frame", 8 * field)
             self.emit(f"%{name} = load i64, ptr {at}")
@@ -201,13 +128,13 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
         self._write_segment()
         self.emit("done:", "br i1 %fresh, label %store, label %old", "old:")
         for i, j in self.cells:
-            self.load_vector(f"old{i}.{j}", rows[i], j)
+            self.load_vector(f"old{i}.{j}", rows[i], j, self.masked)
             self.emit(f"%added{i}.{j} = fadd {self.kind} %end{i}.{j}, %old{i}.{j}")
         self.emit("br label %store", "store:")
         for i, j in self.cells:
             self.phi(f"whole{i}.{j}", self.kind, done=f"%end{i}.{j}", old=f"%added{i}.{j}")
         for i, j in self.cells:
-            self.store_vector(f"%whole{i}.{j}", f"end{i}.{j}", rows[i], j)
+            self.store_vector(f"%whole{i}.{j}", f"end{i}.{j}", rows[i], j, self.masked)
         self.address("a.below", "%a", "%A_STEP")
         self.address("c.below", "%c", f"%c{height}.off")
         self.emit(f"%left.over = sub i64 %rows, {height}", f"%below = icmp sge i64 %left.over, {height}",
@@ -271,22 +198,15 @@ class _Tile(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
             for j in range(self.vectors):
                 self.prefetch(self.address(f"b.next{j}", ahead, j * self.width))
         for j in range(self.vectors):
-            at = self.address(f"b{j}.at", "%at.b", j * self.width)
-            self.emit(f"%b{j} = load {self.kind}, ptr {at}, align {self.element.size}")
+            self.load_vector(f"b{j}", "%at.b", j, masked=False)
         if self.packs:
             for j in range(self.vectors):
                 at = self.address(f"panel{j}", "%at.panel", j * self.width)
                 self.emit(f"store {self.kind} %b{j}, ptr {at}, align {self.element.size}")
         for i in range(self.height):
-            twos = (i & -i).bit_length() - 1
-            if twos > 0:
-                self.emit(f"%a{i}.off = shl i64 %odd{i >> twos}, {twos}")
-            row = self.address(f"a{i}.at", "%at.a", 0 if i == 0 else f"%a{i}.off" if twos else f"%odd{i}")
-            kind = self.element.type
-            self.emit(f"%a{i}.one = load {kind}, ptr {row}, align {self.element.size}")
-            self.splat(f"a{i}", str(kind), f"%a{i}.one")
+            number = self.number_of_a(i, "%at.a")
             for j in range(self.vectors):
-                self.emit(f"%next{i}.{j} = call {self.kind} @llvm.fmuladd.{self.element.suffix}({self.kind} %a{i}, "
+                self.emit(f"%next{i}.{j} = call {self.kind} @llvm.fmuladd.{self.element.suffix}({self.kind} {number}, "
                           f"{self.kind} %b{j}, {self.kind} %sum{i}.{j})")  # fmt: skip
         self.emit("%next.a = getelementptr i8, ptr %at.a, i64 %A_COL",
                   "%next.b = getelementptr i8, ptr %at.b, i64 %b.row")  # fmt: skip
