@@ -153,8 +153,8 @@ class _Tile(TileText):
         self.emit("%any.soon = icmp sgt i64 %times, 0", "br i1 %any.soon, label %line, label %looked", "line:",
                   "%soon.ptr = inttoptr i64 %soon to ptr")  # fmt: skip
         near = self.address("soon.near", "%soon.ptr", LINE - 1)  # of rows that begin within one the panel before has it
-        self.prefetch(near)
-        self.prefetch(self.address("soon.other", near, "%SOON_OTHER"))
+        self.prefetch(near, level=2)  # in the first one it would take the place of what is multiplied
+        self.prefetch(self.address("soon.other", near, "%SOON_OTHER"), level=2)
         self.emit("%soon.next = add i64 %soon, %SOON_STEP", "%times.left = sub i64 %times, 1", "br label %lines",
                   "looked:")  # fmt: skip
 

@@ -86,8 +86,9 @@ class TileText(ir.Function):  # type: ignore[misc]  # llvmlite is untyped
                   f"%{name} = shufflevector {vector} %{name}.first, {vector} undef, "
                   f"<{lanes} x i32> zeroinitializer")  # fmt: skip
 
-    def prefetch(self, at: str, write: bool = False) -> None:
-        self.emit(f"call void @llvm.prefetch.p0(ptr {at}, i32 {int(write)}, i32 3, i32 1)")
+    def prefetch(self, at: str, write: bool = False, level: int = 1) -> None:
+        """Into the cache of a level, and those behind it."""
+        self.emit(f"call void @llvm.prefetch.p0(ptr {at}, i32 {int(write)}, i32 {4 - level}, i32 1)")
 
     def odd_rows(self, row: int, place: int) -> dict[str, int]:
         """Fields of an array of int64 that hold odd multiples of the stride from row to row of A: that itself in
