@@ -62,12 +62,12 @@ def k_block_of(problem: Problem, element: Element) -> int:
 
 
 def k_limit(element: Element, b_packing: Packing = Packing.COPY) -> int:
-    """Steps of k at most. Measured: a panel of B and a tile's A fill five eighths of the first-level cache; twice all
-    of it for tiles in assembly, which fetch what they need in time, and somewhat more than it where they do not, as
-    a panel was transposed before they read it."""
+    """Steps of k at most. Measured: a panel of B and a tile's A fill half of the first-level cache; twice all of it for
+    tiles in assembly, which fetch what they need in time, and somewhat more than it where they do not, as a panel was
+    transposed before they read it."""
     size = panel_row(element) + tile_line(element)
     if not target().assembly:
-        return max(128, target().l1 * 5 // 8 // size)
+        return max(128, target().l1 // 2 // size)
     room = target().l1 * 2 if b_packing <= Packing.COPY else target().l1 * 4 // 3
     return max(128, room // size)
 
