@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,7 @@ def test_notes_say_the_mean_and_what_went_wrong(outcome):
     outcome.entries["torch"] = Entry("missing")
     half = Outcome("vit", {"graphjit": Entry(rounds=[2.0]), "jax": Entry(rounds=[2.0])})
     wrong = Outcome("gp", {"graphjit": Entry("wrong", "value 1, should be 2"), "jax": Entry(rounds=[1.0])})
+    assert notes([Outcome("unet", {"torch": Entry(rounds=[1.0])})]) == []
     assert notes([outcome, half, wrong]) == [
         "Geometric mean of 2 ratios to the better peer: 0.71.", "* PyTorch is not installed",
         "* gp, graphjit: wrong: value 1, should be 2"]
@@ -216,8 +218,8 @@ def test_an_unknown_name_is_said(arguments, capsys):
 
 def test_a_program_is_measured_in_a_process_of_its_own(tmp_path, capsys):
     path = tmp_path / "found.json"
-    assert main(["--only", "kepler", "--peers", "graphjit", "--seconds", "0.05", "--json", str(path)]) == 0
-    assert "| kepler |" in capsys.readouterr().out
+    assert main(["--only", "expfit", "--peers", "graphjit", "--seconds", "0.05", "--json", str(path)]) == 0
+    assert "| expfit |" in capsys.readouterr().out
     [data] = json.loads(path.read_text(encoding="utf-8"))
     entry = Outcome.from_json(data).entries["graphjit"]
     assert entry.status == "ok" and entry.first > 0 and 0 < entry.seconds < 1
@@ -229,6 +231,21 @@ def test_frameworks_that_fail_or_are_missing_have_a_column_that_says_so(monkeypa
     outcome = measure.measure("logreg64", list(FRAMEWORKS), 0.02)
     assert [e.status for e in outcome.entries.values()] == ["ok", "missing", "error"]
     assert "no_such_room" in outcome.entries["torch"].detail and outcome.ratio is None
+
+
+def test_a_framework_with_a_wrong_gradient_is_marked(monkeypatch):
+    def turned(loss, params, data):
+        (call,) = graphjit_.calls(loss, params, data)
+        return [lambda: (call()[0], mapped(lambda g: -g, call()[1]))]
+
+    wrong = SimpleNamespace(**{**vars(graphjit_), "calls": turned})
+    for name in ("jax", "torch"):
+        monkeypatch.setitem(FRAMEWORKS, name, Framework(name, name, "graphjit", "graphjit_"))
+    monkeypatch.setattr(Framework, "load", lambda self: wrong if self.name == "torch" else graphjit_)
+    outcome = measure.measure("logreg64", list(FRAMEWORKS), 0.02)
+    assert [e.status for e in outcome.entries.values()] == ["ok", "ok", "wrong"]
+    assert "gradient 0 of 2" in outcome.entries["torch"].detail
+    assert outcome.best_peer == "jax" and 0.2 < outcome.ratio < 5  # it is graphjit beside itself
 
 
 def test_a_process_that_dies_is_a_row_of_errors(tmp_path):

@@ -110,9 +110,11 @@ def median(times: Sequence[float]) -> float | None:
 
 
 def notes(outcomes: Sequence[Outcome]) -> list[str]:
-    """The mean of the ratios, what is not installed, and what went wrong."""
+    """The means of the ratios, what is not installed, and what went wrong."""
+    lines = []
     ratios = [o.ratio for o in outcomes if o.ratio is not None]
-    lines = [f"Geometric mean of {len(ratios)} ratios to the better peer: {ratio_text(geometric_mean(ratios))}."]
+    if ratios:
+        lines.append(f"Geometric mean of {len(ratios)} ratios to the better peer: {geometric_mean(ratios):.2f}.")
     speedups = [o.speedup for o in outcomes if o.speedup is not None]
     if speedups:
         lines.append(f"On more threads graphjit is {geometric_mean(speedups):.2f} times as fast as on one.")
