@@ -27,6 +27,7 @@ from benchmarks.programs.program import Case, is_double, leaves
 
 Call = Callable[[], Any]
 LEAST = 5  # rounds, however long they take
+REST = 0.02  # seconds until threads that found no more work sleep: OpenMP's look for some milliseconds
 
 
 # ---- in the process that measures
@@ -53,11 +54,11 @@ def measure(program: str, frameworks: list[str], seconds: float, threads: int = 
         outcome.entries[name].status, outcome.entries[name].detail = "wrong", text
 
     forms = {(name, i): call for name, each in calls.items() for i, call in enumerate(each)}
-    times = in_turns(forms, seconds)
+    times = in_turns(forms, seconds, threads)
     for name, each in calls.items():
         outcome.entries[name].rounds = min((times[name, i] for i in range(len(each))), key=np.median)
     if threads > 1 and "graphjit" in calls:
-        outcome.alone, outcome.together = on_one_thread_and_more(case, calls["graphjit"][0], seconds / 2)
+        outcome.alone, outcome.together = on_one_thread_and_more(case, calls["graphjit"][0], seconds / 2, threads)
     return outcome
 
 
@@ -75,10 +76,11 @@ def begun(framework: Framework, case: Case, threads: int) -> tuple[list[Call], F
     return calls, Found(float(value), arrays), first
 
 
-def in_turns(calls: dict[Any, Call], seconds: float) -> dict[Any, list[float]]:
+def in_turns(calls: dict[Any, Call], seconds: float, threads: int) -> dict[Any, list[float]]:
     """Seconds a call of each, in rounds of some milliseconds that take turns: the clock of a machine drifts.
 
-    Before each round is a call that does not count: it finds the caches, and the threads, as others left them.
+    Before each round is one that does not count: it finds the caches as others left them. On several threads there is
+    a rest before that, or the others' threads would still be at work.
     """
     counts = {key: max(1, round(ROUND / estimate(call))) for key, call in calls.items()}
     times: dict[Any, list[float]] = {key: [] for key in calls}
@@ -86,29 +88,31 @@ def in_turns(calls: dict[Any, Call], seconds: float) -> dict[Any, list[float]]:
     end = time.perf_counter() + seconds
     while calls and (time.perf_counter() < end or min(map(len, times.values())) < LEAST):
         for key, call in calls.items():
-            call()
-            start = time.perf_counter()
-            for _ in range(counts[key]):
-                call()
-            times[key].append(float(f"{(time.perf_counter() - start) / counts[key]:.5g}"))
+            if threads > 1:
+                time.sleep(REST)
+            once(call, counts[key])
+            times[key].append(float(f"{once(call, counts[key]):.5g}"))
     return times
+
+
+def once(call: Call, count: int) -> float:
+    """Seconds a call, of a round of them."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
 
 
 def estimate(call: Call) -> float:
     """Seconds that the fastest of some calls takes."""
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return min(once(call, 1) for _ in range(4))
 
 
-def on_one_thread_and_more(case: Case, call: Call, seconds: float) -> tuple[list[float], list[float]]:
+def on_one_thread_and_more(case: Case, call: Call, seconds: float, threads: int) -> tuple[list[float], list[float]]:
     """Rounds of graphjit on one thread, and on all."""
     xp = FRAMEWORKS["graphjit"].load()
     alone = xp.alone(partial(case.loss, xp), case.params, case.data)
-    times = in_turns({"alone": alone, "together": call}, seconds)
+    times = in_turns({"alone": alone, "together": call}, seconds, threads)
     return times["alone"], times["together"]
 
 
