@@ -91,7 +91,12 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The eager rule itself, run between kernels: NumPy and LAPACK calls no kernel of ours would beat."""
+    """The eager rule itself, run between kernels: NumPy and LAPACK calls no kernel of ours would beat.
+
+    ``small``: but for small matrices, which a loop kernel computes (``codegen.small_matrices``).
+    """
+
+    small: bool = False
 
 
 Lowering = Elementwise | Indexed | Reduction | View | Assemble | Gather | Rolled | Library | Host

@@ -19,6 +19,7 @@ from graphjit.passes.layout import base_layout
 from graphjit.types import Extent, contiguous_strides, is_float, is_one
 
 if TYPE_CHECKING:
+    from graphjit.codegen.library_loops import LoopCall
     from graphjit.kernels.gemm import GemmPlan
 
 SMALL = 1 << 16  # bytes of a product that hands nothing on
@@ -79,10 +80,22 @@ def library_calls(node: Apply, products: Products, place: Place | None = None,
 
 def _loop(node: Apply) -> KernelCall:
     from graphjit.codegen.library_loops import build
-    from graphjit.runtime.compiler import LoopKernel
     loop = build(node.op.name, tuple(a.type for a in node.args), node.type, node.kwargs)
     if loop is None:
         raise InternalCompilerError(f"{node.op.name} has no kernel for {node.type}", where=node.where)
+    return _loop_call(node, loop)
+
+
+def matrix_call(node: Apply) -> KernelCall | None:
+    """The kernel of an op of linear algebra on small matrices, which lie anyhow; None if they are large."""
+    from graphjit.codegen.small_matrices import small_matrices
+    layouts = [base_layout(a)[1] for a in node.args]
+    loop = small_matrices(node.op.name, layouts, node.type, **node.kwargs)
+    return _loop_call(node, loop) if loop is not None else None
+
+
+def _loop_call(node: Apply, loop: LoopCall) -> KernelCall:
+    from graphjit.runtime.compiler import LoopKernel
     bases = [base_layout(a) for a in node.args]
     slots: list[Slot] = []
     for value in loop.values:

@@ -13,7 +13,7 @@ from graphjit.codegen.cluster import Cluster, operand_below, singleton, used
 from graphjit.codegen.epilogues import epilogues
 from graphjit.codegen.followers import with_followers
 from graphjit.codegen.fusions import Fused
-from graphjit.codegen.library import Products, library_calls
+from graphjit.codegen.library import Products, library_calls, matrix_call
 from graphjit.codegen.nest import is_cheap
 from graphjit.codegen.repeats import write_cluster
 from graphjit.codegen.schedule import schedule
@@ -269,6 +269,8 @@ class _Lowering:
             case Library():
                 return [*library_calls(node, self.products, self.assembled.get(node), self.behind.get(node))]
             case Host():
+                if node.op.lower.small and (small := matrix_call(node)) is not None:
+                    return [small]
                 reads = tuple(dict.fromkeys(base_layout(a)[0] for a in node.args))
                 return [HostCall(node, reads, (node,), node.op.name, (node.where,) if node.where else ())]
             case Assemble():

@@ -107,7 +107,7 @@ def symmetric(x: Tensor) -> Tensor:
 
 INV = register(Op(
     "inv", checked(square_rule("inv"), numerical("inv", lapack.inv)), square_rule("inv"),
-    lambda g, out, x: (-matmul(out.mT, matmul(g, out.mT)),), Host()))
+    lambda g, out, x: (-matmul(out.mT, matmul(g, out.mT)),), Host(small=True)))
 
 
 def _infer_solve(a: TensorType, b: TensorType, **_: Any) -> TensorType:
@@ -126,7 +126,7 @@ def _solve_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor) -> tuple[Any, Any]:
 
 
 SOLVE: Op = register(Op("solve", checked(_infer_solve, numerical("solve", lapack.solve)), _infer_solve,
-                        _solve_vjp, Host()))
+                        _solve_vjp, Host(small=True)))
 
 
 def _solve_triangular_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor, upper: bool) -> tuple[Any, Any]:
@@ -136,7 +136,7 @@ def _solve_triangular_vjp(g: Tensor, out: Tensor, a: Tensor, b: Tensor, upper: b
 
 SOLVE_TRIANGULAR: Op = register(Op(
     "solve_triangular", checked(_infer_solve, numerical("solve_triangular", lapack.solve_triangular)), _infer_solve,
-    _solve_triangular_vjp, Host()))
+    _solve_triangular_vjp, Host(small=True)))
 
 
 @composed
@@ -232,7 +232,7 @@ def _full(x: Tensor) -> Tensor:
 COFACTOR = register(Op("cofactor", checked(square_rule("cofactor"), numerical("det", _cofactor)),
                        square_rule("cofactor"), _cofactor_vjp, Host()))
 DET = register(Op("det", checked(_infer_det, lambda x: np.asarray(np.linalg.det(x))), _infer_det,
-                  lambda g, out, x: (_full(g) * apply(COFACTOR, x),), Host()))
+                  lambda g, out, x: (_full(g) * apply(COFACTOR, x),), Host(small=True)))
 
 
 def _infer_slogdet(x: TensorType) -> TensorType:
@@ -249,7 +249,7 @@ def _slogdet_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
     return (_full(slope) * inv(x).mT,)
 
 
-SLOGDET = register(Op("slogdet", checked(_infer_slogdet, _slogdet), _infer_slogdet, _slogdet_vjp, Host()))
+SLOGDET = register(Op("slogdet", checked(_infer_slogdet, _slogdet), _infer_slogdet, _slogdet_vjp, Host(small=True)))
 
 
 @composed
@@ -298,7 +298,7 @@ def _cholesky_vjp(g: Tensor, out: Tensor, x: Tensor) -> tuple[Any]:
 
 CHOLESKY = register(Op(
     "cholesky", checked(square_rule("cholesky"), numerical("cholesky", lapack.cholesky)),
-    square_rule("cholesky"), _cholesky_vjp, Host()))
+    square_rule("cholesky"), _cholesky_vjp, Host(small=True)))
 
 
 @composed

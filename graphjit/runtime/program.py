@@ -12,9 +12,9 @@ import numpy as np
 
 from graphjit.codegen.call import HostCall, KernelCall
 from graphjit.codegen.lower import Lowered
-from graphjit.errors import BoundsError, InternalCompilerError
+from graphjit.errors import BoundsError, InternalCompilerError, NumericalError
 from graphjit.ir import Apply, Const, Input, Node
-from graphjit.op import Array, Layout
+from graphjit.op import Array, Host, Layout
 from graphjit.passes.layout import base_layout
 from graphjit.runtime.bound import Bound
 from graphjit.runtime.calling import Place, Rows, plan_call
@@ -182,8 +182,10 @@ class Program(Bound):
         operands = [self._strided(self.array(b), layout) for b, layout in map(base_layout, node.args)]
         try:
             node.op.eager(*operands, **node.kwargs)
-        except BoundsError as error:
-            raise BoundsError(error.problem, detail=error.detail, hint=error.hint, where=node.where) from None
+        except (BoundsError, NumericalError) as error:
+            raise type(error)(error.problem, detail=error.detail, hint=error.hint, where=node.where) from None
+        if isinstance(node.op.lower, Host):
+            raise NumericalError(f"{node.op.name}: a matrix that is singular but for rounding", where=node.where)
         raise InternalCompilerError(f"the kernel of {node.op.name} refused data its eager rule takes",
                                     where=node.where)
 
