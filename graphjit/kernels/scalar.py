@@ -49,7 +49,7 @@ from graphjit.kernels.irmath import (
 from graphjit.kernels.row_tiles import from_lanes, to_lanes
 from graphjit.kernels.threefry import threefry2x32, threefry2x32_numpy
 from graphjit.kernels.vmath_divide import floor_divide, remainder
-from graphjit.kernels.vmath_exp import exp_or_zero
+from graphjit.kernels.vmath_exp import exp_in_sum, exp_or_zero
 
 TABLE: dict[str, Row] = {}
 BITS = (*INTS, B1)
@@ -320,6 +320,7 @@ TABLE.update({
     "threefry": Row(threefry2x32, threefry2x32_numpy, 4, (U32,)),
     "exp": Row(vmath.exp, np.exp, 1, FLOATS),
     "exp_or_zero": Row(exp_or_zero, np.exp, 1, FLOATS),
+    "exp_in_sum": Row(exp_in_sum, np.exp, 1, FLOATS),
     "exp2": Row(vmath.exp2, np.exp2, 1, FLOATS),
     "expm1": Row(vmath.expm1, np.expm1, 1, FLOATS),
     "log": Row(vmath.log, np.log, 1, FLOATS),

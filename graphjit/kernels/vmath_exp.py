@@ -1,4 +1,4 @@
-"""Exponentials: exp exp_or_zero exp2 expm1 sigmoid softplus.
+"""Exponentials: exp exp_or_zero exp_in_sum exp2 expm1 sigmoid softplus.
 
 Reductions follow Cody and Waite, "Software Manual for the Elementary Functions" (1980), and Tang's two-part
 ln 2.  Polynomials are minimax fits (Remez exchange, coefficients rounded one after another from the lowest
@@ -51,7 +51,8 @@ EXP_NEAR = [c / LN2 ** (6 - i) for i, c in enumerate(EXP2_NEAR[F64])]  # (e^r - 
 
 # where exp leaves the format's range, with some slack: below the first it is 0, above the second infinite
 EXP_RANGE = {F32: (-104.0, 89.0), F64: (-746.0, 710.0)}
-EXP_NORMAL = {F32: -87.3365, F64: -708.396}  # above it e^x is a normal number
+EXP_NORMAL = {F32: -87.3365, F64: -708.396}  # above it e^x is a normal number,
+EXP_FACTOR = {F32: -69.3147, F64: -623.832}  # and above it, 2^-100 and 2^-900, so is the product with most others
 EXP2_RANGE = {F32: (-151.0, 129.0), F64: (-1076.0, 1025.0)}
 EPSILON = {F32: 2.0**-26, F64: 2.0**-55}  # where 1 + t is 1
 # below this expm1 is -1
@@ -91,6 +92,11 @@ def exp(x: V) -> V:
 def exp_or_zero(x: V) -> V:
     """e^x, and 0 where that is denormal: to make such numbers, and to compute with them, takes a CPU 100 cycles."""
     return _exp_above(x, EXP_NORMAL[x.type])
+
+
+def exp_in_sum(x: V) -> V:
+    """e^x, and 0 where it is so small that products with it would be denormal."""
+    return _exp_above(x, EXP_FACTOR[x.type])
 
 
 def _exp_above(x: V, low: float) -> V:

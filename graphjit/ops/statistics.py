@@ -13,7 +13,7 @@ from graphjit.ops.logic import equal, isfinite
 from graphjit.ops.reduce import max as largest
 from graphjit.ops.reduce import sum as total
 from graphjit.ops.shape import operand, squeeze
-from graphjit.ops.transcendental import exp_or_zero, log, sqrt
+from graphjit.ops.transcendental import exp_in_sum, exp_or_zero, log, sqrt
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import FLOAT64, is_float, normalize_axes, normalize_axis
 
@@ -75,7 +75,7 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     t = floating(x)
     top = largest(t, axis, keepdims=True).detach()
     top = where(isfinite(top), top, 0)
-    s = total(exp_or_zero(t - top), axis, keepdims=True)
+    s = total(exp_in_sum(t - top), axis, keepdims=True)
     none = equal(s, 0)
     out = where(none, -math.inf, log(where(none, 1, s)) + top)
     return out if keepdims else squeeze(out, normalize_axes(axis, t.ndim))
@@ -106,7 +106,7 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     t = floating(x)
     axis = normalize_axis(axis, t.ndim)
     y = t - largest(t, axis, keepdims=True).detach()
-    return y - log(total(exp_or_zero(y), axis, keepdims=True))
+    return y - log(total(exp_in_sum(y), axis, keepdims=True))
 
 
 attach(mean=mean, var=var, std=std, logsumexp=logsumexp, softmax=softmax, log_softmax=log_softmax)

@@ -17,6 +17,7 @@ RSQRT = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, out, x: (g
 RECIPROCAL = unary("reciprocal", np.reciprocal, lambda g, out, x: (-g * out * out,))
 EXP = unary("exp", np.exp, lambda g, out, x: (g * out,))
 EXP_OR_ZERO = unary("exp_or_zero", np.exp, lambda g, out, x: (g * out,))
+EXP_IN_SUM = unary("exp_in_sum", np.exp, lambda g, out, x: (g * out,))
 EXPM1 = unary("expm1", np.expm1, lambda g, out, x: (g * (out + 1),))
 LOG = unary("log", np.log, lambda g, out, x: (g / x,))
 LOG1P = unary("log1p", np.log1p, lambda g, out, x: (g / (x + 1),))
@@ -44,6 +45,9 @@ rsqrt: Unary = float_unary(RSQRT, "1 / sqrt(x).")
 reciprocal = float_unary(RECIPROCAL, "1 / x.")
 exp: Unary = float_unary(EXP, "e ** x.")
 exp_or_zero: Unary = float_unary(EXP_OR_ZERO, "e ** x for sums with 1; kernels give 0 where it is denormal.")
+exp_in_sum: Unary = float_unary(
+    EXP_IN_SUM, "e ** x of which only the sum with 1 counts; kernels give 0 below 2 ** -100 (float64: 2 ** -900), so "
+    "that products with gradients are not denormal.")
 expm1 = float_unary(EXPM1, "e ** x - 1, exact near 0.")
 log = float_unary(LOG, "Natural logarithm; -inf at 0, NaN below.")
 log1p = float_unary(LOG1P, "log(1 + x), exact near 0.")

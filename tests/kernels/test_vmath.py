@@ -133,6 +133,15 @@ def test_exp_or_zero_is_exp_where_that_is_normal(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_in_sum_is_exp_or_nothing(dtype, rng):
+    x = np.concatenate([edges(dtype), sweep(dtype, 20_000, rng), rng.uniform(-800, 0, 20_000).astype(dtype)])
+    got, want, least = run("exp_in_sum", x), run("exp", x), dtype(2.0) ** (-100 if dtype == np.float32 else -900)
+    counts = ~(want <= least * dtype(1.01))
+    np.testing.assert_array_equal(got[counts], want[counts])
+    assert ((got == 0) | (got >= least * dtype(0.99)))[~counts].all() and (got[~counts] == 0).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_values_that_are_exact(dtype):
     n = np.arange(-20, 21).astype(dtype)
     np.testing.assert_array_equal(run("exp2", n), np.ldexp(dtype(1), n.astype(int)))

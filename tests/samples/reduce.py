@@ -316,7 +316,7 @@ sample(
     grad=False,
 )
 sample(
-    "exp_or_zero",
+    "exp_in_sum",
     "log_softmax large",
     st.log_softmax,
     fixed(np.array([[1e4, 1e4, 0], [-1e4, -1e4, -1e4], [0, -INF, 0]])),
