@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -261,6 +262,18 @@ def test_a_watch_answers_until_it_is_closed():
     watch.close()
     with pytest.raises((ValueError, BrokenPipeError)):
         watch.apart()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores to choose")
+def test_threads_that_share_a_core_have_none_of_their_own():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        watch = Watch(2)
+        assert not watch.apart()
+        watch.close()
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_graphjit_on_one_thread_is_measured_beside_itself_on_two(tmp_path):
