@@ -260,9 +260,9 @@ def turned(d: Draw) -> Made:
     v = any_value(d, 1)
     if v is None:
         return None
-    axis = d.axis(v)
+    axis, apart = d.axis(v), "^" if v.kind == "b" else "-"
     return d.one([f"gj.flip({v.name}, {axis})", f"gj.flip({v.name})", f"gj.roll({v.name}, 2, {axis})",
-                  f"gj.roll({v.name}, -1, {axis})", f"({v.name} - gj.roll({v.name}, (1, -1), ({axis}, -1)))",
+                  f"gj.roll({v.name}, -1, {axis})", f"({v.name} {apart} gj.roll({v.name}, (1, -1), ({axis}, -1)))",
                   f"gj.repeat({v.name}, 2, {axis})", f"gj.tile({v.name}, (2, 1))",
                   f"gj.expand_dims({v.name}, {axis})", f"gj.squeeze({v.name})"])
 
