@@ -85,7 +85,8 @@ class Trace:
     def know_lengths(self, value: Value) -> None:
         """Of an argument that turns out to be a model's parameter, all lengths are known from here on.
 
-        What was recorded before keeps the caller's lengths, which are the same numbers.
+        What was recorded before keeps the caller's lengths, which are the same numbers. The node is changed in its
+        place, as there is no graph yet, and other values may hold it already.
         """
         node = value.data
         if isinstance(node, Input) and node in self.inputs:

@@ -13,7 +13,7 @@ from graphjit.codegen.library_loops import LoopCall, Writer, short
 from graphjit.op import Layout
 from graphjit.types import INT64, DType, TensorType
 
-SMALL = 32  # rows of the largest ones; measured: LAPACK takes 2 to 5 times as long there, 1.3 times with 64
+SMALL = 32  # rows of the largest ones; measured: LAPACK takes 2 to 10 times as long there, 1.2 to 6 times with 64
 STEP = 0.4  # ns of a multiply-add
 
 

@@ -13,7 +13,7 @@ from graphjit.kernels.dot import sums_array
 from graphjit.kernels.emit import I64, Int, call, loop, only_if
 from graphjit.kernels.epilogue import NUMBERS, apply
 from graphjit.kernels.follower import Follower
-from graphjit.kernels.microkernel import Fetch, Frame
+from graphjit.kernels.microkernel import LINE, Fetch, Frame
 from graphjit.kernels.packing import Packing, copy_function, pack_function
 from graphjit.kernels.slots import ADDRESSES, BATCH, BATCH_STRIDES, STRIDES, Slots, matrices, of_matrix
 from graphjit.kernels.target import Element, target
@@ -28,7 +28,6 @@ NAMES = (
 )  # fmt: skip
 
 FEW = 16  # columns of A that are packed together
-LINE = 64  # bytes
 
 
 class Block(NamedTuple):

@@ -3,10 +3,10 @@
 import functools
 from typing import Any
 
-from graphjit.kernels.blocked_loops import LINE, Block, Loops, Panel, Strip
+from graphjit.kernels.blocked_loops import Block, Loops, Panel, Strip
 from graphjit.kernels.emit import Int, call, loop, only_if, power_of_two
 from graphjit.kernels.follower import LEAST, follow_function, rest_function
-from graphjit.kernels.microkernel import NEVER, Frame
+from graphjit.kernels.microkernel import LINE, NEVER, Frame
 from graphjit.kernels.packing import Packing
 from graphjit.kernels.tiles import panel_row, tile_shape
 
@@ -75,7 +75,7 @@ class LookingLoops(Loops):
         often = (strip.height // self.tallest(2)).where(copies, LINE // self.element.size)
         narrow = panel_row(self.element) <= LINE  # two rows of it are two lines
         across, down = (row, row * 2) if narrow else (Int(builder, LINE), row)
-        every = power_of_two(often.where(builder.not_(copies), often * (1 + narrow)) * steps // depth)
+        every = power_of_two((often * (1 + narrow)).where(copies, often) * steps // depth)
         over = behind == self.vector1
         on = at["k_block"].where(builder.and_(over, strip.is_last), 0)
         near = self.vector0.where(over, behind)

@@ -8,11 +8,10 @@ from llvmlite import ir
 
 from graphjit.kernels import segment_text, segment_tiles
 from graphjit.kernels.emit import I64, Int, load, loop, store
+from graphjit.kernels.microkernel import TILE
 from graphjit.kernels.segment_tiles import SHARED, Field
 from graphjit.kernels.target import Element, target
 from graphjit.kernels.tiles import array, assembled, balanced, call_tile, tile_table
-
-TILE = ir.FunctionType(I64, [I64] * 5)  # (fields, a, b, c, rows)
 
 
 def tallest_tiles() -> tuple[int, ...]:

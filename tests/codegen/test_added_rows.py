@@ -48,7 +48,7 @@ LAYERS: dict[str, Callable[[gj.Tensor, gj.Tensor], gj.Tensor]] = {
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [2, 7, 16, 33, 130])
+@pytest.mark.parametrize("width", [2, 7, 16, 33, 64, 130])
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_and_gradients_are_those_of_eager_mode(name: str, width: int, dtype: Any) -> None:
     agree([LAYERS[name]], [[floats(NODES, width, dtype=dtype), floats(EDGES, seed=1, dtype=dtype)]],
