@@ -30,12 +30,10 @@ def lasting(shape: Sequence[int], dtype: DType) -> Array:
     differ by whole pages only, as those in a weight and its momentum would.
     """
     nbytes = math.prod(shape) * dtype.itemsize
-    place = next(_turns) * 25 % (PAGE // LINE) * LINE if nbytes >= LARGE else 0
-    if nbytes >= HUGE:
-        memory, start = on_huge_pages(nbytes + place), place
-    else:
-        memory = np.empty(nbytes + LINE + place, np.uint8)
-        start = -memory.ctypes.data % LINE + place
+    large = nbytes >= LARGE
+    step, place = (PAGE, next(_turns) * 25 % (PAGE // LINE) * LINE) if large else (LINE, 0)
+    memory = on_huge_pages(nbytes + step) if nbytes >= HUGE else np.empty(nbytes + step, np.uint8)
+    start = (place - memory.ctypes.data) % step  # wherever the memory begins
     return memory[start:start + nbytes].view(dtype).reshape(shape)
 
 

@@ -56,6 +56,9 @@ def test_parameters_and_states_begin_at_a_line_of_the_cache_large_ones_apart_wit
     assert all(t.data.ctypes.data % 64 == 0 for t in (*net.parameters(), *states, *twins))
     large = [t.data.ctypes.data % 4096 for t in (net.weight, *states) if t.ndim == 2]
     assert len(set(large)) == 3
+    for side in (96, 1000):  # wherever the system's memory begins, below a huge page and above
+        more = [nn.Linear(side, side).weight.data.ctypes.data % 4096 for _ in range(9)]
+        assert len(set(more)) == 9 and all(place % 64 == 0 for place in more)
 
 
 def test_a_forgotten_super_init_does_no_harm():
