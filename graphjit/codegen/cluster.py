@@ -8,7 +8,7 @@ path leaves a cluster and comes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -32,6 +32,9 @@ ROWS, COLUMNS = 1024, 64  # so many, of at most so many numbers, are shared by r
 LARGEST = 96  # members of a cluster; beyond that LLVM runs out of registers and of patience
 
 
+Turn = tuple[int, int]  # a loop that tracing has unrolled, and some turns of it (`periods`)
+
+
 @dataclass(slots=True, eq=False)
 class Cluster:
     """Nodes computed by one loop nest.
@@ -48,6 +51,8 @@ class Cluster:
     levels: frozenset[frozenset[int]]    # the sets of axes that members run over
     fold_axes: frozenset[frozenset[int]]  # the sets of axes that reductions fold
     orders: frozenset[IndexMap] = frozenset()  # the orders of axes in which members run over them
+    turns: frozenset[Turn] = frozenset()  # that members are part of
+    late: frozenset[Node] = frozenset()  # reductions, and what follows from them
 
     @property
     def all_axes(self) -> frozenset[int]:
@@ -74,7 +79,7 @@ def used(imap: IndexMap) -> frozenset[int]:
 _NOTHING = frozenset([NONE])
 
 
-def singleton(node: Apply) -> Cluster:
+def singleton(node: Apply, turn: Turn | None = None) -> Cluster:
     shape = node.args[0].type.shape if is_reduction(node) else node.type.shape
     extents: list[int] = []
     imap: list[int] = []
@@ -88,7 +93,9 @@ def singleton(node: Apply) -> Cluster:
         reduced = frozenset(imap[a] for a in node.kwargs["axis"]) - {NONE}
         folds = frozenset([reduced])
     order = _order(tuple(imap))
-    return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds, frozenset([order]))
+    return Cluster(extents, reduced, {node: tuple(imap)}, frozenset([used(tuple(imap))]), folds, frozenset([order]),
+                   frozenset() if turn is None else frozenset([turn]),
+                   frozenset([node]) if is_reduction(node) else frozenset())
 
 
 def operand_below(node: Apply, k: int, imap: IndexMap) -> tuple[Node, IndexMap] | None:
@@ -128,28 +135,33 @@ class Fusion:
     """Cluster formation over one graph."""
 
     def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.order: dict[Node, int] = {n: i for i, n in enumerate(graph.nodes)}
         self.outputs = {base(n) for n in graph.outputs}
-        self.of: dict[Node, Cluster] = {n: singleton(n) for n in self.order
-                                        if isinstance(n, Apply) and fusable(n)}
-        self.units = Order(graph, self.of)
         # for each member what it reads: the computed node below views, and which axes of the reader it follows
-        self.operands: dict[Node, list[tuple[Node, tuple[int, ...] | None]]] = {}
-        self.readers: dict[Node, list[tuple[Apply, tuple[int, ...] | None]]] = {n: [] for n in self.of}
-        for node, cluster in self.of.items():
+        self.operands: dict[Node, list[tuple[Node, tuple[int, ...] | None]]] = {
+            n: [] for n in self.order if isinstance(n, Apply) and fusable(n)}
+        self.readers: dict[Node, list[tuple[Apply, tuple[int, ...] | None]]] = {n: [] for n in self.operands}
+        for node, operands in self.operands.items():
             assert isinstance(node, Apply)
-            own = tuple(range(len(cluster.members[node])))
-            self.operands[node] = []
+            own = tuple(range((node.args[0] if is_reduction(node) else node).type.ndim))
             for k, operand in enumerate(node.args):
                 below = base(operand)
-                if below in self.of:
+                if below in self.operands:
                     found = operand_below(node, k, own)
                     axes = found[1] if found is not None and not _apart(below) else None
-                    self.operands[node].append((below, axes))
+                    operands.append((below, axes))
                     self.readers[below].append((node, axes))
 
-    def run(self) -> list[Cluster]:
-        """Merge along edges, then siblings; clusters in the order of their first members."""
+    def run(self, turns: Mapping[Node, Turn] | None = None) -> list[Cluster]:
+        """Merge along edges, then siblings; clusters in the order of their first members.
+
+        Args:
+            turns: of loops, those that some nodes are part of: clusters with different turns of a loop stay apart.
+        """
+        turns = turns or {}
+        self.of: dict[Node, Cluster] = {n: singleton(n, turns.get(n)) for n in self.operands if isinstance(n, Apply)}
+        self.units = Order(self.graph, self.of)
         for node in self.order:
             if isinstance(node, Apply) and node in self.of:
                 for below, axes in self.operands[node]:
@@ -177,6 +189,9 @@ class Fusion:
         """Merge cluster ``a`` into ``b`` under a matching of axes, if the result is a cluster."""
         if len(set(match.values())) != len(match) or len(a.members) + len(b.members) > LARGEST or any(
                 a.extents[i] != b.extents[j] for i, j in match.items()) or self.units.between(a, b):
+            return False
+        turns = a.turns | b.turns
+        if len(turns) != len(dict(turns)):  # two of the same loop
             return False
         match = dict(match)
         extents = list(b.extents)
@@ -206,33 +221,36 @@ class Fusion:
         if any(fold != reduced for fold in folds):
             return False
         orders = frozenset([tuple([match[i] for i in order]) for order in a.orders]) | b.orders
-        match[NONE] = NONE
-        moved = {node: tuple([match[x] for x in imap]) for node, imap in a.members.items()}
-        if not self.edges_agree(moved, b):
+        moved = a.members
+        if any(i != j for i, j in match.items()):
+            match[NONE] = NONE
+            moved = {node: tuple([match[x] for x in imap]) for node, imap in moved.items()}
+        if not (self.edges_agree(moved, b.members) if len(moved) < len(b.members) else
+                self.edges_agree(b.members, moved)):
             return False
+        members = {**b.members, **moved}
         whole = {order for order in orders if len(order) == len(extents)}
-        if reduced and len(whole) > 1 and self.stores_across({**b.members, **moved}, len(extents)):
+        if reduced and len(whole) > 1 and self.stores_across(members, len(extents)):
             return False
-        merged = Cluster(extents, reduced, {**b.members, **moved}, levels, folds, orders)
+        merged = Cluster(extents, reduced, members, levels, folds, orders, turns, self.late(a, b, members))
         # a fold of everything, or to few neighbours, stays apart from what uses it element by element: to be split
         if reduced and (reduced == everything or _to_few(merged, orders)) and self.second_stage(merged):
             return False
         self.units.merge(a, b)
         for node in a.members:
             self.of[node] = b
-        b.extents, b.reduced, b.members = extents, reduced, merged.members
-        b.levels, b.fold_axes, b.orders = levels, folds, orders
+        b.extents, b.reduced, b.members, b.late = extents, reduced, members, merged.late
+        b.levels, b.fold_axes, b.orders, b.turns = levels, folds, orders, turns
         return True
 
-    def edges_agree(self, moved: dict[Apply, IndexMap], other: Cluster) -> bool:
+    def edges_agree(self, some: Mapping[Apply, IndexMap], others: Mapping[Apply, IndexMap]) -> bool:
         """Whether members read from fellow members at the very point where those are computed."""
-        members = other.members
-        for node, imap in moved.items():
+        for node, imap in some.items():
             for below, axes in self.operands[node]:
-                if below in members and not _agrees(below, members[below], axes, imap):
+                if isinstance(below, Apply) and below in others and not _agrees(below, others[below], axes, imap):
                     return False
             for user, axes in self.readers[node]:
-                if user in members and not _agrees(node, imap, axes, members[user]):
+                if user in others and not _agrees(node, imap, axes, others[user]):
                     return False
         return True
 
@@ -250,16 +268,22 @@ class Fusion:
                     stored.add(order)
         return len(stored) > 1 or bool(folded and stored - folded)
 
+    def late(self, a: Cluster, b: Cluster, members: Collection[Node]) -> frozenset[Node]:
+        """Reductions of two clusters that become one with these members, and what follows from them there."""
+        late = set(a.late | b.late)
+        stack = list(late)
+        while stack:
+            for user, _ in self.readers[stack.pop()]:
+                if user in members and user not in late:
+                    late.add(user)
+                    stack.append(user)
+        return frozenset(late)
+
     def second_stage(self, cluster: Cluster) -> bool:
-        late: set[Node] = set()
-        for node in sorted(cluster.members, key=self.order.__getitem__):
-            if any(base(a) in late for a in node.args):
-                late.add(node)
-                if used(cluster.members[node]) == cluster.all_axes:
-                    return True
-            if is_reduction(node):
-                late.add(node)
-        return False
+        """Whether a member that runs over all axes follows from a reduction."""
+        everything, late = cluster.all_axes, cluster.late
+        return any(used(cluster.members[node]) == everything and any(below in late for below, _ in self.operands[node])
+                   for node in cluster.members if node in late)
 
     def merge_siblings(self) -> None:
         """Reductions over the same axes of the same data belong together."""

@@ -10,8 +10,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from graphjit.codegen.axes import IndexMap, fusable, is_reduction
-from graphjit.codegen.cluster import Cluster, Fusion
+from graphjit.codegen.cluster import Cluster
 from graphjit.codegen.kinds import kind
+from graphjit.codegen.periods import fuse
 from graphjit.ir import Apply, Const, Graph, Node
 from graphjit.op import View
 from graphjit.types import Extent, Shape
@@ -85,10 +86,10 @@ class Fused:
         return tuple(parts)
 
     def _fuse(self, graph: Graph) -> _Kept:
-        fusion = Fusion(graph)
+        fusion, found = fuse(graph)
         number = self.number
         clusters: list[_Known] = []
-        for c in fusion.run():
+        for c in found:
             extents = [next((number[m], at) for m, imap in c.members.items() for at, axis in enumerate(imap)
                             if axis == i and _same(_lengths(m)[at], n)) for i, n in enumerate(c.extents)]
             clusters.append(_Known(tuple([(number[m], imap) for m, imap in c.members.items()]), tuple(extents),

@@ -28,7 +28,7 @@ class Order:
         self.bits: list[int] = []         # of each unit, the bits of the nodes it was merged from
         self.before: list[int] = []       # direct predecessors
         self.after: list[int] = []        # all successors
-        self.above: list[set[int]] = []   # direct predecessors by number, each as it was before any merging
+        self.above: list[set[int]] = []   # direct predecessors by number, as it was at the last merge
         self.merged: list[int] = []       # the number of the unit that a unit became part of, its own to begin with
         self.work = 0
         for node in graph.nodes:
@@ -60,7 +60,7 @@ class Order:
         bits = self.bits[j] = self.bits[i] | self.bits[j]
         self.before[j] = (self.before[i] | self.before[j]) & ~bits
         after = self.after[j] = (self.after[i] | self.after[j]) & ~bits
-        self.above[j] = self.above[i] | self.above[j]
+        self.above[j] = {k for k in map(self.unit, self.above[i] | self.above[j]) if k != j}
         reached = after | bits
         stack = [k for before, above in known if before != reached for k in above]
         while stack:

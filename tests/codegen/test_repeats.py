@@ -22,6 +22,7 @@ from graphjit.codegen.arguments import Written
 from graphjit.codegen.call import Address, KernelCall, Scratch
 from graphjit.codegen.fusions import Fused
 from graphjit.codegen.loops import LoopWriter
+from graphjit.codegen.periods import fuse
 from graphjit.ir import Graph
 from graphjit.kernels import gemm
 from graphjit.passes import optimize
@@ -191,8 +192,8 @@ def all_of(c: cluster.Cluster) -> list[Any]:
 
 def fused(graph: Graph) -> Fused:
     """A graph fused from what is known, compared with the graph fused anew."""
-    found, anew = Fused(graph), cluster.Fusion(graph)
-    assert [all_of(c) for c in found.clusters] == [all_of(c) for c in anew.run()]
+    found, (anew, clusters) = Fused(graph), fuse(graph)
+    assert [all_of(c) for c in found.clusters] == [all_of(c) for c in clusters]
     assert {n: found.readers(n) for n in anew.readers} == anew.readers
     return found
 
