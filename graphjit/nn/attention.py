@@ -9,7 +9,7 @@ from graphjit.convert import as_tensor, filled
 from graphjit.errors import ArgumentError, ShapeError
 from graphjit.nn import functional as F
 from graphjit.nn import init
-from graphjit.nn.functional.attention import additive, attention_weights, causal_mask
+from graphjit.nn.functional.attention import additive, attended, attention_weights, causal_mask
 from graphjit.nn.functional.layer import probability
 from graphjit.nn.layers import Dropout, Linear, sizes
 from graphjit.nn.module import Module
@@ -128,7 +128,9 @@ class MultiheadAttention(Module):
                 f"MultiheadAttention takes {self.embed_dim} features of queries, {self.kdim} of keys, {self.vdim} "
                 "of values, and a value for each key", detail=(f"query: {q._type}", f"key: {k._type}",
                                                                f"value: {v._type}"))
-        mask = self._mask(q.shape[0], q.shape[1], k.shape[1], key_padding_mask, attn_mask, is_causal)
+        more_keys = self.add_zero_attn or self.bias_k is not None
+        in_parts = is_causal and attn_mask is None and not need_weights and not more_keys  # nobody sees all weights
+        mask = self._mask(q.shape[0], q.shape[1], k.shape[1], key_padding_mask, attn_mask, is_causal and not in_parts)
         q, k, v = self._projected(q, k, v, alike)
         if self.bias_k is not None and self.bias_v is not None:
             k, v = (concat([t, b.broadcast_to((t.shape[0], 1, self.embed_dim))], axis=1)
@@ -138,11 +140,18 @@ class MultiheadAttention(Module):
         if mask is not None and k.shape[1] != mask.shape[-1]:  # what was added is seen by all
             seen = filled((*mask.shape[:-1], k.shape[1] - mask.shape[-1]), 0, mask.dtype)
             mask = concat([mask, seen], axis=-1)
-        weights = attention_weights(self._heads(q), self._heads(k), mask)
-        weights = F.dropout(weights, self.dropout, self.training, generator=self.generator)
-        out = (weights @ self._heads(v)).swapaxes(1, 2).reshape((q.shape[0], q.shape[1], self.embed_dim))
-        out = self.out_proj(out)
-        shown = None if not need_weights else weights.mean(axis=1) if average_attn_weights else weights
+        weights: Tensor | None = None
+        if in_parts:
+            out = attended(self._heads(q), self._heads(k), self._heads(v), mask, is_causal=True,
+                           dropout_p=self.dropout if self.training else 0.0, generator=self.generator)
+        else:
+            weights = attention_weights(self._heads(q), self._heads(k), mask)
+            weights = F.dropout(weights, self.dropout, self.training, generator=self.generator)
+            out = weights @ self._heads(v)
+        out = self.out_proj(out.swapaxes(1, 2).reshape((q.shape[0], q.shape[1], self.embed_dim)))
+        shown = weights if need_weights else None
+        if shown is not None and average_attn_weights:
+            shown = shown.mean(axis=1)
         if single:
             return out.squeeze(0), None if shown is None else shown.squeeze(0)
         return (out if self.batch_first else out.swapaxes(0, 1)), shown

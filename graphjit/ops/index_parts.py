@@ -17,6 +17,8 @@ from graphjit.tape import state
 from graphjit.tensor import Tensor
 from graphjit.types import BOOL, Extent, Shape
 
+FAR = 1 << 40  # longer than any axis
+
 
 class Span(NamedTuple):
     """What the basic part takes of one axis of x: ``size`` elements from ``start`` on, ``step`` apart; the
@@ -103,9 +105,12 @@ def _span(s: slice, n: int) -> Span:
     try:
         start, stop, step = s.indices(n)
         size = len(range(start, stop, step))
-        # the size is the caller's like the length, unless a longer axis would give the same
-        if isinstance(n, Extent) and len(range(*s.indices(n + (1 << 40)))) != size:
-            size = Extent(size)
+        # the size is the caller's like the length, or a part of it as the end, unless longer ones would give the same
+        if isinstance(n, Extent):
+            part = isinstance(s.stop, Extent) and not isinstance(s.start, Extent)
+            longer = slice(s.start, s.stop + FAR, s.step) if part else s
+            if len(range(*longer.indices(n + FAR))) != size:
+                size = Extent(size)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{s!r} is not a slice: {error}") from None
     if step < 0:

@@ -103,7 +103,8 @@ def array_functions() -> tuple[Step, Callable[[int], tuple[Array, ...]]]:
         return (x - x.mean(0)).T, (x * w).sum(1), x.T @ x, gj.softmax(x, 0), x.max(0), x.reshape(-1), \
             gj.concat([x, x]), x[::-1], x[:, 1:] * 2, gj.cumsum(x, 0), gj.argmax(x, 1), gj.tril(x @ x.T), \
             gj.pad(x, 1), gj.sort(x, 0), gj.one_hot(gj.argmax(x, 1), 8), gj.take(x, gj.argmax(x, 0), 0), \
-            gj.stack([x, x], 1), gj.var(x), gj.prod(x, 0), gj.arange(x.shape[0]) * x[:, 0]
+            gj.stack([x, x], 1), gj.var(x), gj.prod(x, 0), gj.arange(x.shape[0]) * x[:, 0], \
+            x[:(x.shape[0] + 1) // 2] * 3
     return step, lambda n: (floats(n, 8),)
 
 

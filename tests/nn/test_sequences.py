@@ -7,6 +7,7 @@ import graphjit as gj
 import graphjit.nn.functional as F
 from graphjit import nn, optim
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
+from graphjit.runtime.compiler import compile_count
 
 RNG = np.random.default_rng(0)
 
@@ -135,6 +136,40 @@ def test_causal_attention_is_a_mask(mode):
     assert not weights.data[:, later].any()
     for mask in (np.broadcast_to(later, (6, 4, 4)), np.where(later, -np.inf, 0.0)):
         np.testing.assert_allclose(model(X, X, X, attn_mask=np.array(mask))[0].data, a.data)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(65, 65), (130, 130), (300, 200), (200, 600), (129, 1), (1, 129)])
+def test_long_causal_attention_goes_by_blocks_and_is_a_mask_as_well(mode, queries, keys):
+    q, k, v = (RNG.normal(size=(2, n, 3)) for n in (queries, keys, keys))
+    seen = np.arange(queries)[:, None] >= np.arange(keys)
+
+    def gradients(**options):
+        def loss(q, k, v):
+            return (F.scaled_dot_product_attention(q, k, v, **options) ** 3).sum()
+        value, found = mode(gj.value_and_grad(loss, argnums=(0, 1, 2)))(q, k, v)
+        return [value.data, *[g.data for g in found]]
+    for a, b in zip(gradients(is_causal=True), gradients(attn_mask=seen), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_blocks_of_causal_attention_save_work_and_another_length_compiles_nothing():
+    def flops(n, **options):
+        run = gj.compile(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options))
+        run(*(np.ones((2, n, 8), np.float32) for _ in range(3)))
+        return sum(step.flops for step in run.latest.program.steps)
+    for n in (512, 1024):
+        before = compile_count()
+        assert flops(n, is_causal=True) < 0.6 * flops(n, attn_mask=np.ones((1, 1), bool))
+    assert compile_count() == before
+
+
+def test_what_is_padded_stays_hidden_in_blocks(mode):
+    model = nn.MultiheadAttention(4, 2, batch_first=True).double()
+    x, hidden = RNG.normal(size=(3, 150, 4)), np.arange(150) >= np.array([[150], [70], [1]])
+    parts, none = mode(lambda x: model(x, x, x, hidden, need_weights=False, is_causal=True))(x)
+    whole, weights = mode(lambda x: model(x, x, x, hidden, is_causal=True))(x)
+    assert none is None and weights.shape == (3, 150, 150)
+    np.testing.assert_allclose(parts.data, whole.data, rtol=1e-12)
 
 
 def test_an_encoder_layer_trains_alike_in_both_modes():

@@ -10,13 +10,17 @@ from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.nn.functional.layer import dropout
 from graphjit.ops.creation import arange
 from graphjit.ops.elementwise import where
+from graphjit.ops.join import concat
 from graphjit.ops.logic import isfinite
+from graphjit.ops.movement import cut
 from graphjit.ops.random import Generator
 from graphjit.ops.statistics import softmax_of
 from graphjit.ops.transcendental import exp_or_zero
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, is_float
+
+BLOCKS, ROWS = 8, 64  # causal attention goes by at most so many blocks of at least so many queries
 
 
 def scaled_dot_product_attention(
@@ -30,7 +34,8 @@ def scaled_dot_product_attention(
         attn_mask: broadcasts to (..., L, S): bool, True where a query sees a key; or floating, added to the
             scores. A query that sees no key gets 0.
         dropout_p: probability of each attention weight to be dropped (whatever the mode).
-        is_causal: query i sees the keys 0, ..., i only.
+        is_causal: query i sees the keys 0, ..., i only. Of more than 64 queries most of the scores that do not count
+            are not computed, which saves up to half of the time and of the memory.
         scale: 1 / sqrt(E) when not given.
         generator: of dropout's random bits; the default generator when not given.
 
@@ -53,9 +58,38 @@ def scaled_dot_product_attention(
                          detail=(f"query: {q._type}", f"key: {k._type}", f"value: {v._type}"))
     if attn_mask is not None and is_causal:
         raise ArgumentError("attention takes either attn_mask or is_causal")
-    mask = causal_mask(q.shape[-2], k.shape[-2]) if is_causal else attn_mask
-    weights = attention_weights(q, k, None if mask is None else as_tensor(mask), scale)
-    return dropout(weights, dropout_p, generator=generator) @ v
+    return attended(q, k, v, None if attn_mask is None else as_tensor(attn_mask), scale, is_causal=is_causal,
+                    dropout_p=dropout_p, generator=generator)
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, *,
+             is_causal: bool = False, dropout_p: float = 0.0, generator: Generator | None = None) -> Tensor:
+    """What queries gather from values, (..., L, Ev). Beside ``is_causal`` a mask is (..., 1, S).
+
+    Causal attention goes by blocks of queries, each with the keys that its last one sees.
+    """
+    queries, keys = q.shape[-2], k.shape[-2]
+    rows = max((-(-queries // BLOCKS) + 15) // 16 * 16, ROWS + 0 * queries)  # a length like that of the queries
+
+    def gathered(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return dropout(attention_weights(q, k, mask, scale), dropout_p, generator=generator) @ v
+
+    def rows_of(t: Tensor, first: int, count: int) -> Tensor:
+        return cut(t, t.ndim - 2, first, count)
+
+    def block(first: int) -> Tensor:
+        count = rows if first + rows < queries else queries - first
+        seen = first + count if first + count < keys else keys
+        causal = causal_mask(count, seen, first)
+        both = causal if mask is None else additive(causal) + cut(additive(mask), mask.ndim - 1, 0, seen)
+        return gathered(rows_of(q, first, count), rows_of(k, 0, seen), rows_of(v, 0, seen), both)
+
+    if not is_causal:
+        return gathered(q, k, v, mask)
+    if queries <= rows:
+        causal = causal_mask(queries, keys)
+        return gathered(q, k, v, causal if mask is None else additive(causal) + additive(mask))
+    return concat([block(rows * i) for i in range(-(-queries // rows))], axis=-2)
 
 
 @composed
@@ -96,6 +130,6 @@ def additive(mask: Tensor, hides: bool = False) -> Tensor:
     return mask
 
 
-def causal_mask(queries: int, keys: int) -> Tensor:
-    """bool (queries, keys): query i sees the keys 0, ..., i."""
-    return arange(queries).expand_dims(-1) >= arange(keys)
+def causal_mask(queries: int, keys: int, first: int = 0) -> Tensor:
+    """bool (queries, keys): query i, counted from ``first``, sees the keys 0, ..., i."""
+    return arange(queries).expand_dims(-1) + first >= arange(keys)
