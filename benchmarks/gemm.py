@@ -234,11 +234,14 @@ def table(cases: Sequence[Case]) -> None:
 def sweep() -> None:
     sizes = [1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 17, 24, 31, 32, 33, 48, 50, 64, 65, 96, 100, 127, 128, 150, 192, 200,
              255, 256, 257, 300]  # fmt: skip
+    large = [64, 100, 128, 256, 500, 512, 784, 1000, 1024, 2048]
     rng = np.random.default_rng(1)
     slower = []
     for forms in ("NN", "TN", "NT"):
         cases = [Case(size, size, size, forms) for size in sizes]
         cases += [Case(*(int(x) for x in rng.choice(sizes, 3)), forms) for _ in range(40)]
+        oblong = [Case(*(int(x) for x in rng.choice(large, 3)), forms) for _ in range(30)]
+        cases += [case for case in oblong if case.flops < 1 << 31]
         cases += [Case(512, 512, 512, forms), Case(2048, 2048, 2048, forms)]
         ratios = []
         for case in cases:

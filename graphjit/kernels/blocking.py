@@ -14,6 +14,7 @@ from graphjit.kernels.tiles import balanced, panel_row, tile_shape
 
 SAME_SET = 4096  # bytes apart, lines of memory compete for a few places of the first-level cache
 EDGE_PAYS = 8  # steps of k; in fewer the last columns are stored as soon by masked vectors, row by row
+TALL = 512  # rows of a transpose that are packed soon
 PACKING_PAYS = 20  # rows of C that use a packed panel; for fewer it is read in place
 
 
@@ -39,9 +40,17 @@ def fetches(problem: Problem, element: Element) -> int:
 
 def a_packing_of(problem: Problem, element: Element) -> Packing:
     """How blocks of A are packed: of big matrices, if B is too; sooner where a tile's rows displace each other from the
-    first-level cache (measured: 1.06 times the speed; 1.7 times where another program shares that cache)."""
-    least = 2048 if problem.a.row * element.size % SAME_SET == 0 else 4096
-    if problem.m < 64 or problem.n * element.size < least or problem.k < 128 or not b_packing_of(problem, element):
+    first-level cache (measured: 1.06 times the speed; 1.7 times where another program shares that cache). A transpose
+    of many rows sooner still, whatever B is: of that a tile takes a piece of each step's line, and comes back for the
+    next one when the line has left the cache."""
+    m, row, size = problem.m, problem.n * element.size, element.size
+    if problem.a.row == 1 and m >= TALL:
+        step, total, cache = problem.a.col * size, m * problem.k * size, target().l2
+        least = (2048 if 2 * total <= cache else 256 if step % (2 * SAME_SET) == 0 else
+                 512 if step % SAME_SET == 0 or total > cache else 1024)
+        return Packing.COPY if row >= least and problem.k >= 128 else Packing.NONE
+    least = 2048 if problem.a.row * size % SAME_SET == 0 else 4096
+    if m < 64 or row < least or problem.k < 128 or not b_packing_of(problem, element):
         return Packing.NONE
     return Packing.COPY if problem.a.row == 1 else Packing.TRANSPOSE if problem.a.col == 1 else Packing.NONE
 
@@ -110,8 +119,9 @@ def cut(problem: Problem, element: Element, handed: bool = False) -> Cut:
 def _panels(problem: Problem, element: Element, vectors: int, most: int = ROOM) -> tuple[float, int]:
     """An estimate of the time of tiles so many vectors across, and vectors of a panel, so many at most."""
     shape, packing, tiles = tile_shape(), b_packing_of(problem, element), _Tiles(problem, element)
-    broadest = shape.packing[1] if packing else shape.broadest
-    if packing > Packing.COPY and not a_packing_of(problem, element):
+    a_packing = a_packing_of(problem, element)
+    broadest = shape.packing[1] if packing or a_packing else shape.broadest
+    if packing > Packing.COPY and not a_packing:
         # a panel that was transposed is to stay in the cache
         room = target().l1 // 2 // (problem.k * element.lanes * element.size or 1)
         broadest = max(broadest, min(shape.broadest, room))

@@ -16,6 +16,7 @@ from graphjit.kernels import tile_product
 from graphjit.kernels.blocked import blocked_kernel
 from graphjit.kernels.blocked_loops import NAMES
 from graphjit.kernels.gemm import GemmPlan, element_of, plan
+from graphjit.kernels.packing import Packing
 from graphjit.kernels.target import target
 from graphjit.runtime.compiler import compile_kernels
 
@@ -291,6 +292,24 @@ def test_panels_stay_packed_for_all_blocks_of_rows(dtype: np.dtype[Any], layout:
         check(a, b, c, accumulate=k > 500, cuts=(1, m // 2, m - 1))
     fetched = target().assembly or layout == "strided"  # or gathered; else what is far away does not stay
     assert kept == 2 + fetched or target().tile_unit
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_tall_transposes_are_packed(dtype: np.dtype[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside panels of B that are packed and such that are not, with rows and columns left over, by several blocks of k
+    and of rows; rows that displace each other sooner than others."""
+    rng = np.random.default_rng(0)
+    machine = replace(target(), l1=48 << 10, l2=1 << 20)
+    for module in ("gemm", "blocked", "blocking"):
+        monkeypatch.setattr(f"graphjit.kernels.{module}.target", lambda: machine)
+    packs, at = [], NAMES.index("a_packing")
+    for m, n, k, batch in ((2048, 70, 300, ()), (1030, 300, 520, ()), (2048, 128, 140, (2,)), (700, 30, 300, ())):
+        a, b = place(normal(rng, dtype, *batch, m, k), "column"), normal(rng, dtype, *batch, k, n)
+        c = place(normal(rng, dtype, *batch, m, n), "row")
+        gemm = plan_for(a, b, c)
+        packs.append(gemm.kernel == blocked_kernel(element_of(dtype)) and gemm.slots[at] == Packing.COPY)
+        check(a, b, c, accumulate=k > 500, cuts=(1, m // 2, m - 1))
+    assert packs == [True, True, True, False] or target().tile_unit
 
 
 @pytest.mark.parametrize("epilogue", ["bias", "bias_relu"])
