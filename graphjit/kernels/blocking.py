@@ -40,7 +40,7 @@ def fetches(problem: Problem, element: Element) -> int:
 
 def a_packing_of(problem: Problem, element: Element) -> Packing:
     """How blocks of A are packed: of big matrices, if B is too; sooner where a tile's rows displace each other from the
-    first-level cache (measured: 1.06 times the speed; 1.7 times where another program shares that cache). A transpose
+    first-level cache (measured: 1.06 times the speed; 1.1 to 1.7 where another program shares that cache). A transpose
     of many rows sooner still, whatever B is: of that a tile takes a piece of each step's line, and comes back for the
     next one when the line has left the cache."""
     m, row, size = problem.m, problem.n * element.size, element.size
@@ -49,7 +49,7 @@ def a_packing_of(problem: Problem, element: Element) -> Packing:
         least = (2048 if 2 * total <= cache else 256 if step % (2 * SAME_SET) == 0 else
                  512 if step % SAME_SET == 0 or total > cache else 1024)
         return Packing.COPY if row >= least and problem.k >= 128 else Packing.NONE
-    least = 2048 if problem.a.row * size % SAME_SET == 0 else 4096
+    least = 512 if problem.a.row * size % SAME_SET == 0 else 4096
     if m < 64 or row < least or problem.k < 128 or not b_packing_of(problem, element):
         return Packing.NONE
     return Packing.COPY if problem.a.row == 1 else Packing.TRANSPOSE if problem.a.col == 1 else Packing.NONE
