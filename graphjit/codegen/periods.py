@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import ceil
 
 import numpy as np
 
-from graphjit.codegen.axes import fusable
+from graphjit.codegen.axes import fusable, is_reduction
 from graphjit.codegen.cluster import Cluster, Fusion, Turn
 from graphjit.codegen.kinds import kind
 from graphjit.ir import Apply, Graph, Node
@@ -23,6 +24,7 @@ from graphjit.op import Array, View
 from graphjit.passes.layout import base
 
 LARGE = 64      # members of a cluster that is taken apart, and what loops bring to each that it is taken apart to
+FOLD = 3        # members that one which folds is as dear as, to compile
 TIMES = 3       # a period comes again so often, or is none
 WINDOW = 4      # equal kinds in a row that make a distance a candidate for a period
 CANDIDATES = 12
@@ -67,7 +69,11 @@ class _Stretch:
 
     @property
     def times(self) -> int:
-        return -(-len(self.at) // self.period)
+        return ceil(len(self.at) / self.period)
+
+    @property
+    def size(self) -> int:
+        return sum([FOLD if is_reduction(n) else 1 for n in self.members])
 
     def turn(self, node: Apply) -> int:
         return self.scale * ((self.at[node] - self.shift) // self.period) + self.offset
@@ -79,9 +85,9 @@ def _turns(stretches: Sequence[_Stretch]) -> dict[Node, Turn]:
     for number, loop in enumerate(stretches):
         parts = [s for s in stretches if s.loop is loop]
         if parts:
-            size = max([sum([-(-len(s.members) // s.times) for s in parts if s.scale == scale]) for scale in (1, -1)])
-            count = -(-loop.times // max(LARGE // max(size, 1), 1))
-            each = -(-loop.times // count)
+            size = max([sum([ceil(s.size / s.times) for s in parts if s.scale == scale]) for scale in (1, -1)])
+            count = ceil(loop.times / max(LARGE // size, 1))
+            each = ceil(loop.times / count)
             turns.update({n: (number, part.turn(n) // each) for part in parts for n in part.members})
     return turns
 
