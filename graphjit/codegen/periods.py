@@ -102,7 +102,7 @@ def _joined(stretches: Sequence[_Stretch], clusters: Sequence[Cluster], turns: M
             for i, j in combinations(sorted(members), 2):
                 shared[i, j] += members[j]
     whole = Counter([number for number, _ in turns.values()])
-    likely = [pair for pair, count in sorted(shared.items()) if 2 * count > whole[pair[1]]]
+    likely = [pair for pair, count in sorted(shared.items()) if 4 * count > 3 * whole[pair[1]]]
     if not likely:
         return False
     number = {loop: i for i, loop in enumerate(stretches)}

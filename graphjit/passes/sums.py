@@ -2,13 +2,15 @@
 
 Arrays padded with zeros: the gradient by slices that overlap. Gradients by rows that were taken several times. Outer
 products, the gradient by a matrix that was multiplied with several vectors: one product of all vectors side by side.
+Folds of as many numbers, the gradient by a bias that each turn of a loop adds: the fold of what is added up before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from graphjit.ir import Apply, Graph, Node, apply_op, users
+from graphjit.ir.graph import constant
 from graphjit.ir.verify import same_type
 from graphjit.op import TABLE
 from graphjit.ops.regions import ADD_REGIONS, TAKE_GRADS
@@ -16,6 +18,8 @@ from graphjit.passes.simplify import same_shape, scalar_value
 from graphjit.types import is_float, is_one
 
 MOST = 16  # parts that one loop adds
+NEAR = 1 << 18  # bytes of an array at most that is added to from time to time: it stays in the cache meanwhile
+LITTLE = 2048   # where all of it is folded to one number: most often loops do that where they compute it
 
 
 def sums(graph: Graph) -> Graph:
@@ -24,8 +28,7 @@ def sums(graph: Graph) -> Graph:
     if not any(names.count(name) >= least for name, (least, _) in KINDS.items()):
         return graph
     count = {n: len(found) + graph.outputs.count(n) for n, found in users(graph).items()}
-    sums = {n for n in graph.nodes if isinstance(n, Apply) and n.op.name == "add" and n.type.ndim
-            and is_float(n.type.dtype)}
+    sums = {n for n in graph.nodes if isinstance(n, Apply) and n.op.name == "add" and is_float(n.type.dtype)}
     inside: set[Node] = {a for n in sums for a in n.args
                          if a in sums and count[a] == 1 and same_shape(a.type.shape, n.type.shape)}
     found: dict[Node, tuple[list[Node], dict[Kind, list[Node]]]] = {}
@@ -34,7 +37,7 @@ def sums(graph: Graph) -> Graph:
         terms = list(_terms(total, inside))
         alike: dict[Kind, list[Node]] = {}
         for x in terms:
-            if count[x] == 1 and (kind := _kind(x, total)):
+            if count[x] == 1 and (kind := _kind(x, total, count)):
                 alike.setdefault(kind, []).append(x)
         alike = {kind: some for kind, some in alike.items() if len(some) >= KINDS[kind[0]][0]}
         if alike:
@@ -63,7 +66,7 @@ def _terms(node: Apply, inside: set[Node]) -> Iterator[Node]:
             yield x
 
 
-def _kind(x: Node, whole: Apply) -> Kind | None:
+def _kind(x: Node, whole: Apply, count: Mapping[Node, int]) -> Kind | None:
     """What terms of a sum have in common that are added by one op; None for others."""
     if not isinstance(x, Apply) or not same_shape(x.type.shape, whole.type.shape) \
             or not same_type(x.type, whole.type):
@@ -75,6 +78,13 @@ def _kind(x: Node, whole: Apply) -> Kind | None:
             return "take_grad", x.kwargs["axis"]
         case "matmul" if x.type.ndim == 2 and is_one(x.args[0].type.shape[1]):
             return ("matmul",)
+        case "sum" | "mul" | "neg":
+            fold, factor = _scaled(x)
+            if not isinstance(fold, Apply) or fold.op.name != "sum" or count[fold] > 1:
+                return None
+            shape, dtype, _ = of = fold.args[0].type
+            room = LITTLE if all(is_one(n) for n in fold.type.shape) else NEAR
+            return ("sum", fold.params, factor, shape, tuple(map(type, shape)), dtype) if of.nbytes <= room else None
         case _:
             return None
 
@@ -82,8 +92,8 @@ def _kind(x: Node, whole: Apply) -> Kind | None:
 def _sum(node: Apply, terms: Sequence[Node], alike: dict[Kind, list[Node]], new: dict[Node, Node]) -> Node:
     one_of_them = {x for found in alike.values() for x in found}
     rest = [new[x] for x in terms if x not in one_of_them]
-    for (name, *_), found in alike.items():
-        rest += KINDS[name][1](node, [x for old in found if isinstance(x := new[old], Apply)])
+    for kind, found in alike.items():
+        rest += KINDS[kind[0]][1](node, [x for old in found if isinstance(x := new[old], Apply)])
     out, *more = rest
     for x in more:
         out = apply_op(TABLE["add"], (out, x), {}, node.where)
@@ -116,11 +126,22 @@ def _products(node: Apply, products: Sequence[Apply]) -> Iterator[Node]:
     yield apply_op(TABLE["matmul"], (turned, rows), {}, node.where)
 
 
-Kind = tuple[str, *tuple[int, ...]]
+def _folded(node: Apply, folds: Sequence[Apply]) -> Iterator[Node]:
+    (fold, factor), *others = map(_scaled, folds)
+    assert isinstance(fold, Apply)
+    whole = fold.args[0]
+    for other, _ in others:
+        assert isinstance(other, Apply)
+        whole = apply_op(TABLE["add"], (whole, other.args[0]), {}, node.where)
+    out = apply_op(TABLE["sum"], (whole,), fold.kwargs, node.where)
+    yield out if factor == 1 else apply_op(TABLE["mul"], (out, constant(factor, out.type.dtype)), {}, node.where)
+
+
+Kind = tuple[str, *tuple[Hashable, ...]]
 
 # of each kind of terms how many are enough, and the terms that take their place
 KINDS: dict[str, tuple[int, Callable[[Apply, Sequence[Apply]], Iterator[Node]]]] = {
-    "pad": (2, _regions), "take_grad": (2, _takes), "matmul": (4, _products)}
+    "pad": (2, _regions), "take_grad": (2, _takes), "matmul": (4, _products), "sum": (4, _folded)}
 
 
 def _scaled(x: Node) -> tuple[Node, float]:
