@@ -52,7 +52,7 @@ class Cluster:
     fold_axes: frozenset[frozenset[int]]  # the sets of axes that reductions fold
     orders: frozenset[IndexMap] = frozenset()  # the orders of axes in which members run over them
     turns: frozenset[Turn] = frozenset()  # that members are part of
-    late: frozenset[Node] = frozenset()  # reductions, and what follows from them
+    late: frozenset[Apply] = frozenset()  # reductions, and what follows from them
 
     @property
     def all_axes(self) -> frozenset[int]:
@@ -268,7 +268,7 @@ class Fusion:
                     stored.add(order)
         return len(stored) > 1 or bool(folded and stored - folded)
 
-    def late(self, a: Cluster, b: Cluster, members: Collection[Node]) -> frozenset[Node]:
+    def late(self, a: Cluster, b: Cluster, members: Collection[Node]) -> frozenset[Apply]:
         """Reductions of two clusters that become one with these members, and what follows from them there."""
         late = set(a.late | b.late)
         stack = list(late)
@@ -283,7 +283,7 @@ class Fusion:
         """Whether a member that runs over all axes follows from a reduction."""
         everything, late = cluster.all_axes, cluster.late
         return any(used(cluster.members[node]) == everything and any(below in late for below, _ in self.operands[node])
-                   for node in cluster.members if node in late)
+                   for node in late)
 
     def merge_siblings(self) -> None:
         """Reductions over the same axes of the same data belong together."""
