@@ -45,6 +45,7 @@ from graphjit.ops.creation import (
     zeros,
     zeros_like,
 )
+from graphjit.ops.cumulative import diff
 from graphjit.ops.einsum import einsum
 from graphjit.ops.elementwise import (
     abs,
@@ -92,6 +93,7 @@ from graphjit.ops.logic import (
     logical_or,
     logical_xor,
     not_equal,
+    signbit,
 )
 from graphjit.ops.movement import (
     broadcast_arrays,
@@ -114,22 +116,29 @@ from graphjit.ops.random import (
 )
 from graphjit.ops.reduce import all, any, argmax, argmin, count_nonzero, cumprod, cumsum, max, min, prod, sum
 from graphjit.ops.shape import expand_dims, flatten, ravel, reshape, squeeze
-from graphjit.ops.sorting import argsort, searchsorted, sort, topk
+from graphjit.ops.sorting import argsort, median, quantile, searchsorted, sort, topk
+from graphjit.ops.special import copysign, digamma, hypot, lgamma, logaddexp
 from graphjit.ops.statistics import log_softmax, logsumexp, mean, softmax, std, var
 from graphjit.ops.transcendental import (
     acos,
+    acosh,
     asin,
+    asinh,
     atan,
     atan2,
+    atanh,
     cos,
     cosh,
     erf,
+    erfc,
     erfinv,
     exp,
+    exp2,
     expm1,
     log,
     log1p,
     log2,
+    log10,
     reciprocal,
     rsqrt,
     sigmoid,
@@ -185,27 +194,24 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ArgumentError", "BoundsError", "CheckpointError", "CompiledFunction", "DTypeError", "DataDependentError",
-    "DataError", "DatasetUnavailable", "Generator",
-    "GradientError", "GraphjitError", "InternalCompilerError", "LeakedTensorError", "NumericalError", "ShapeError",
-    "Tensor", "TraceError", "TraceWarning", "TrainingDiverged",
-    "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin",
-    "astype", "atan", "atan2", "bernoulli", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "checkpoint",
-    "clip", "compile", "concat",
-    "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "custom_vjp", "data", "diag", "divide",
-    "dot", "draw_dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfinv", "exp", "expand_dims", "expm1", "eye",
-    "flatten", "flip", "floor", "floor_divide", "full", "full_like", "get_num_threads",
-    "grad", "greater", "greater_equal", "hessian",
-    "hvp", "identity", "isfinite", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace",
-    "load_checkpoint",
-    "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
-    "manual_seed", "masked_fill", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
-    "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad", "normal", "not_equal", "one_hot", "ones",
-    "ones_like", "optim", "outer", "pad", "permutation", "permute_dims", "plots", "pow", "prod", "randint", "random",
-    "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "save_checkpoint",
-    "scatter_add", "searchsorted", "set_flush_denormal", "set_num_threads",
-    "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square",
-    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensor",
-    "tensordot", "testing", "tile", "topk", "training", "transpose", "tril", "triu", "trunc", "uniform", "unstack",
-    "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
+    "DataError", "DatasetUnavailable", "Generator", "GradientError", "GraphjitError", "InternalCompilerError",
+    "LeakedTensorError", "NumericalError", "ShapeError", "Tensor", "TraceError", "TraceWarning", "TrainingDiverged",
+    "abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh", "astype",
+    "atan", "atan2", "atanh", "bernoulli", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "checkpoint", "clip", "compile",
+    "concat", "concatenate", "copysign", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "custom_vjp", "data",
+    "diag", "diff", "digamma", "divide", "dot", "draw_dot", "eager", "einsum", "enable_grad", "equal", "erf", "erfc",
+    "erfinv", "exp", "exp2", "expand_dims", "expm1", "eye", "flatten", "flip", "floor", "floor_divide", "full",
+    "full_like", "get_num_threads", "grad", "greater", "greater_equal", "hessian", "hvp", "hypot", "identity",
+    "isfinite", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "lgamma", "linalg", "linspace",
+    "load_checkpoint", "log", "log1p", "log2", "log10", "log_softmax", "logaddexp", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logsumexp", "manual_seed", "masked_fill", "matmul", "matrix_transpose", "max",
+    "maximum", "mean", "median", "meshgrid", "min", "minimum", "moveaxis", "multiply", "negative", "nn", "no_grad",
+    "normal", "not_equal", "one_hot", "ones", "ones_like", "optim", "outer", "pad", "permutation", "permute_dims",
+    "plots", "pow", "prod", "quantile", "randint", "random", "ravel", "reciprocal", "relu", "remainder", "repeat",
+    "reshape", "roll", "round", "rsqrt", "save_checkpoint", "scatter_add", "searchsorted", "set_flush_denormal",
+    "set_num_threads", "sigmoid", "sign", "signbit", "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt",
+    "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tensor", "tensordot", "testing", "tile", "topk", "training", "transpose", "tril", "triu", "trunc", "uniform",
+    "unstack", "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
 ]

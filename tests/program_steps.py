@@ -56,7 +56,9 @@ def smooth(d: Draw) -> Made:
                   "gj.erf({0})", "gj.square({0})", "gj.log(gj.square({0}) + 1)", "gj.sqrt(gj.square({0}) + 0.5)",
                   "gj.rsqrt(gj.square({0}) + 1)", "gj.reciprocal({0} * {0} + 1)", "gj.log1p({0} * {0})", "{0} ** 2",
                   "{0} ** 3", "(gj.square({0}) + 0.5) ** 1.5", "gj.expm1({0} * 0.25)", "gj.atan({0})",
-                  "gj.atan2({0}, gj.square({0}) + 1)", "(-{0})"]).format(v.name)
+                  "gj.atan2({0}, gj.square({0}) + 1)", "(-{0})", "gj.asinh({0})", "gj.exp2({0})", "gj.erfc({0})",
+                  "gj.lgamma(gj.square({0}) + 1)", "gj.digamma(gj.square({0}) + 0.5)", "gj.log10({0} * {0} + 1)",
+                  "gj.hypot({0}, 1.0)", "gj.logaddexp({0}, -0.5)"]).format(v.name)
 
 
 @rule(3)
@@ -402,7 +404,8 @@ def ordered(d: Draw) -> Made:
     v = d.value("x", lambda v: len(v.shape) >= 1)
     if v is None:
         return None
-    return f"gj.{d.one(['sort', 'argsort'])}({v.name}, {d.axis(v)})"
+    kind = d.one(["sort", "argsort", "diff", "median"])
+    return f"gj.{kind}({v.name}, axis={d.axis(v)})"
 
 
 # ---- from nothing

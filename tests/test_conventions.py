@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 
 import graphjit as gj
 from graphjit.ir import Apply
@@ -47,6 +48,11 @@ def slope(function: Callable[..., Any], *values: Any) -> list[list[Any]]:
     (lambda x: gj.where(x > 0, gj.log(gj.where(x > 0, x, 1)), 0), [0, 2], [0, 0.5]),
     (lambda x: x.astype("float32"), [1.5], [1]),
     (lambda x: gj.tril(x), [[1, 2], [3, 4]], [[1, 0], [1, 1]]),
+    (lambda x: gj.copysign(x, -1.0), [-2, 0, 2], [1, 0, -1]),
+    (lambda x: gj.hypot(x, 0.0), [-2, 0, 3], [-1, 0, 1]),
+    (lambda x: gj.logaddexp(x, -INF), [-INF, 0, 1], [1, 1, 1]),
+    (gj.median, [3, 1, 2], [0, 0, 1]),
+    (gj.median, [4, 1, 3, 2], [0, 0, 0.5, 0.5]),
 ])
 def test_gradient_at_the_edge(function: Any, at: Any, gradient: Any) -> None:
     assert slope(function, at) == [gradient]
@@ -56,6 +62,24 @@ def test_ties_of_two_share_the_gradient() -> None:
     for function in (gj.maximum, gj.minimum):
         assert slope(function, [1, 2, 2], [1, 3, 1])[0][0] == 0.5
         assert slope(function, [1.0], [1.0]) == [[0.5], [0.5]]
+
+
+def test_where_both_are_equal_logaddexp_is_smooth() -> None:
+    found = gj.hessian(lambda x: gj.logaddexp(x[0], x[1]))(np.array([0.5, 0.5])).numpy()
+    np.testing.assert_allclose(found, [[0.25, -0.25], [-0.25, 0.25]], rtol=1e-14)
+    np.testing.assert_allclose(slope(gj.logaddexp, [0.5], [0.5]), [[0.5], [0.5]], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [("float32", 1e-6), ("float64", 4e-15)])
+def test_lgamma_has_derivatives_of_any_order(dtype: str, eps: float) -> None:
+    below, above = np.array([-6.3, -2.5, -0.7], dtype), np.geomspace(1e-3, 1e3, 50).astype(dtype)
+    first = gj.grad(lambda x: gj.lgamma(x).sum())
+    second = gj.grad(lambda x: first(x).sum())
+    third = gj.grad(lambda x: second(x).sum())
+    for x in (below, above):
+        np.testing.assert_allclose(first(x).numpy(), scipy.special.psi(x), rtol=4 * eps)
+        np.testing.assert_allclose(second(x).numpy(), scipy.special.polygamma(1, x), rtol=4 * eps)
+    np.testing.assert_allclose(third(above).numpy(), scipy.special.polygamma(2, above), rtol=4 * eps)
 
 
 def test_prod_with_zeros_differentiates_twice() -> None:
@@ -146,6 +170,8 @@ def program(function: Callable[..., Any], *shapes: tuple[int, ...]) -> tuple[lis
     lambda x: gj.split(x, 3, 2)[1] * gj.zeros_like(x),
     lambda x: gj.squeeze(x[:, :1, :1], (1, 2)),
     lambda x: gj.var(x, 0) + gj.std(x.reshape(-1)),
-], ids=range(22))
+    lambda x: gj.diff(x, axis=0, append=x[:1]),
+    lambda x: gj.quantile(x, 0.3, axis=1, keepdims=True) * gj.median(x),
+], ids=range(24))
 def test_the_program_does_not_depend_on_the_batch(function: Any) -> None:
     assert program(function, (1, 2, 3)) == program(function, (32, 2, 3)) == program(function, (2, 2, 3))

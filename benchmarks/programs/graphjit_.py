@@ -22,6 +22,7 @@ from graphjit import (
     exp,
     eye,
     grad,
+    lgamma,
     log,
     log_softmax,
     logsumexp,
@@ -50,10 +51,10 @@ from graphjit.nn.functional import cross_entropy, huber_loss, leaky_relu
 __all__ = [
     "abs", "attention", "batch_norm", "cholesky", "clip", "concat", "conv1d", "conv2d", "conv_transpose2d", "cos",
     "cross_entropy", "cumsum", "diag", "einsum", "exp", "eye", "fold", "gelu", "grad", "gru", "huber_loss", "iterate",
-    "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max", "max_pool2d",
-    "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax", "softplus", "solve",
-    "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh", "upsample2d", "where",
-    "zeros",
+    "layer_norm", "leaky_relu", "lgamma", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max",
+    "max_pool2d", "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax",
+    "softplus", "solve", "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh",
+    "upsample2d", "where", "zeros",
 ]
 
 

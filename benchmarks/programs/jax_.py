@@ -38,6 +38,7 @@ from jax.numpy import (
 )
 from jax.numpy import concatenate as concat
 from jax.numpy.linalg import cholesky, solve
+from jax.scipy.special import gammaln as lgamma
 
 from benchmarks.programs.parts import gru_cell, lstm_cell
 from benchmarks.programs.program import Array, Tree, is_double, mapped
@@ -45,10 +46,10 @@ from benchmarks.programs.program import Array, Tree, is_double, mapped
 __all__ = [
     "abs", "attention", "batch_norm", "cholesky", "clip", "concat", "conv1d", "conv2d", "conv_transpose2d", "cos",
     "cross_entropy", "cumsum", "diag", "einsum", "exp", "eye", "fold", "gelu", "grad", "gru", "huber_loss", "iterate",
-    "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max", "max_pool2d",
-    "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax", "softplus", "solve",
-    "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh", "upsample2d", "where",
-    "zeros",
+    "layer_norm", "leaky_relu", "lgamma", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max",
+    "max_pool2d", "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax",
+    "softplus", "solve", "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh",
+    "upsample2d", "where", "zeros",
 ]
 
 EPS = 1e-5  # PyTorch's, of its norms

@@ -47,6 +47,20 @@ def bayes(rng: Random) -> Case:
 
 
 @program
+def counts(rng: Random) -> Case:
+    """Negative binomial regression of 5000 counts by 20 numbers."""
+    params = {"w": normal(rng, 20, scale=0.1), "b": zeros(), "log_size": zeros()}
+
+    def loss(xp: Any, p: Tree, x: Any, y: Any) -> Any:
+        log_mean, size = x @ p["w"] + p["b"], xp.exp(p["log_size"])
+        log_odds = log_mean - p["log_size"]
+        each = xp.lgamma(y + size) - xp.lgamma(y + 1) + y * log_odds - (y + size) * xp.softplus(log_odds)
+        return xp.lgamma(size) - each.mean()
+
+    return Case(loss, params, (normal(rng, 5000, 20), rng.negative_binomial(2, 0.4, 5000).astype(np.float32)))
+
+
+@program
 def quantile(rng: Random) -> Case:
     """Nine quantiles by an MLP 10-32-32-9 and the pinball loss, 256 rows."""
     def loss(xp: Any, layers: Tree, x: Any, y: Any, tau: Any) -> Any:

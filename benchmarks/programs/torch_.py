@@ -19,6 +19,7 @@ from torch import (
     einsum,
     exp,
     eye,
+    lgamma,
     log,
     log_softmax,
     logdet,
@@ -47,10 +48,10 @@ from benchmarks.programs.program import Array, Tree, leaves, mapped
 __all__ = [
     "abs", "attention", "batch_norm", "cholesky", "clip", "concat", "conv1d", "conv2d", "conv_transpose2d", "cos",
     "cross_entropy", "cumsum", "diag", "einsum", "exp", "eye", "fold", "gelu", "grad", "gru", "huber_loss", "iterate",
-    "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max", "max_pool2d",
-    "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax", "softplus", "solve",
-    "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh", "upsample2d", "where",
-    "zeros",
+    "layer_norm", "leaky_relu", "lgamma", "linear", "log", "log_softmax", "logdet", "logsumexp", "lstm", "max",
+    "max_pool2d", "minimum", "pad", "permute_dims", "relu", "roll", "segment_sum", "sigmoid", "sin", "softmax",
+    "softplus", "solve", "solve_triangular", "sort", "sqrt", "stack", "swapaxes", "take", "take_along_axis", "tanh",
+    "upsample2d", "where", "zeros",
 ]
 
 

@@ -8,10 +8,12 @@ libraries.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from graphjit.kernels.irmath import V, call, copysign, fabs, fma, select
 from graphjit.kernels.vmath_log import log, log_two_parts
 from graphjit.kernels.vmath_parts import poly, through_double
+from graphjit.kernels.vmath_rare import rarely
 
 INF, NAN = math.inf, math.nan
 
@@ -106,17 +108,25 @@ def lgamma(x: V) -> V:
     y = select(large, far, near)
     y = select(a.eq(0), INF, select(a.lt(INF), y, a))
 
-    # lgamma(-a) = log(pi / (a |sin(pi a)|)) - lgamma(a); near 0 both are -log(a)
+    return _where_negative("lgamma", _lgamma_reflected, y, x, a)
+
+
+def _lgamma_reflected(y: V, a: V) -> V:
+    """lgamma(-a) = log(pi / (a |sin(pi a)|)) - lgamma(a); near 0 both are -log(a)."""
     r = _fraction(a)
     sine = fabs(r * poly(r * r, SIN_PI))
     reflected = LOG_PI - log(a * sine) - y
-    reflected = select(a.lt(2.0**-60), y, select(sine.eq(0), INF, reflected))
-    return select(x.lt(0), reflected, y)
+    return select(a.lt(2.0**-60), y, select(sine.eq(0), INF, reflected))
+
+
+def _where_negative(name: str, reflected: Callable[[V, V], V], y: V, x: V, operand: V) -> V:
+    """y, but reflected(y, operand) where x is negative: reflection takes as long as all the rest."""
+    negative = select(x.lt(0), 2.0, y.const(0.0))
+    return rarely(name, 1.0, lambda _, y, operand: reflected(y, operand), y, negative, y, operand, together=True)
 
 
 @through_double
 def digamma(x: V) -> V:
-    # digamma(x) = digamma(1 - x) - pi / tan(pi x) for x < 0
     negative = x.lt(0)
     a = select(negative, 1.0 - x, x)
     small, large = a.lt(1.0), a.ge(LARGE)
@@ -147,8 +157,12 @@ def digamma(x: V) -> V:
     y = select(large, far, near)
     y = select(a.lt(INF), y, a)
 
+    y = _where_negative("digamma", _digamma_reflected, y, x, x)
+    return select(x.eq(0), copysign(INF, -x), y)
+
+
+def _digamma_reflected(y: V, x: V) -> V:
+    """digamma(x) = digamma(1 - x) - pi / tan(pi x)."""
     r = _fraction(x)
     w = r * r
-    reflected = y - PI * poly(w, COS_PI) / (r * poly(w, SIN_PI))
-    y = select(negative, select(r.eq(0), NAN, reflected), y)
-    return select(x.eq(0), copysign(INF, -x), y)
+    return select(r.eq(0), NAN, y - PI * poly(w, COS_PI) / (r * poly(w, SIN_PI)))

@@ -22,5 +22,6 @@ from graphjit.ops import (  # noqa: F401  # the modules register their rows and 
     setitem,
     shape,
     sorting,
+    special,
     statistics,
 )

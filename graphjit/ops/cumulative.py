@@ -1,4 +1,4 @@
-"""Running sums and products along an axis."""
+"""Running sums and products along an axis, and differences."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from graphjit.apply import apply
-from graphjit.errors import DTypeError
+from graphjit.composed import composed
+from graphjit.errors import ArgumentError, DTypeError
 from graphjit.op import Array, Library, Op, register
+from graphjit.ops.join import concat
 from graphjit.ops.movement import PAD, cut, moveaxis
 from graphjit.ops.rules import operands_text
-from graphjit.ops.shape import like
-from graphjit.tensor import Tensor
+from graphjit.ops.shape import like, operand
+from graphjit.tensor import Tensor, TensorLike
 from graphjit.types import BOOL, FLOAT32, FLOAT64, TensorType, normalize_axis
 
 
@@ -80,3 +82,35 @@ def _ahead(x: Tensor, distance: int) -> Tensor:
 def _row_pad(x: Tensor, low: int, high: int, value: float) -> Tensor:
     none = (0,) * (x.ndim - 1)
     return apply(PAD, x, low=(*none, low), high=(*none, high), interior=(*none, 0), value=value)
+
+
+@composed
+def diff(x: TensorLike, n: int = 1, axis: int = -1, prepend: TensorLike | None = None,
+         append: TensorLike | None = None) -> Tensor:
+    """The differences between neighbours along an axis, x[1:] - x[:-1], taken n times.
+
+    Args:
+        x: numbers, of at least one dimension.
+        n: how often; each time the axis is one shorter, until nothing is left.
+        prepend, append: what is put before and behind x first; of x's shape but for the axis.
+
+    Raises:
+        ArgumentError: n is no integer, or negative. DTypeError: bools.
+
+    >>> import graphjit as gj
+    >>> gj.diff([1.0, 4.0, 9.0, 16.0]).tolist(), gj.diff([1.0, 4.0, 9.0, 16.0], 2).tolist()
+    ([3.0, 5.0, 7.0], [2.0, 2.0])
+    """
+    t = operand(x)
+    axis = normalize_axis(axis, t.ndim)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ArgumentError(f"diff takes an integer from 0 on as n, not {n!r}")
+    parts = [operand(part) for part in (prepend, t, append) if part is not None]
+    t = parts[0] if len(parts) == 1 else concat(parts, axis)
+    for _ in range(n):
+        size = t.shape[axis]
+        if size == 0:
+            break
+        less = like(size - 1, size)
+        t = cut(t, axis, 1, less) - cut(t, axis, 0, less)
+    return t

@@ -150,8 +150,8 @@ def inv(x: TensorLike) -> Tensor:
         NumericalError: a singular matrix. ShapeError: matrices that are not square.
 
     >>> import graphjit as gj
-    >>> gj.linalg.inv([[2.0, 0.0], [0.0, 4.0]]).tolist()
-    [[0.5, 0.0], [0.0, 0.25]]
+    >>> gj.linalg.inv([[2.0, 1.0], [1.0, 1.0]]).tolist()
+    [[1.0, -1.0], [-1.0, 2.0]]
     """
     return apply(INV, matrices(x, "inv", square=True))
 

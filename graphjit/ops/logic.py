@@ -31,6 +31,7 @@ GREATER_EQUAL = _compare("greater_equal", "ge", np.greater_equal)
 ISNAN = unary("isnan", np.isnan, None, to=to_bool, cheap=True)
 ISINF = unary("isinf", np.isinf, None, to=to_bool, cheap=True)
 ISFINITE = unary("isfinite", np.isfinite, None, to=to_bool, cheap=True)
+SIGNBIT = unary("signbit", np.signbit, None, to=to_bool, cheap=True)
 
 
 def _whole(name: str, function: str, eager: Callable[..., Any], kinds: str) -> Op:
@@ -55,6 +56,7 @@ greater_equal = binary(GREATER_EQUAL, "x >= y.")
 isnan = float_unary(ISNAN, "Where x is NaN.")
 isinf = float_unary(ISINF, "Where x is infinite.")
 isfinite = float_unary(ISFINITE, "Where x is neither NaN nor infinite.")
+signbit = float_unary(SIGNBIT, "Where x is negative, -0.0 too.")
 bitwise_and = binary(BITWISE_AND, "x & y on integers or bools.")
 bitwise_or = binary(BITWISE_OR, "x | y on integers or bools.")
 bitwise_xor = binary(BITWISE_XOR, "x ^ y on integers or bools.")
@@ -93,5 +95,5 @@ attach(
 __all__ = [
     "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "equal",
     "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "not_equal",
+    "logical_or", "logical_xor", "not_equal", "signbit",
 ]

@@ -1,23 +1,28 @@
-"""Sorting and searching. The rows give places; values follow by ``take_along_axis``, and so do gradients."""
+"""Sorting, searching and quantiles. The rows give places; values follow by ``take_along_axis``, and so do gradients."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphjit.apply import apply
 from graphjit.composed import composed
+from graphjit.convert import as_tensor
 from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.op import Array, Host, Library, Op, register
 from graphjit.operators import attach
-from graphjit.ops.gather import along
-from graphjit.ops.movement import cut
+from graphjit.ops.elementwise import floor, where
+from graphjit.ops.gather import along, take
+from graphjit.ops.logic import isnan
+from graphjit.ops.movement import cut, moveaxis
 from graphjit.ops.rules import operands_text
-from graphjit.ops.shape import operand
+from graphjit.ops.shape import operand, ravel
+from graphjit.ops.statistics import floating
 from graphjit.promotion import promoted
 from graphjit.tensor import Tensor, TensorLike
-from graphjit.types import INT64, TensorType, normalize_axis
+from graphjit.types import FLOAT64, INT64, TensorType, normalize_axis
 
 FAST = 1 << 10  # elements, fewer of which NumPy orders sooner than they are packed
 
@@ -218,6 +223,68 @@ def searchsorted(x: TensorLike, values: TensorLike, side: Any = "left") -> Tenso
     return apply(SEARCHSORTED, a, b, side=side)
 
 
-attach(sort=sort, argsort=argsort, topk=topk)
+@composed
+def quantile(x: TensorLike, q: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """What a share q of the elements does not exceed, between two of them by linear interpolation.
 
-__all__ = ["TopK", "argsort", "searchsorted", "sort", "topk"]
+    Args:
+        x: numbers; integers become float64.
+        q: from 0 to 1, a number or several (not checked in tensors).
+        axis: along which; all elements by default.
+        keepdims: keep the axis, or all of them, with length 1.
+
+    Returns:
+        Of the shape of q, then that of x without the axis. NaN where there is one. Gradients go to the two elements,
+        where they are equal to the first.
+
+    Raises:
+        ShapeError: there is no element. ArgumentError: a number q outside [0, 1].
+
+    >>> import graphjit as gj
+    >>> gj.quantile([4.0, 1.0, 3.0, 2.0], [0.0, 0.5]).tolist()
+    [1.0, 2.5]
+    """
+    t, shares = floating(x), floating(q).detach() if isinstance(q, Tensor) else as_tensor(_shares(q))
+    ndim = t.ndim
+    if axis is None:
+        t, axis = ravel(t), 0
+    else:
+        axis = normalize_axis(axis, ndim)
+    if t.shape[axis] == 0:
+        raise ShapeError("the quantile of no elements", detail=(f"operand: {operand(x)._type}",))
+    rows = moveaxis(sort(t, axis), axis, 0)
+    last = rows.shape[0] - 1
+    at = shares.astype(FLOAT64) * last
+    place = floor(at)
+    apart = at - place
+    first = place.astype(INT64).clip(0, last)
+    low, high = take(rows, first, 0), take(rows, (first + 1).clip(0, last), 0)
+    apart = apart.astype(t.dtype).reshape((*shares.shape, *[1] * (rows.ndim - 1)))
+    found = where((low == high) | (apart == 0), low, low + (high - low) * apart)
+    found = where(isnan(rows[-1]), math.nan, found)
+    if keepdims:
+        kept = [1] * ndim if rows.ndim == 1 else [*t.shape[:axis], 1, *t.shape[axis + 1:]]
+        found = found.reshape((*shares.shape, *kept))
+    return found
+
+
+def _shares(q: Any) -> Any:
+    shares = np.asarray(q, FLOAT64)
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ArgumentError(f"quantile: shares are from 0 to 1, not {q!r}")
+    return shares
+
+
+def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The middle of the elements in order, the mean of the two in the middle if their number is even: see ``quantile``.
+
+    >>> import graphjit as gj
+    >>> gj.median([[1.0, 5.0, 2.0], [4.0, 0.0, 8.0]], axis=1).tolist()
+    [2.0, 4.0]
+    """
+    return quantile(x, 0.5, axis, keepdims)
+
+
+attach(sort=sort, argsort=argsort, topk=topk, median=median, quantile=quantile)
+
+__all__ = ["TopK", "argsort", "median", "quantile", "searchsorted", "sort", "topk"]

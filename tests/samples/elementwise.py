@@ -36,16 +36,22 @@ def _sigmoid(x: Any) -> Any:
     return np.where(x < 0, np.exp(-abs(x)), 1).astype(x.dtype) / (1 + np.exp(-abs(x)))
 
 
+def _lgamma(x: Any) -> Any:  # SciPy's is -inf at -inf
+    return np.where(np.isinf(x), abs(x), scipy.special.gammaln(x))
+
+
 for _op, _reference, _low, _high in (
     ("sqrt", np.sqrt, 0.5, 3),
     ("rsqrt", lambda x: 1 / np.sqrt(x), 0.5, 3),
     ("reciprocal", lambda x: 1 / x, 0.5, 3),
     ("square", np.square, -2, 2),
     ("exp", np.exp, -2, 2),
+    ("exp2", np.exp2, -2, 2),
     ("expm1", np.expm1, -1, 1),
     ("log", np.log, 0.5, 3),
     ("log1p", np.log1p, -0.5, 2),
     ("log2", np.log2, 0.5, 3),
+    ("log10", np.log10, 0.5, 3),
     ("sin", np.sin, -3, 3),
     ("cos", np.cos, -3, 3),
     ("tan", np.tan, -1, 1),
@@ -55,12 +61,22 @@ for _op, _reference, _low, _high in (
     ("sinh", np.sinh, -2, 2),
     ("cosh", np.cosh, -2, 2),
     ("tanh", np.tanh, -2, 2),
+    ("asinh", np.arcsinh, -3, 3),
+    ("acosh", np.arccosh, 1.5, 3),
+    ("atanh", np.arctanh, -0.7, 0.7),
     ("sigmoid", _sigmoid, -3, 3),
     ("softplus", lambda x: np.logaddexp(x, 0).astype(x.dtype), -3, 3),
     ("erf", scipy.special.erf, -2, 2),
+    ("erfc", scipy.special.erfc, -2, 2),
     ("erfinv", scipy.special.erfinv, -0.8, 0.8),
+    ("lgamma", _lgamma, 1, 4),
+    ("digamma", scipy.special.psi, 0.5, 4),
 ):
     unary(_op, _reference, _low, _high)
+
+for _op, _reference in (("lgamma", _lgamma), ("digamma", scipy.special.psi)):
+    sample(_op, "between negative integers", getattr(gj, _op), between(-2.7, -2.3, (5,)), _reference)
+    sample(_op, "large", getattr(gj, _op), between(9, 99, (5,)), _reference)
 
 # away from their kinks and jumps
 for _op, _reference in (
@@ -111,7 +127,12 @@ for _op, _reference in (("exp", np.exp), ("tanh", np.tanh), ("sqrt", np.sqrt)):
             lambda x, f=_reference, to=_to: f(x.astype(to)),
         )
 
-for _op, _reference in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite)):
+for _op, _reference in (
+    ("isnan", np.isnan),
+    ("isinf", np.isinf),
+    ("isfinite", np.isfinite),
+    ("signbit", lambda x: np.signbit(x.astype("f8"))),
+):
     sample(_op, "edges", getattr(gj, _op), fixed(EDGES.reshape(2, 7)), _reference, grad=False)
     sample(_op, "empty", getattr(gj, _op), fixed(np.zeros((0, 3))), _reference, grad=False)
     sample(_op, "ints", getattr(gj, _op), integers("int64", -3, 3, (4,)), _reference)
@@ -155,6 +176,20 @@ binary("sub", gj.subtract, np.subtract, -3, 3)
 binary("mul", gj.multiply, np.multiply, -3, 3)
 binary("div", gj.divide, np.divide, 0.5, 3, ints=False)
 binary("atan2", gj.atan2, np.arctan2, 0.5, 3, ints=False)
+binary("copysign", gj.copysign, np.copysign, 0.5, 3, ints=False)
+for _op, _function, _reference in (("maximum", gj.hypot, np.hypot), ("log1p", gj.logaddexp, np.logaddexp)):
+    _name = _function.__name__
+    for _x, _y in SHAPES:
+        sample(_op, f"{_name} {_x}{_y}".replace(" ", ""), _function, between(0.5, 3, _x, _y), _reference)
+    sample(_op, f"{_name} edges", _function, fixed(EDGES[:, None], EDGES), _reference, grad=False)
+    sample(_op, f"{_name} of ints", _function, integers("int64", -3, 3, (3, 1), (4,)), _reference)
+
+_SIGNED = np.array([-2.0, 2.0, -0.5, 0.5])
+sample("copysign", "signs", gj.copysign, fixed(_SIGNED[:, None], -_SIGNED), np.copysign)
+sample("maximum", "hypot of signs", gj.hypot, fixed(_SIGNED[:, None], _SIGNED * 1.5), np.hypot)
+sample("log1p", "logaddexp far apart", gj.logaddexp, fixed(np.array([-25.0, 0, 700]), np.array([0.0, -25, -700])),
+       np.logaddexp)
+sample("copysign", "of ints", gj.copysign, integers("int64", -3, 3, (3, 1), (4,)), np.copysign)
 
 for _op in ("add", "mul"):
     _function, _reference = {"add": (gj.add, np.add), "mul": (gj.multiply, np.multiply)}[_op]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from graphjit.errors import DTypeError, ShapeError
+from graphjit.errors import ArgumentError, DTypeError, ShapeError
 from graphjit.ops import reduce as rd
 from graphjit.ops import statistics as st
+from graphjit.ops.cumulative import diff
 
 from .make import INF, NAN, error, fixed, name, normal, sample
 
@@ -254,6 +255,23 @@ sample(
     grad=False,
     rtol=4,
 )
+
+for _shape, _static in (
+    ((5,), {}),
+    ((5,), {"n": 3}),
+    ((2,), {"n": 4}),
+    ((0,), {}),
+    ((3, 4), {"axis": 0}),
+    ((3, 4), {"n": 0}),
+    ((2, 3, 4), {"n": 2, "axis": -2}),
+):
+    sample("sub" if _static.get("n") != 0 else "copy", name("diff", _shape, _static),
+           lambda x, h=_static: diff(x, **h), normal(_shape), lambda x, h=_static: np.diff(x, **h))
+sample("sub", "diff with ends", lambda x, y, z: diff(x, axis=0, prepend=y, append=z), normal((3, 2), (1, 2), (2, 2)),
+       lambda x, y, z: np.diff(x, axis=0, prepend=y, append=z))
+sample("sub", "diff of ints", diff, fixed(np.array([[5, 3, 9]])), np.diff)
+error("sub", "diff, negative n", lambda x: diff(x, -1), fixed(np.ones(3)), ArgumentError)
+error("sub", "diff of bools", diff, fixed(np.ones(3, bool)), DTypeError)
 
 # ---- composed
 

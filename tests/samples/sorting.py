@@ -72,3 +72,29 @@ error("argsort", "k too large", lambda x: so.topk(x, 4), normal((3,)), ArgumentE
 error("argsort", "k negative", lambda x: so.topk(x, -1), normal((3,)), ArgumentError)
 error("searchsorted", "matrix", so.searchsorted, normal((2, 2), (1,)), ShapeError)
 error("searchsorted", "side", lambda x, v: so.searchsorted(x, v, "top"), normal((2,), (1,)), ArgumentError)
+
+
+def apart(rng: np.random.Generator) -> tuple[Any]:
+    """No two so near that differences for a gradient change their order."""
+    return (rng.permutation(40).reshape(4, 5, 2) / 8,)
+
+
+for _axis in (None, 0, 1, -1):
+    for _keepdims in (False, True):
+        _how = {"axis": _axis, "keepdims": _keepdims}
+        sample("argsort", name("median", _how), lambda x, h=_how: so.median(x, **h), apart,
+               lambda x, h=_how: np.median(x, **h))  # fmt: skip
+        for _q in (0.0, 0.3, 1.0, [0.25, 0.5], [[0.1], [0.9]]):
+            sample("argsort", name("quantile", _q, _how), lambda x, h=_how, q=_q: so.quantile(x, q, **h), apart,
+                   lambda x, h=_how, q=_q: np.quantile(x, q, **h).astype(x.dtype))  # fmt: skip
+sample("argsort", "quantile, q a tensor", so.quantile, fixed(np.array([3.0, 1, 2, 7]), np.array([0.2, 0.9])),
+       lambda x, q: np.quantile(x, q).astype(x.dtype), grad=False)
+sample("argsort", "quantile of ints", lambda x: so.quantile(x, 0.3), integers("int64", 0, 99, (9,)),
+       lambda x: np.quantile(x, 0.3))
+sample("argsort", "median with NaN", lambda x: so.median(x, axis=1), fixed(TIES),
+       lambda x: np.median(x, axis=1), grad=False)
+sample("argsort", "median of infinities", lambda x: so.median(x, axis=1),
+       fixed(np.array([[INF, INF, 1.0, 2], [INF, INF, INF, 2], [-INF, -INF, 2, -INF]])),
+       lambda x: np.array([INF, INF, -INF], x.dtype), grad=False)
+error("argsort", "quantile out of range", lambda x: so.quantile(x, 1.5), fixed(np.ones(3)), ArgumentError)
+error("argsort", "quantile of nothing", lambda x: so.quantile(x, 0.5, axis=1), fixed(np.ones((3, 0))), ShapeError)
