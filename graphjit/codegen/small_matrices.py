@@ -66,12 +66,12 @@ class _Matrices(Writer):
 
     def copy(self) -> None:
         """A into memory of its own."""
-        with self.block("for r in range(n)"), self.block("for j in range(n)"):
+        with self.block("for r in lanes(n)"), self.block("for j in lanes(n)"):
             self.line("own[r * n + j] = a[at_a + r * a_row + j * a_col]")
 
     def right_side(self) -> None:
         """B to where the solution will be."""
-        with self.block("for r in range(n)"), self.block("for j in range(columns)"):
+        with self.block("for r in lanes(n)"), self.block("for j in lanes(columns)"):
             self.line("out[(i * n + r) * columns + j] = b[at_b + r * b_row + j * b_col]")
 
     def refuse(self, condition: str) -> None:
@@ -81,10 +81,10 @@ class _Matrices(Writer):
     def eliminate(self, each: Callable[[], None]) -> None:
         """Make A upper triangular, and do the same to the right side; ``each`` is written behind the choice of the
         pivot of column c, which was in row ``best``."""
-        with self.block("for c in range(n)"):
+        with self.block("for c in lanes(n)"):
             self.line("best = c")
             self.line("most = abs_(own[c * n + c])")
-            with self.block("for r in range(c + 1, n)"):
+            with self.block("for r in lanes(c + 1, n)"):
                 self.line("size = abs_(own[r * n + c])")
                 self.line("best = where(size > most, r, best)")
                 self.line("most = where(size > most, size, most)")
@@ -92,14 +92,14 @@ class _Matrices(Writer):
                 self.swap("own", "c * n", "best * n", "n")
                 self.swap("out", "(i * n + c) * columns", "(i * n + best) * columns", "columns")
             each()
-            with self.block("for r in range(c + 1, n)"):
+            with self.block("for r in lanes(c + 1, n)"):
                 self.line("factor = own[r * n + c] / own[c * n + c]")
-                with self.block("for j in range(c + 1, n)"):
+                with self.block("for j in lanes(c + 1, n)"):
                     self.line("own[r * n + j] = own[r * n + j] - factor * own[c * n + j]")
                 self.subtract("r", "c", "factor")
 
     def swap(self, pointer: str, one: str, other: str, count: str) -> None:
-        with self.block(f"for j in range({count})"):
+        with self.block(f"for j in lanes({count})"):
             self.line(f"held = {pointer}[{one} + j]")
             self.line(f"{pointer}[{one} + j] = {pointer}[{other} + j]")
             self.line(f"{pointer}[{other} + j] = held")
@@ -107,16 +107,16 @@ class _Matrices(Writer):
     def subtract(self, row: str, other: str, factor: str) -> None:
         """Of the right side, a multiple of one row from another."""
         to, of = f"out[(i * n + {row}) * columns + j]", f"out[(i * n + {other}) * columns + j]"
-        with self.block("for j in range(columns)"):
+        with self.block("for j in lanes(columns)"):
             self.line(f"{to} = {to} - {factor} * {of}")
 
     def substitute(self, upper: bool) -> None:
         """Solve the triangular equations that are left."""
-        with self.block("for s in range(n)"):
+        with self.block("for s in lanes(n)"):
             self.line("q = " + ("n - 1 - s" if upper else "s"))
-            with self.block("for j in range(columns)"):
+            with self.block("for j in lanes(columns)"):
                 self.line("out[(i * n + q) * columns + j] = out[(i * n + q) * columns + j] / own[q * n + q]")
-            with self.block("for r in range(q)" if upper else "for r in range(q + 1, n)"):
+            with self.block("for r in lanes(q)" if upper else "for r in lanes(q + 1, n)"):
                 self.subtract("r", "q", "own[r * n + q]")
 
 
@@ -129,7 +129,7 @@ def _solve(w: _Matrices, upper: bool) -> None:
 
 def _inv(w: _Matrices, upper: bool) -> None:
     w.copy()
-    with w.block("for r in range(n)"), w.block("for j in range(n)"):
+    with w.block("for r in lanes(n)"), w.block("for j in lanes(n)"):
         w.line(f"out[(i * n + r) * n + j] = where(r == j, {w.one}, {w.zero})")
     w.eliminate(lambda: w.refuse(f"own[c * n + c] == {w.zero}"))
     w.substitute(upper=True)
@@ -138,7 +138,7 @@ def _inv(w: _Matrices, upper: bool) -> None:
 def _solve_triangular(w: _Matrices, upper: bool) -> None:
     w.copy()
     w.right_side()
-    with w.block("for r in range(n)"):
+    with w.block("for r in lanes(n)"):
         w.refuse(f"own[r * n + r] == {w.zero}")
     w.substitute(upper)
 
@@ -177,18 +177,18 @@ def _det(w: _Matrices, upper: bool) -> None:
 
 def _cholesky(w: _Matrices, upper: bool) -> None:
     w.copy()
-    with w.block("for c in range(n)"):
+    with w.block("for c in lanes(n)"):
         w.line("left = own[c * n + c]")
-        with w.block("for j in range(c)"):
+        with w.block("for j in lanes(c)"):
             w.line("left = left - out[(i * n + c) * n + j] * out[(i * n + c) * n + j]")
         w.refuse(f"left <= {w.zero}")
         w.line("root = sqrt(left)")
-        with w.block("for j in range(c + 1, n)"):
+        with w.block("for j in lanes(c + 1, n)"):
             w.line(f"out[(i * n + c) * n + j] = {w.zero}")
         w.line("out[(i * n + c) * n + c] = root")
-        with w.block("for r in range(c + 1, n)"):
+        with w.block("for r in lanes(c + 1, n)"):
             w.line("below = own[r * n + c]")
-            with w.block("for j in range(c)"):
+            with w.block("for j in lanes(c)"):
                 w.line("below = below - out[(i * n + r) * n + j] * out[(i * n + c) * n + j]")
             w.line("out[(i * n + r) * n + c] = below / root")
 
