@@ -94,7 +94,7 @@ def fold_loops(w: LoopWriter, accumulators: list[tuple[Apply, str]], body: Body,
         out.nest([f"if rows != {LINE}:", f"for i{last} in range(block, {w.arguments.extent(last)}):"], body.lines)
         return []
     if span is None and _nearest(w) is not None:
-        over = "lanes" if last == w.lanes else "range"
+        over = "lanes" if last == w.lanes else "range"  # or LLVM unrolls it: 10 times as long to compile, and slower
         out.nest([f"for i{last} in {over}(block, minimum(block + {LINE}, {w.arguments.extent(last)})):"], body.lines)
         return []
     bounds = {k: ("0", w.arguments.extent(k)) if span is None or k != first else span for k in inner}

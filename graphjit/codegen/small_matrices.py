@@ -1,7 +1,8 @@
 """Loop kernels for small matrices: solutions, inverses, determinants and Cholesky's factors, one matrix after another.
 
 To call LAPACK takes some microseconds, in which hundreds of such equations are solved. What they compute is what LAPACK
-does: elimination with the largest number of a column as its pivot; a matrix that it refuses, they refuse.
+does: elimination with the largest number of a column as its pivot; a matrix that it refuses, they refuse. Their loops
+are not unrolled (``lanes``): they are many and short, and LLVM would take twice as long.
 """
 
 from __future__ import annotations

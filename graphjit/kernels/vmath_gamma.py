@@ -8,7 +8,6 @@ libraries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from graphjit.kernels.irmath import V, call, copysign, fabs, fma, select
 from graphjit.kernels.vmath_log import log, log_two_parts
@@ -108,7 +107,8 @@ def lgamma(x: V) -> V:
     y = select(large, far, near)
     y = select(a.eq(0), INF, select(a.lt(INF), y, a))
 
-    return _where_negative("lgamma", _lgamma_reflected, y, x, a)
+    # whose reflection takes as long as all the rest
+    return rarely("lgamma", 0.0, lambda _, y, a: _lgamma_reflected(y, a), y, x, y, a, below=True, together=True)
 
 
 def _lgamma_reflected(y: V, a: V) -> V:
@@ -117,12 +117,6 @@ def _lgamma_reflected(y: V, a: V) -> V:
     sine = fabs(r * poly(r * r, SIN_PI))
     reflected = LOG_PI - log(a * sine) - y
     return select(a.lt(2.0**-60), y, select(sine.eq(0), INF, reflected))
-
-
-def _where_negative(name: str, reflected: Callable[[V, V], V], y: V, x: V, operand: V) -> V:
-    """y, but reflected(y, operand) where x is negative: reflection takes as long as all the rest."""
-    negative = select(x.lt(0), 2.0, y.const(0.0))
-    return rarely(name, 1.0, lambda _, y, operand: reflected(y, operand), y, negative, y, operand, together=True)
 
 
 @through_double
@@ -157,7 +151,7 @@ def digamma(x: V) -> V:
     y = select(large, far, near)
     y = select(a.lt(INF), y, a)
 
-    y = _where_negative("digamma", _digamma_reflected, y, x, x)
+    y = rarely("digamma", 0.0, lambda x, y: _digamma_reflected(y, x), y, x, y, below=True, together=True)
     return select(x.eq(0), copysign(INF, -x), y)
 
 

@@ -28,9 +28,9 @@ def rarely(
 ) -> V:  # fmt: skip
     """`usual` where |measure| < bound or is NaN, else slow(measure, *operands); all of one float type.
 
-    With `below`, what is rare is measure < bound.  With `together`, NaN is rare as well, and the slow path is one for
-    all lanes, with no branches in it: whole arrays may be rare.  `slow` must be a fixed function of its operands: the
-    name stands for it in the whole module.
+    With `below`, what is rare is measure < bound.  With `together`, the slow path is one for all lanes, with no
+    branches in it: whole arrays may be rare; and NaN is rare as well, but with `below`.  `slow` must be a fixed
+    function of its operands: the name stands for it in the whole module.
     """
     b = usual.builder
     name = f"graphjit.{name}.{suffix(usual.type)}"
@@ -70,9 +70,9 @@ class _Rare:
         b.ret(values[0])
 
     def _is_rare(self, measure: V) -> V:
-        if self.together:
-            return ~fabs(measure).lt(self.bound)
-        return measure.lt(self.bound) if self.below else fabs(measure).ge(self.bound)
+        if self.below:
+            return measure.lt(self.bound)
+        return ~fabs(measure).lt(self.bound) if self.together else fabs(measure).ge(self.bound)
 
     def _define_lanes(self) -> Any:
         """void lanes(usual*, measure*, operands*..., n): the slow path in place of what is usual, where it is rare."""

@@ -229,7 +229,7 @@ def quantile(x: TensorLike, q: TensorLike, axis: int | None = None, keepdims: bo
 
     Args:
         x: numbers; integers become float64.
-        q: from 0 to 1, a number or several (not checked in tensors).
+        q: from 0 to 1, a number or several; in tensors not checked, but held there. No gradient goes to it.
         axis: along which; all elements by default.
         keepdims: keep the axis, or all of them, with length 1.
 
@@ -254,12 +254,11 @@ def quantile(x: TensorLike, q: TensorLike, axis: int | None = None, keepdims: bo
         raise ShapeError("the quantile of no elements", detail=(f"operand: {operand(x)._type}",))
     rows = moveaxis(sort(t, axis), axis, 0)
     last = rows.shape[0] - 1
-    at = shares.astype(FLOAT64) * last
+    at = (shares.astype(FLOAT64) * last).clip(0, last)
     place = floor(at)
-    apart = at - place
-    first = place.astype(INT64).clip(0, last)
-    low, high = take(rows, first, 0), take(rows, (first + 1).clip(0, last), 0)
-    apart = apart.astype(t.dtype).reshape((*shares.shape, *[1] * (rows.ndim - 1)))
+    first = place.astype(INT64)
+    low, high = take(rows, first, 0), take(rows, (first + 1).clip(max=last), 0)
+    apart = (at - place).astype(t.dtype).reshape((*shares.shape, *[1] * (rows.ndim - 1)))
     found = where((low == high) | (apart == 0), low, low + (high - low) * apart)
     found = where(isnan(rows[-1]), math.nan, found)
     if keepdims:

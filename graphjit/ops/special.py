@@ -10,8 +10,8 @@ from graphjit.composed import composed
 from graphjit.kernels import reference
 from graphjit.op import Elementwise, Op, register
 from graphjit.ops.elementwise import abs as magnitude
-from graphjit.ops.elementwise import maximum, minimum, sign, where
 from graphjit.ops.elementwise import round as nearest
+from graphjit.ops.elementwise import sign, where
 from graphjit.ops.families import Unary, float_binary, float_unary, floating, strong, unary
 from graphjit.ops.logic import isfinite, isinf
 from graphjit.ops.rules import same
@@ -58,6 +58,13 @@ def _floats(x: TensorLike, y: TensorLike) -> list[Tensor]:
     return strong([floating(t) for t in promoted(x, y)])
 
 
+def _in_order(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The larger and the smaller one. Where they are equal each is one of them, not half of both as ``maximum``: second
+    derivatives of what is smooth are right as well then."""
+    first = x >= y
+    return where(first, x, y), where(first, y, x)
+
+
 @composed
 def hypot(x: TensorLike, y: TensorLike) -> Tensor:
     """sqrt(x * x + y * y) without overflow; its gradient where both are 0 is 0.
@@ -67,7 +74,7 @@ def hypot(x: TensorLike, y: TensorLike) -> Tensor:
     5.0
     """
     a, b = (magnitude(t) for t in _floats(x, y))
-    most, least = maximum(a, b), minimum(a, b)
+    most, least = _in_order(a, b)
     ratio = least / where((most == 0) | isinf(most), 1, most)
     return where(isinf(a) | isinf(b), math.inf, most * sqrt(1 + ratio * ratio))
 
@@ -80,9 +87,7 @@ def logaddexp(x: TensorLike, y: TensorLike) -> Tensor:
     >>> round(gj.logaddexp(1000.0, 1000.0).item(), 3)
     1000.693
     """
-    a, b = _floats(x, y)
-    first = a >= b  # where they are equal, both derivatives come out right
-    most, least = where(first, a, b), where(first, b, a)
+    most, least = _in_order(*_floats(x, y))
     return most + log1p(exp(least - where(isfinite(most), most, 0)))
 
 

@@ -79,6 +79,13 @@ def test_rows_too_short_for_tiles_are_read_where_they_lie():
     assert "to_lanes" not in short.source()
 
 
+def test_blocks_of_a_known_length_are_not_unrolled():
+    w = gj.tensor(numbers((32, 3)))
+    f = gj.compile(lambda: w.T + 1)
+    np.testing.assert_array_equal(f().numpy(), w.numpy().T + 1)
+    assert "in lanes(block, " in f.source()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("taps", [4, 5, 7, 9, 15])
 def test_taps_of_weights_come_before_their_channels(taps, dtype):

@@ -177,7 +177,7 @@ binary("mul", gj.multiply, np.multiply, -3, 3)
 binary("div", gj.divide, np.divide, 0.5, 3, ints=False)
 binary("atan2", gj.atan2, np.arctan2, 0.5, 3, ints=False)
 binary("copysign", gj.copysign, np.copysign, 0.5, 3, ints=False)
-for _op, _function, _reference in (("maximum", gj.hypot, np.hypot), ("log1p", gj.logaddexp, np.logaddexp)):
+for _op, _function, _reference in (("where", gj.hypot, np.hypot), ("log1p", gj.logaddexp, np.logaddexp)):
     _name = _function.__name__
     for _x, _y in SHAPES:
         sample(_op, f"{_name} {_x}{_y}".replace(" ", ""), _function, between(0.5, 3, _x, _y), _reference)
@@ -186,7 +186,7 @@ for _op, _function, _reference in (("maximum", gj.hypot, np.hypot), ("log1p", gj
 
 _SIGNED = np.array([-2.0, 2.0, -0.5, 0.5])
 sample("copysign", "signs", gj.copysign, fixed(_SIGNED[:, None], -_SIGNED), np.copysign)
-sample("maximum", "hypot of signs", gj.hypot, fixed(_SIGNED[:, None], _SIGNED * 1.5), np.hypot)
+sample("where", "hypot of signs", gj.hypot, fixed(_SIGNED[:, None], _SIGNED), np.hypot)
 sample("log1p", "logaddexp far apart", gj.logaddexp, fixed(np.array([-25.0, 0, 700]), np.array([0.0, -25, -700])),
        np.logaddexp)
 sample("copysign", "of ints", gj.copysign, integers("int64", -3, 3, (3, 1), (4,)), np.copysign)
